@@ -1,0 +1,3 @@
+"""beit: classify images in bulk with BEiT vision transformers."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,246 @@
+"""Bytes -> one upright RGB picture of 8 bits a channel, or a coded error.
+
+This is the one place that catches every exception: Pillow's decoders answer hostile bytes with OSError, SyntaxError,
+ValueError, TypeError, NotImplementedError, MemoryError, struct.error and more. Each becomes a code of
+`errors.ERROR_CODES`; none is lost, because it becomes that picture's record.
+"""
+
+import io
+import os
+import signal
+import stat
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.Image import Transpose
+
+from beitcli.errors import PictureError
+from beitcli.inputs.formats import FORMATS, REFUSED
+from beitcli.records import Fetched, Source, printable
+
+LARGE_PIXELS = 50_000_000
+"""Pictures above this size are decoded one at a time: several at once would take a small machine's memory."""
+
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+_UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation (Exif 2.3, tag 0x0112)."""
+
+_ORIENTATION_TAG = 0x0112
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """How much one picture may cost: pixels, seconds of decoding (0: no limit), and whether details may be left out.
+
+    `scaled_to` (height, width) lets JPEG be decoded at a fraction of its size, never below these sides.
+    """
+
+    max_pixels: int = 200_000_000
+    seconds: float = 60.0
+    scaled_to: tuple[int, int] | None = None
+
+
+def decode(item: Source | Fetched, limits: DecodeLimits, large_turn: AbstractContextManager[object]) -> Image.Image:
+    """The picture's first frame, upright, RGB, 8 bits a channel; transparency lies over white.
+
+    `large_turn` is held while a picture of more than `LARGE_PIXELS` is decoded. A picture that takes longer than
+    `limits.seconds` ends the process by SIGALRM: nothing less interrupts a decoder written in C.
+
+    Raises PictureError, and nothing else.
+    """
+    with coded_errors(), _bytes_of(item) as stream:
+        with _time_limit(limits.seconds):
+            image = _open(stream, limits.max_pixels)
+        if limits.scaled_to and not image.info.get("transparency"):
+            image.draft(None, limits.scaled_to[::-1])
+        turn = large_turn if image.width * image.height > LARGE_PIXELS else nullcontext()
+        with turn, _time_limit(limits.seconds):
+            image.load()
+            return _rgb(_upright(image))
+
+
+@contextmanager
+def coded_errors() -> Iterator[None]:
+    """Turns whatever is raised inside into a PictureError, and drops the warnings of decoders."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except PictureError:
+        raise
+    except Exception as error:
+        message = " ".join(str(error).split()) or "no reason given"
+        raise PictureError(_code(error), printable(f"{message} ({type(error).__name__})"[:300])) from error
+
+
+def _code(error: Exception) -> str:
+    message = str(error).lower()
+    if isinstance(error, MemoryError):
+        return "out_of_memory"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return "too_large"
+    if isinstance(error, OSError) and error.errno is not None:
+        return "permission" if isinstance(error, PermissionError) else "io_error"
+    if isinstance(error, NotImplementedError) or "unsupported" in message or "not supported" in message:
+        return "unsupported"
+    if isinstance(error, (EOFError, struct.error)):
+        return "truncated"
+    if any(sign in message for sign in ("truncated", "end of file", "not enough", "unexpected end")):
+        return "truncated"
+    return "corrupt"
+
+
+@contextmanager
+def _bytes_of(item: Source | Fetched) -> Iterator[BinaryIO]:
+    if isinstance(item, Fetched):
+        if not item.data:
+            raise PictureError("empty_file", "no bytes were sent")
+        yield io.BytesIO(item.data)
+        return
+    try:
+        stream = open(item.location, "rb")  # noqa: SIM115  # closed below
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
+        raise PictureError("not_found", "no such file") from None
+    except IsADirectoryError:
+        raise PictureError("not_an_image", "a folder, not a file") from None
+    with stream:
+        status = os.fstat(stream.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_size == 0:
+            raise PictureError("empty_file", "the file has no bytes")
+        yield stream if stream.seekable() else io.BytesIO(stream.read())
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    if not seconds:
+        yield
+        return
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _open(stream: BinaryIO, max_pixels: int) -> Image.Image:
+    """The picture with only its header read."""
+    prefix = stream.read(64)
+    stream.seek(0)
+    if not prefix:
+        raise PictureError("empty_file", "no bytes were sent")
+    if prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIC_BRANDS and b"avif" not in prefix:
+        _allow_heif()
+    Image.init()
+    Image.MAX_IMAGE_PIXELS = max_pixels  # for the frames that decoders find inside a file
+    try:
+        image = Image.open(stream, formats=[name for name in FORMATS if name in Image.OPEN])
+    except UnidentifiedImageError:
+        raise _unidentified(prefix) from None
+    if image.width * image.height > max_pixels:
+        raise PictureError(
+            "too_large", f"{image.width} × {image.height} pixels are more than {max_pixels} (--max-pixels)"
+        )
+    return image
+
+
+def _allow_heif() -> None:
+    try:
+        import pillow_heif
+    except ImportError:
+        hint = "HEIC pictures need the extra `heif`: pip install 'beitcli[heif]'"
+        raise PictureError("unsupported", hint) from None
+    pillow_heif.register_heif_opener()
+
+
+def _unidentified(prefix: bytes) -> PictureError:
+    for name, signatures in REFUSED.items():
+        if prefix.startswith(signatures):
+            return PictureError("unsupported", f"{name} files are not opened")
+    for name in FORMATS:
+        accepts = Image.OPEN.get(name, (None, None))[1]
+        if accepts and accepts(prefix) is True:
+            return PictureError("corrupt", f"begins as {name} but its header cannot be read")
+    return PictureError("not_an_image", "not a picture in any known format")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+    except Exception:  # unreadable EXIF says nothing about the pixels
+        return image
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return _grey16(np.asarray(image), image.info.get("transparency"))
+    if image.mode == "I":
+        return _grey_integers(np.asarray(image))
+    if image.mode == "F":
+        return _grey_floats(np.asarray(image))
+    if image.mode == "LAB":
+        return _lab(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return _over_white(image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    if image.getchannel("A").getextrema() == (255, 255):
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _grey16(values: np.ndarray, transparent: object) -> Image.Image:
+    """65535 becomes 255, so v becomes v / 257, rounded."""
+    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _grey_integers(values: np.ndarray) -> Image.Image:
+    low, high = int(values.min()), int(values.max())
+    if low >= 0 and high <= 65535:
+        return _grey16(values, None)
+    return _stretched(values.astype(np.float64), low, high)
+
+
+def _grey_floats(values: np.ndarray) -> Image.Image:
+    finite = np.isfinite(values)
+    exact = np.where(finite, values, 0.0).astype(np.float64)
+    low, high = (float(exact[finite].min()), float(exact[finite].max())) if finite.any() else (0.0, 1.0)
+    if low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    return _stretched(np.where(finite, exact, low), low, high)
+
+
+def _stretched(values: np.ndarray, low: float, high: float) -> Image.Image:
+    """Grey from black at `low` to white at `high`."""
+    grey = np.rint((values - low) * (255.0 / (high - low or 1.0)))
+    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+
+
+def _lab(image: Image.Image) -> Image.Image:
+    profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+    if converted is None:
+        raise PictureError("unsupported", "LAB colours cannot be converted")
+    return converted

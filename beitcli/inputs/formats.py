@@ -1,0 +1,62 @@
+"""The picture formats that are opened, and those that are recognised and refused."""
+
+FORMATS: dict[str, tuple[str, ...]] = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "HEIF": (".heic", ".heif", ".hif"),
+    "AVIF": (".avif", ".avifs"),
+    "MPO": (".mpo",),
+    "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
+    "PPM": (".pbm", ".pgm", ".ppm", ".pnm", ".pfm"),
+    "TGA": (".tga", ".icb", ".vda", ".vst"),
+    "ICO": (".ico",),
+    "CUR": (".cur",),
+    "ICNS": (".icns",),
+    "PSD": (".psd",),
+    "DDS": (".dds",),
+    "SGI": (".sgi", ".rgb", ".rgba", ".bw"),
+    "PCX": (".pcx",),
+    "DCX": (".dcx",),
+    "QOI": (".qoi",),
+    "DIB": (".dib",),
+    "SUN": (".ras",),
+    "XBM": (".xbm",),
+    "XPM": (".xpm",),
+    "MSP": (".msp",),
+    "FLI": (".fli", ".flc"),
+    "BLP": (".blp",),
+    "FTEX": (".ftc", ".ftu"),
+    "GBR": (".gbr",),
+    "PIXAR": (".pxr",),
+    "PCD": (".pcd",),
+    "IM": (".im",),
+    "IMT": (),
+    "SPIDER": (),
+    "XVTHUMB": (),
+    "MCIDAS": (),
+}
+"""Pillow's name of each raster format that is opened, in the order tried, with the suffixes a folder walk takes.
+
+HEIF needs the extra `heif`, but its files are always taken, so that without it they are reported instead of missed.
+Left out on purpose: formats that run another program (EPS), hold drawings, data or films (WMF, FITS, HDF5, GRIB, BUFR,
+MPEG) or only wrap another picture (IPTC).
+"""
+
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+
+REFUSED = {
+    "EPS": (b"%!PS", b"\xc5\xd0\xd3\xc6"),
+    "FITS": (b"SIMPLE",),
+    "HDF5": (b"\x89HDF",),
+    "GRIB": (b"GRIB",),
+    "BUFR": (b"BUFR",),
+    "MPEG": (b"\x00\x00\x01\xb3", b"\x00\x00\x01\xba"),
+    "WMF": (b"\xd7\xcd\xc6\x9a\x00\x00", b"\x01\x00\x00\x00"),
+    "JPEG XL": (b"\xff\x0a", b"\x00\x00\x00\x0cJXL "),
+    "PDF": (b"%PDF",),
+}
+"""First bytes of picture formats that are never opened: such a file is `unsupported`, not `not_an_image`."""

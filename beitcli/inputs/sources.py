@@ -1,0 +1,262 @@
+"""Arguments and lists -> one lazy, ordered stream of what is to be classified."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import chain
+from typing import BinaryIO
+
+from beitcli.errors import UsageError
+from beitcli.inputs.formats import SUFFIXES
+from beitcli.records import STDIN, Failure, Found, Source, printable
+
+SYSTEM_FOLDERS = frozenset(
+    {
+        "@eaDir",
+        "#recycle",
+        "#snapshot",
+        ".@__thumb",
+        ".DocumentRevisions-V100",
+        ".Spotlight-V100",
+        ".TemporaryItems",
+        ".Trashes",
+        ".fseventsd",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "__MACOSX",
+        "lost+found",
+    }
+)
+"""Folders that operating systems and storage boxes put beside pictures; their thumbnails are nobody's photographs."""
+
+EVERYTHING = ("**",)
+_GLOB = re.compile(r"[*?[]")
+_URL = re.compile(r"https?://", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What a walk through a folder takes; `suffixes` are lower case with their dot, `exclude` patterns a shell's."""
+
+    suffixes: tuple[str, ...] = SUFFIXES
+    exclude: tuple[str, ...] = ()
+    hidden: bool = False
+    follow: bool = False
+    max_depth: int | None = None
+
+
+def discover(arguments: Sequence[str], listed: Iterable[Source], walk: Walk, skipped: Counter[str]) -> Iterator[Found]:
+    """Gives back every picture asked for: the arguments in their order, then those listed.
+
+    Lazy: it walks only as far as it is read, and remembers no more than the names of the folders it stands in. What a
+    walk passes by is counted in `skipped` by reason. A folder that cannot be read is one `permission` or `io_error`
+    failure in its place.
+
+    Raises UsageError, at once, for an argument that does not exist or when all arguments together hold no picture.
+    """
+    if arguments.count("-") > 1:
+        raise UsageError("`-` is given more than once, and standard input can be read only once")
+    typed = chain.from_iterable([_argument(argument, walk, skipped) for argument in arguments])
+    first = next(typed, None)
+    if arguments and first is None:
+        passed_by = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+        raise UsageError(
+            f"no image in {', '.join(f'`{printable(argument)}`' for argument in arguments)}",
+            f"skipped: {passed_by}; `--ext` and `--hidden` widen the walk" if passed_by else None,
+        )
+    return chain([] if first is None else [first], typed, listed)
+
+
+def open_list(path: str) -> BinaryIO:
+    """The list of paths and URLs at `path` (`-`: standard input), for `read_list`. Raises UsageError if unreadable."""
+    if path == "-":
+        return open(0, "rb", closefd=False)
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UsageError(f"cannot read the list `{printable(path)}`: {error.strerror}") from error
+
+
+def read_list(stream: BinaryIO, null: bool) -> Iterator[Source]:
+    """One source a line, literally: no glob, no `-`, spaces kept; empty lines are skipped and a final CR dropped.
+
+    With `null`, NUL ends a line and a CR is part of the name.
+    """
+    for line in _split(stream, b"\0" if null else b"\n"):
+        name = line if null else line.removesuffix(b"\r")
+        if name:
+            yield _literal(os.fsdecode(name))
+
+
+def _split(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
+    rest = b""
+    while block := stream.read1(1 << 16):  # type: ignore[attr-defined]  # both kinds of stream above have it
+        *lines, rest = (rest + block).split(separator)
+        yield from lines
+    yield rest
+
+
+def _literal(location: str) -> Source:
+    return Source(location, "url" if _URL.match(location) else "path")
+
+
+def _argument(argument: str, walk: Walk, skipped: Counter[str]) -> Iterable[Found]:
+    if argument == "-":
+        return [STDIN]
+    if os.path.isdir(argument):
+        return _tree(argument.rstrip("/") + "/", EVERYTHING, walk, skipped)
+    if os.path.lexists(argument):
+        return [Source(argument.rstrip("/"))]
+    if _URL.match(argument):
+        return [_literal(argument)]
+    if _GLOB.search(argument):
+        return _glob(argument, walk, skipped)
+    raise UsageError(f"`{printable(argument)}` does not exist")
+
+
+def _glob(pattern: str, walk: Walk, skipped: Counter[str]) -> Iterator[Found]:
+    parts = pattern.split("/")
+    fixed = next(i for i, part in enumerate(parts) if _GLOB.search(part))
+    prefix = "".join(f"{part}/" for part in parts[:fixed])
+    wanted = tuple(part for part in parts[fixed:] if part)
+    found = _tree(prefix, wanted, walk, skipped) if os.path.isdir(prefix or ".") else iter(())
+    first = next(found, None)
+    if first is None:
+        raise UsageError(f"no image matches `{printable(pattern)}`")
+    return chain([first], found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder on the way down: how it is written, and the positions in the pattern that its path has reached."""
+
+    path: bytes
+    below: str
+    depth: int
+    reached: frozenset[int]
+    ancestors: tuple[tuple[int, int], ...]
+
+
+def _tree(prefix: str, pattern: tuple[str, ...], walk: Walk, skipped: Counter[str]) -> Iterator[Found]:
+    """The pictures below `prefix`, which starts each path, that match `pattern`: a glob a level, `**` for any."""
+    top = _Folder(os.fsencode(prefix), "", 1, _closure({0}, pattern), ())
+    stack = [_Walker(walk, pattern, skipped).entries(top)]
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+        elif isinstance(entry, _Folder):
+            stack.append(_Walker(walk, pattern, skipped).entries(entry))
+        else:
+            yield entry
+
+
+def _closure(reached: set[int], pattern: tuple[str, ...]) -> frozenset[int]:
+    """`**` also stands for no folder at all: positions reached, and those behind each `**` among them."""
+    for position in range(len(pattern)):
+        if position in reached and pattern[position] == "**":
+            reached.add(position + 1)
+    return frozenset(reached)
+
+
+@dataclass(frozen=True, slots=True)
+class _Walker:
+    """One folder's entries, in order, judged by what the walk takes."""
+
+    walk: Walk
+    pattern: tuple[str, ...]
+    skipped: Counter[str]
+
+    def entries(self, folder: _Folder) -> Iterator[Found | _Folder]:
+        path = folder.path or b"."
+        try:
+            identity = self._identity(path)
+            if identity in folder.ancestors:
+                self.skipped["link to a folder above"] += 1
+                return
+            names, folders = self._names(path, folder)
+        except OSError as error:
+            source = Source(os.fsdecode(folder.path.rstrip(b"/") or path))
+            code = "permission" if isinstance(error, PermissionError) else "io_error"
+            yield Failure(source, code, f"cannot list the folder: {error.strerror}")
+            return
+        ancestors = (*folder.ancestors, identity) if identity else ()
+        for name in names:
+            if name in folders:
+                text = os.fsdecode(name)
+                reached = self._advance(folder.reached, text)
+                below = f"{folder.below}{text}/"
+                yield _Folder(folder.path + name + b"/", below, folder.depth + 1, reached, ancestors)
+            else:
+                yield Source(os.fsdecode(folder.path + name))
+
+    def _identity(self, path: bytes) -> tuple[int, int] | None:
+        """What tells a folder from its ancestors; only links can lead back to one."""
+        if not self.walk.follow:
+            return None
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+
+    def _names(self, path: bytes, folder: _Folder) -> tuple[list[bytes], set[bytes]]:
+        """The names to take, sorted, and which of them are folders: names alone, for a folder may hold a million."""
+        names, folders = [], set()
+        with os.scandir(path) as entries:
+            for entry in entries:
+                is_folder = entry.is_dir(follow_symlinks=self.walk.follow)
+                reached = self._advance(folder.reached, os.fsdecode(entry.name))
+                if not (reached - {len(self.pattern)} if is_folder else len(self.pattern) in reached):
+                    continue
+                reason = self._reason_to_skip(entry, is_folder, folder)
+                if reason:
+                    self.skipped[reason] += 1
+                    continue
+                names.append(entry.name)
+                if is_folder:
+                    folders.add(entry.name)
+        names.sort()
+        return names, folders
+
+    def _advance(self, reached: frozenset[int], name: str) -> frozenset[int]:
+        """The positions in the pattern that are reached with one more name on the path."""
+        if self.pattern == EVERYTHING:  # a million names need no set arithmetic
+            return reached
+        after = set()
+        for position in reached:
+            if position == len(self.pattern):
+                continue
+            if self.pattern[position] == "**":
+                after.add(position)
+            elif fnmatchcase(name, self.pattern[position]):
+                after.add(position + 1)
+        return _closure(after, self.pattern)
+
+    def _reason_to_skip(self, entry: "os.DirEntry[bytes]", is_folder: bool, folder: _Folder) -> str | None:
+        name = os.fsdecode(entry.name)
+        if entry.is_symlink() and not self.walk.follow:
+            return "link"
+        if name.startswith("._") or (is_folder and name in SYSTEM_FOLDERS):
+            return "system file"
+        if name.startswith(".") and not self.walk.hidden and not self._names_hidden(name, folder.reached):
+            return "hidden"
+        if self._excluded(name, folder.below):
+            return "excluded"
+        if is_folder:
+            too_deep = self.walk.max_depth is not None and folder.depth >= self.walk.max_depth
+            return "folder below --max-depth" if too_deep else None
+        if not entry.is_file():
+            return "not a regular file"
+        return None if name.lower().endswith(self.walk.suffixes) else "not an image type"
+
+    def _names_hidden(self, name: str, reached: frozenset[int]) -> bool:
+        """Whether the pattern asks for this hidden name by its dot, as in a shell."""
+        wanted = (self.pattern[position] for position in reached if position < len(self.pattern))
+        return any(part.startswith(".") and fnmatchcase(name, part) for part in wanted)
+
+    def _excluded(self, name: str, below: str) -> bool:
+        return any(
+            fnmatchcase(name, pattern) or fnmatchcase(below + name, pattern)
+            for pattern in (pattern.rstrip("/") for pattern in self.walk.exclude)
+        )

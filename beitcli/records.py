@@ -1,0 +1,67 @@
+"""What travels: where a picture is, and what was found out about it. Every record carries its source."""
+
+import os
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One picture as it was asked for: a path (bytes that are not UTF-8 as surrogates), a URL, or `-` for stdin."""
+
+    location: str
+    kind: Literal["path", "url", "stdin"] = "path"
+
+    @property
+    def name(self) -> str:
+        """The location as records show it: bytes that are not UTF-8 are written `\\xNN`."""
+        return os.fsencode(self.location).decode("utf-8", "backslashreplace")
+
+
+STDIN = Source("-", "stdin")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A picture whose bytes are in memory, because only the main process can get them: a URL or standard input."""
+
+    source: Source
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One label's score in [0, 1], the shortest decimal that gives the model's float32 back."""
+
+    label: str
+    index: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer for one picture, best label first."""
+
+    source: Source
+    scores: tuple[Score, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why one picture has no answer; `code` is one of `errors.ERROR_CODES`, `message` a single line."""
+
+    source: Source
+    code: str
+    message: str
+
+
+Record: TypeAlias = Prediction | Failure
+Found: TypeAlias = Source | Failure
+"""What discovery finds: a picture to open, or a folder that could not be read."""
+
+
+def printable(text: str) -> str:
+    """The text with everything that could steer a terminal (control and format characters) written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
