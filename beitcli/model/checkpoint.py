@@ -1,0 +1,219 @@
+"""Alias, Hub id or folder -> config, labels, recipe and weights. Torch is imported only when weights are read."""
+
+import difflib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from beitcli.errors import ModelError
+from beitcli.model.catalog import BY_ALIAS, DEMO_FOLDER, corrected_labels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Where weights may be, best first; an index names the files that they are split into."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """The files of one checkpoint: a folder, or a repository on the Hub at one commit (or the revision asked for)."""
+
+    location: str
+    revision: str | None
+    on_hub: bool
+
+    def file(self, name: str, refresh: bool = False) -> str | None:
+        """The path of one file here, downloaded where needed, or None where the checkpoint has no such file.
+
+        A cached file is used without asking the Hub, unless `refresh`. Raises ModelError where it cannot be had.
+        """
+        if not self.on_hub:
+            path = os.path.join(self.location, name)
+            return path if os.path.isfile(path) else None
+        from huggingface_hub import try_to_load_from_cache
+
+        with _hub_errors(self.location):
+            cached = None if refresh else try_to_load_from_cache(self.location, name, revision=self.revision)
+        return cached if isinstance(cached, str) else self._download(name)
+
+    def _download(self, name: str) -> str | None:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+        from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+
+        with _hub_errors(self.location):
+            try:
+                found = get_hf_file_metadata(hf_hub_url(self.location, name, revision=self.revision))
+                if found.size and found.size > 1_000_000:
+                    log.info("downloading %s of %s (%.0f MB)", name, self.location, found.size / 1e6)
+                return hf_hub_download(self.location, name, revision=self.revision)
+            except RemoteEntryNotFoundError:
+                return None
+            except LocalEntryNotFoundError as error:
+                raise _unreachable(self.location) from error
+
+
+@contextmanager
+def _hub_errors(location: str) -> Iterator[None]:
+    """Turns what huggingface_hub raises into a ModelError with the way out."""
+    import httpx2
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.HFValidationError as error:
+        raise ModelError(f"`{location}` is neither an alias, a folder nor a Hub id", _nearest(location)) from error
+    except errors.GatedRepoError as error:
+        raise ModelError(f"`{location}` is gated on the Hub", "ask for access there, then set HF_TOKEN") from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelError(f"`{location}` has no such revision on the Hub", "leave --revision out for main") from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelError(f"the Hub has no model `{location}`, or it is private", _nearest(location)) from error
+    except (errors.OfflineModeIsEnabled, httpx2.TransportError) as error:
+        raise _unreachable(location) from error
+    except (errors.HfHubHTTPError, OSError) as error:
+        raise ModelError(f"downloading `{location}` failed: {str(error).splitlines()[0]}") from error
+
+
+def _unreachable(location: str) -> ModelError:
+    hint = "try `-m demo`, or the folder of a downloaded checkpoint; `beit models` lists what is cached"
+    return ModelError(f"`{location}` is not cached and the Hub cannot be reached", hint)
+
+
+def _nearest(location: str) -> str:
+    close = difflib.get_close_matches(location, BY_ALIAS, n=3, cutoff=0.3)
+    return f"nearest aliases: {', '.join(close)}" if close else "`beit models` lists the aliases"
+
+
+def find_repository(name: str, revision: str | None) -> Repository:
+    """Where the checkpoint of that name is: an alias first, then a folder, then the Hub. Touches no network."""
+    known = BY_ALIAS.get(name)
+    location = known.location if known else name
+    if os.path.isdir(location):
+        return Repository(location, None, on_hub=False)
+    if not known and (location.startswith((".", "/", "~")) or "/" not in location):
+        raise ModelError(f"`{name}` is neither an alias, a folder nor a Hub id", _nearest(name))
+    return Repository(location, revision, on_hub=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A classifier as its files describe it; the weights stay on disk until `tensors`."""
+
+    name: str
+    repository: Repository
+    folder: str
+    config: Mapping[str, Any]
+    processor: Mapping[str, Any] | None
+    labels: tuple[str, ...]
+
+    @property
+    def is_beit(self) -> bool:
+        return self.config.get("model_type") == "beit"
+
+    @property
+    def is_demo(self) -> bool:
+        return self.repository.location == DEMO_FOLDER
+
+    @property
+    def multi_label(self) -> bool:
+        return self.config.get("problem_type") == "multi_label_classification"
+
+    def weight_file(self) -> str:
+        """The path of the weights, or of the index of the files they are in, all downloaded where needed."""
+        for name in WEIGHT_FILES:
+            path = self.repository.file(name)
+            if path is not None:
+                for part in _parts(path):
+                    self._part(part)
+                return path
+        raise ModelError(f"`{self.name}` has no weights", f"expected one of {', '.join(WEIGHT_FILES)}")
+
+    def tensors(self) -> "dict[str, Tensor]":
+        """Every tensor by its name in the file, mapped from disk rather than read. Raises ModelError if unreadable."""
+        path = self.weight_file()
+        tensors: dict[str, Tensor] = {}
+        for part in _parts(path) or [os.path.basename(path)]:
+            tensors.update(_read_tensors(self._part(part)))
+        return tensors
+
+    def _part(self, name: str) -> str:
+        path = self.repository.file(name)
+        if path is None:
+            raise ModelError(f"`{self.name}` lacks `{name}`, which its index names")
+        return path
+
+
+def _parts(path: str) -> list[str]:
+    if not path.endswith(".index.json"):
+        return []
+    weight_map = _read_json(path).get("weight_map", {})
+    return sorted(set(weight_map.values()))
+
+
+def _read_tensors(path: str) -> "dict[str, Tensor]":
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.endswith(".safetensors"):
+            return load_file(path)
+        loaded: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        return loaded
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"cannot read the weights `{path}`: {reason}") from error
+
+
+def open_checkpoint(name: str, revision: str | None, refresh: bool = False) -> Checkpoint:
+    """The checkpoint of that alias, Hub id or folder. On the Hub, all its files are those of one commit.
+
+    Raises ModelError where it cannot be found, reached or read.
+    """
+    repository = find_repository(name, revision)
+    config_path = repository.file("config.json", refresh)
+    if config_path is None:
+        raise ModelError(f"`{name}` has no config.json", "a checkpoint folder has config.json and model.safetensors")
+    folder = os.path.dirname(config_path)
+    if repository.on_hub:  # the cache keeps each commit in a folder of its name
+        repository = Repository(repository.location, os.path.basename(folder), on_hub=True)
+    config = _read_json(config_path)
+    processor_path = repository.file("preprocessor_config.json")
+    processor = _read_json(processor_path) if processor_path else None
+    return Checkpoint(name, repository, folder, config, processor, _labels(config))
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            content = json.load(stream)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read `{path}`: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"cannot read `{path}`: not a JSON object")
+    return content
+
+
+def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """One label for each output; an output that the config does not name is `LABEL_i`, as in transformers."""
+    try:
+        id2label = {int(key): str(label) for key, label in (config.get("id2label") or {}).items()}
+    except (AttributeError, ValueError) as error:
+        raise ModelError(f"the checkpoint's id2label is no mapping of numbers to labels: {error}") from error
+    count = len(id2label) or int(config.get("num_labels", 2))
+    corrected = corrected_labels(id2label)
+    return tuple(corrected.get(index, f"LABEL_{index}") for index in range(count))

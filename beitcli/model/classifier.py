@@ -1,0 +1,140 @@
+"""Checkpoint and runtime -> Classifier: pixels in, scores out."""
+
+import inspect
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from beitcli.errors import DeviceError, ModelError
+from beitcli.model.checkpoint import Checkpoint
+from beitcli.model.network import Beit, PixelScale
+from beitcli.model.recipe import ProcessorRecipe, Recipe
+from beitcli.model.runtime import Runtime
+from beitcli.records import Score
+
+log = logging.getLogger(__name__)
+
+
+class Classifier:
+    """A loaded checkpoint. `top_k` 0 means every label.
+
+    Raises ModelError where the weights do not make a classifier with the checkpoint's labels.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, recipe: Recipe | ProcessorRecipe, runtime: Runtime, top_k: int) -> None:
+        self._checkpoint = checkpoint
+        self._recipe = recipe
+        self._runtime = runtime
+        self._top_k = min(top_k or len(checkpoint.labels), len(checkpoint.labels))
+        self._network = self._load(runtime.torch_dtype)
+        self._exact: nn.Module | None = None
+        self._largest_batch: int | None = None
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> list[tuple[Score, ...]]:
+        """The best labels of each picture, best first, the lower index first among equals.
+
+        `pixels` has the recipe's shape and dtype behind a first dimension of pictures. Scores are computed in float32:
+        a softmax, or a sigmoid where the checkpoint is multi-label. Raises DeviceError where the device fails.
+        """
+        logits = self._finite_logits(pixels)
+        scores = logits.sigmoid() if self._checkpoint.multi_label else logits.softmax(-1)
+        best, order = scores.sort(dim=-1, descending=True, stable=True)
+        indices = order[:, : self._top_k].cpu().numpy()
+        values = best[:, : self._top_k].cpu().numpy()
+        labels = self._checkpoint.labels
+        return [
+            tuple(Score(labels[index], int(index), _shortest(value)) for index, value in zip(*row, strict=True))
+            for row in zip(indices, values, strict=True)
+        ]
+
+    def _finite_logits(self, pixels: Tensor) -> Tensor:
+        """Logits in float32. Rows that overflow the network's dtype are computed again in float32."""
+        logits = self._logits(self._network, pixels)
+        broken = ~logits.isfinite().all(-1)
+        if broken.any():
+            log.info("%d pictures overflow %s and are computed in fp32", int(broken.sum()), self._runtime.dtype)
+            if self._exact is None:
+                self._exact = self._load(torch.float32)
+            logits[broken] = self._logits(self._exact, pixels)[broken]
+            if not logits.isfinite().all():
+                raise ModelError(
+                    f"`{self._checkpoint.name}` gives logits that are not finite", "are its weights whole?"
+                )
+        return logits
+
+    def _logits(self, network: nn.Module, pixels: Tensor) -> Tensor:
+        """The logits of a batch, in halves where the device has too little memory for all of it."""
+        if self._largest_batch and len(pixels) > self._largest_batch:
+            return torch.cat([self._logits(network, part) for part in torch.split(pixels, self._largest_batch)])
+        try:
+            logits: Tensor = network(pixels.to(self._runtime.device, non_blocking=True)).float()
+            return logits
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise DeviceError(f"{self._runtime.device} failed: {str(error).splitlines()[0]}") from error
+            if len(pixels) == 1:
+                hint = "try a smaller model, --image-size or --dtype"
+                raise DeviceError(f"{self._runtime.device} has too little memory for one picture", hint) from error
+        self._largest_batch = len(pixels) // 2
+        log.info("out of memory: the batch size is now %d", self._largest_batch)
+        return self._logits(network, pixels)
+
+    def _load(self, dtype: torch.dtype) -> nn.Module:
+        network = self._beit(self._recipe) if isinstance(self._recipe, Recipe) else self._reference()
+        try:
+            return network.eval().to(self._runtime.device, dtype)
+        except RuntimeError as error:
+            hint = "try a smaller model, another --dtype or --device cpu"
+            raise DeviceError(f"{self._runtime.device} cannot hold the model: {error}", hint) from error
+
+    def _beit(self, recipe: Recipe) -> nn.Module:
+        checkpoint, scale = self._checkpoint, PixelScale(recipe.factor, recipe.mean, recipe.std)
+        network = Beit(checkpoint.config, checkpoint.tensors(), recipe.size, scale)
+        outputs, labels = network.head.out_features, len(checkpoint.labels)
+        if outputs != labels:
+            raise ModelError(f"`{checkpoint.name}` has {outputs} outputs and {labels} labels")
+        return network
+
+    def _reference(self) -> nn.Module:
+        from transformers import AutoModelForImageClassification
+
+        self._checkpoint.weight_file()
+        try:
+            model, loading = AutoModelForImageClassification.from_pretrained(
+                self._checkpoint.folder, output_loading_info=True, trust_remote_code=False, dtype=torch.float32
+            )
+        except (OSError, ValueError, ImportError, RuntimeError) as error:
+            raise ModelError(f"cannot load `{self._checkpoint.name}`: {str(error).splitlines()[0]}") from error
+        if loading["missing_keys"]:
+            missing = sorted(loading["missing_keys"])[0]
+            raise ModelError(
+                f"`{self._checkpoint.name}` has no `{missing}`", "is it an image classifier, and complete?"
+            )
+        return _Reference(model)
+
+
+class _Reference(nn.Module):
+    """Another architecture, by transformers: normalised pixels of shape (n, 3, height, width) to logits."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        takes = inspect.signature(model.forward).parameters
+        self.options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in takes else {}
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.model(pixel_values=pixels.to(self.model.dtype), **self.options).logits
+        return logits
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _shortest(value: np.float32) -> float:
+    """The shortest decimal that gives this float32 back: what `repr` of the result prints."""
+    return float(str(value))

@@ -1,0 +1,231 @@
+"""BEiT itself (Bao, Dong, Wei 2021, arXiv:2106.08254), the inference form, in plain torch.
+
+The arithmetic is that of transformers' `BeitForImageClassification`, arranged to run fast: pixels stay uint8 until
+their patches are cut, normalisation is folded into the patch projection and layer scale into the two linear maps before
+it, q, k and v are one linear map, and each relative position bias is built once.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from beitcli.errors import ModelError
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+}
+"""The values of `hidden_act` in a config."""
+
+
+@dataclass(frozen=True, slots=True)
+class PixelScale:
+    """How bytes become the network's input: `(byte * factor - mean) / std` for each channel."""
+
+    factor: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Weights:
+    """A checkpoint's tensors by their names in the file; names the one that is missing or has the wrong shape."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor in float32, in which everything is folded before it is converted once."""
+        if name not in self._tensors:
+            raise ModelError(f"the checkpoint has no `{name}`", "is it an image classifier, and complete?")
+        return self._tensors[name].float()
+
+
+class Beit(nn.Module):
+    """Images to logits: uint8 of shape (n, height, width, 3) to the network's dtype of shape (n, labels).
+
+    `size` is (height, width) in pixels; where it is not the checkpoint's own, positions are interpolated as
+    transformers does. Raises ModelError when the config asks for something unknown or a tensor is missing.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], tensors: Mapping[str, Tensor], size: tuple[int, int], scale: PixelScale
+    ) -> None:
+        super().__init__()
+        weights = Weights(tensors)
+        if config.get("num_channels", 3) != 3:
+            raise ModelError(f"the checkpoint wants {config['num_channels']} channels, and pictures here have 3")
+        self.patch = _side(config.get("patch_size", 16))
+        self.grid = (size[0] // self.patch, size[1] // self.patch)
+        self.patch_weight, self.patch_bias = _folded_patch_projection(weights, scale)
+        self.start = nn.Parameter(weights["beit.embeddings.cls_token"][0], requires_grad=False)
+        self.positions = _absolute_positions(config, weights, self.grid)
+        self.layers = nn.ModuleList(
+            _Layer(config, weights, f"beit.encoder.layer.{index}.", _position_bias(config, weights, index, self.grid))
+            for index in range(config.get("num_hidden_layers", 12))
+        )
+        self.mean_pooling = config.get("use_mean_pooling", True)
+        self.norm = _norm(config, weights, "beit.pooler.layernorm" if self.mean_pooling else "beit.layernorm")
+        self.head = _linear(weights["classifier.weight"], weights["classifier.bias"])
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        patches = F.linear(self._patches(pixels), self.patch_weight, self.patch_bias)
+        x = torch.cat((self.start.expand(len(patches), -1, -1), patches), dim=1)
+        if self.positions is not None:
+            x = x + self.positions
+        for layer in self.layers:
+            x = layer(x)
+        pooled = self.norm(x[:, 1:].mean(1)) if self.mean_pooling else self.norm(x[:, 0])
+        logits: Tensor = self.head(pooled)
+        return logits
+
+    def _patches(self, pixels: Tensor) -> Tensor:
+        """(n, height, width, 3) to (n, patches, patch * patch * 3); what does not fill a patch is left out."""
+        (rows, columns), patch = self.grid, self.patch
+        cut = pixels[:, : rows * patch, : columns * patch].reshape(-1, rows, patch, columns, patch, 3)
+        return cut.transpose(2, 3).reshape(-1, rows * columns, patch * patch * 3).to(self.patch_weight.dtype)
+
+
+class _Layer(nn.Module):
+    """One transformer block, layer scale folded in (section 2.3 of the paper; lambda is CaiT's, arXiv:2103.17239)."""
+
+    def __init__(self, config: Mapping[str, Any], weights: Weights, name: str, bias: Tensor | None) -> None:
+        super().__init__()
+        self.heads = config.get("num_attention_heads", 12)
+        self.activation = _activation(config)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.norm_before = _norm(config, weights, name + "layernorm_before")
+        self.norm_after = _norm(config, weights, name + "layernorm_after")
+        self.qkv = _joined_qkv(weights, name + "attention.attention.")
+        self.out = _scaled_linear(weights, name + "attention.output.dense", name + "lambda_1")
+        self.up = _linear(weights[name + "intermediate.dense.weight"], weights[name + "intermediate.dense.bias"])
+        self.down = _scaled_linear(weights, name + "output.dense", name + "lambda_2")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.out(self._attend(self.norm_before(x)))
+        x = x + self.down(self.activation(self.up(self.norm_after(x))))
+        return x  # noqa: RET504  # mypy knows x as a Tensor
+
+    def _attend(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias)
+        return attended.transpose(1, 2).flatten(2)
+
+
+def _side(value: int | list[int]) -> int:
+    """One side of a square given as a number or a pair."""
+    sides = {value} if isinstance(value, int) else set(value)
+    if len(sides) != 1:
+        raise ModelError(f"the checkpoint has patches of {value} pixels, and only square ones are known")
+    return sides.pop()
+
+
+def _activation(config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
+    name = config.get("hidden_act", "gelu")
+    if name not in ACTIVATIONS:
+        raise ModelError(f"the checkpoint's activation `{name}` is unknown; known are {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")  # takes no memory before its weights come
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    linear.bias = nn.Parameter(bias, requires_grad=False)
+    return linear
+
+
+def _scaled_linear(weights: Weights, name: str, layer_scale: str) -> nn.Linear:
+    weight, bias = weights[name + ".weight"], weights[name + ".bias"]
+    if layer_scale in weights:
+        factor = weights[layer_scale]
+        weight, bias = weight * factor[:, None], bias * factor
+    return _linear(weight, bias)
+
+
+def _joined_qkv(weights: Weights, name: str) -> nn.Linear:
+    q_bias, v_bias = weights[name + "query.bias"], weights[name + "value.bias"]
+    weight = torch.cat([weights[f"{name}{part}.weight"] for part in ("query", "key", "value")])
+    return _linear(weight, torch.cat((q_bias, torch.zeros_like(q_bias), v_bias)))  # BEiT's keys have no bias
+
+
+def _norm(config: Mapping[str, Any], weights: Weights, name: str) -> nn.LayerNorm:
+    weight = weights[name + ".weight"]
+    norm = nn.LayerNorm(weight.shape, eps=config.get("layer_norm_eps", 1e-12))
+    norm.weight = nn.Parameter(weight, requires_grad=False)
+    norm.bias = nn.Parameter(weights[name + ".bias"], requires_grad=False)
+    return norm
+
+
+def _folded_patch_projection(weights: Weights, scale: PixelScale) -> tuple[nn.Parameter, nn.Parameter]:
+    """The patch projection on bytes: `W ((x f - m) / s) + b` is `(W f / s) x + (b - sum(W m / s))`."""
+    weight = weights["beit.embeddings.patch_embeddings.projection.weight"].permute(0, 2, 3, 1)
+    mean, std = torch.tensor(scale.mean), torch.tensor(scale.std)
+    bias = weights["beit.embeddings.patch_embeddings.projection.bias"] - (weight * (mean / std)).sum((1, 2, 3))
+    folded = (weight * (scale.factor / std)).flatten(1)
+    return nn.Parameter(folded, requires_grad=False), nn.Parameter(bias, requires_grad=False)
+
+
+def _absolute_positions(config: Mapping[str, Any], weights: Weights, grid: tuple[int, int]) -> nn.Parameter | None:
+    if not config.get("use_absolute_position_embeddings", False):
+        return None
+    positions = weights["beit.embeddings.position_embeddings"]
+    start, patches = positions[:, :1], positions[:, 1:]
+    side = int(patches.shape[1] ** 0.5)
+    if grid != (side, side):
+        square = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        patches = F.interpolate(square, size=grid, mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
+    return nn.Parameter(torch.cat((start, patches), dim=1), requires_grad=False)
+
+
+def _position_bias(config: Mapping[str, Any], weights: Weights, layer: int, grid: tuple[int, int]) -> Tensor | None:
+    """What one layer adds to its attention, (1, heads, tokens, tokens): its own bias, the shared one, or both."""
+    names = []
+    if config.get("use_relative_position_bias", False):
+        names.append(f"beit.encoder.layer.{layer}.attention.attention.relative_position_bias.")
+    if config.get("use_shared_relative_position_bias", False):
+        names.append("beit.encoder.relative_position_bias.")
+    if not names:
+        return None
+    size = config.get("image_size", 224)
+    height, width = (size, size) if isinstance(size, int) else size
+    patch = _side(config.get("patch_size", 16))
+    trained = (height // patch, width // patch)
+    tables = [_resized_table(weights[name + "relative_position_bias_table"], trained, grid) for name in names]
+    bias = torch.stack([table[_relative_index(grid)] for table in tables]).sum(0)
+    return bias.permute(2, 0, 1).unsqueeze(0).contiguous()
+
+
+def _resized_table(table: Tensor, trained: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """The table of relative distances for another grid; the last three rows belong to the start token and stay.
+
+    As transformers' `BeitRelativePositionBias` (after MiDaS v3.1, arXiv:2307.14460), its order of sides included.
+    """
+    if trained == grid:
+        return table
+    distances = table[:-3].reshape(1, 2 * trained[1] - 1, 2 * trained[0] - 1, -1).permute(0, 3, 1, 2)
+    resized = F.interpolate(distances, size=(2 * grid[0] - 1, 2 * grid[1] - 1), mode="bilinear")
+    return torch.cat((resized.permute(0, 2, 3, 1).flatten(0, 2), table[-3:]))
+
+
+def _relative_index(grid: tuple[int, int]) -> Tensor:
+    """For each pair of tokens its row in the table: distances row by row, then start to patch, patch to start, both."""
+    rows, columns = grid
+    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
+    distance = place[:, None] - place[None, :]
+    inside = (distance[..., 0] + rows - 1) * (2 * columns - 1) + distance[..., 1] + columns - 1
+    count = (2 * rows - 1) * (2 * columns - 1)
+    index = torch.empty(rows * columns + 1, rows * columns + 1, dtype=torch.long)
+    index[1:, 1:] = inside
+    index[0, :], index[:, 0], index[0, 0] = count, count + 1, count + 2
+    return index

@@ -1,0 +1,150 @@
+"""Picture -> pixels, as the checkpoint's own file says, as the published figures were measured, or by transformers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.Image import Resampling
+
+from beitcli.errors import ModelError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Turns an RGB picture into uint8 pixels of shape (height, width, 3), the very ones that transformers resizes to.
+
+    `resize` is (height, width), or one number for the shorter side; `crop` is (height, width) cut from the centre, what
+    lies outside the picture black. `factor`, `mean` and `std` are for the network: it normalises `byte * factor`.
+    """
+
+    resize: tuple[int, int] | int
+    crop: tuple[int, int] | None
+    resample: int
+    factor: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    dtype = "uint8"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the result."""
+        size = self.crop or self.resize
+        return (size, size) if isinstance(size, int) else size
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.size, 3)
+
+    @property
+    def scaled_to(self) -> tuple[int, int]:
+        """The smallest (height, width) that a picture may be decoded at: twice what it is resized to."""
+        height, width = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
+        return 2 * height, 2 * width
+
+    def __call__(self, picture: Image.Image) -> np.ndarray:
+        if isinstance(self.resize, int):
+            short, long = sorted(picture.size)
+            other = int(self.resize * long / short)
+            height, width = (other, self.resize) if picture.width == short else (self.resize, other)
+        else:
+            height, width = self.resize
+        resized = picture.resize((width, height), Resampling(self.resample))
+        return np.asarray(resized if self.crop is None else _centre(resized, *self.crop))
+
+
+def _centre(picture: Image.Image, height: int, width: int) -> Image.Image:
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
+
+
+def paper_recipe(side: int) -> Recipe:
+    """The recipe behind the published figures: `datasets.py` of the paper's own code (unilm/beit), for evaluation."""
+    resize = int(side / (224 / 256)) if side < 384 else side
+    return Recipe(resize, (side, side), Resampling.BICUBIC, 1 / 255, (0.5,) * 3, (0.5,) * 3)
+
+
+def checkpoint_recipe(processor: Mapping[str, Any] | None, side: int | None) -> Recipe:
+    """What a BEiT checkpoint's `preprocessor_config.json` says, for pictures of `side` pixels if that is given.
+
+    Keys that the file leaves out have the defaults of transformers' `BeitImageProcessor`. Raises ModelError where there
+    is no such file, or it asks for something that cannot be done to every picture.
+    """
+    if processor is None:
+        raise ModelError("the checkpoint has no preprocessor_config.json", "try --preprocess paper")
+    if not processor.get("do_resize", True):
+        raise ModelError("the checkpoint does not resize pictures, so they have no common size")
+    normalise = processor.get("do_normalize", True)
+    recipe = Recipe(
+        resize=_resize_of(processor.get("size", 224)),
+        crop=_pair(processor.get("crop_size", 224)) if processor.get("do_center_crop", False) else None,
+        resample=processor.get("resample", Resampling.BICUBIC),
+        factor=processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1.0,
+        mean=tuple(processor.get("image_mean", (0.5,) * 3)) if normalise else (0.0,) * 3,
+        std=tuple(processor.get("image_std", (0.5,) * 3)) if normalise else (1.0,) * 3,
+    )
+    if isinstance(recipe.resize, int) and recipe.crop is None:
+        raise ModelError("the checkpoint resizes pictures without cropping them, so they have no common size")
+    return recipe if side is None else _at(recipe, side)
+
+
+def _at(recipe: Recipe, side: int) -> Recipe:
+    """The same recipe for another size: what is resized keeps its proportion to what is cropped from it."""
+    if recipe.crop is None:
+        return replace(recipe, resize=(side, side))
+    enlarged = tuple(round(side * was / crop) for was, crop in zip(recipe.scaled_to, recipe.crop, strict=True))
+    resize = enlarged[0] // 2 if isinstance(recipe.resize, int) else (enlarged[0] // 2, enlarged[1] // 2)
+    return replace(recipe, resize=resize, crop=(side, side))
+
+
+def _resize_of(size: int | Mapping[str, int]) -> tuple[int, int] | int:
+    if isinstance(size, Mapping) and "shortest_edge" in size:
+        return size["shortest_edge"]
+    return _pair(size)
+
+
+def _pair(size: int | Mapping[str, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size["height"], size["width"])
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorRecipe:
+    """Turns an RGB picture into float32 pixels of `shape` (3, height, width) by a transformers image processor."""
+
+    processor: Any
+    shape: tuple[int, ...]
+    dtype = "float32"
+    scaled_to = None
+
+    def __call__(self, picture: Image.Image) -> np.ndarray:
+        pixels = self.processor(images=picture, return_tensors="np", input_data_format="channels_last")
+        return np.asarray(pixels["pixel_values"][0], dtype=np.float32)
+
+
+def processor_recipe(folder: str, side: int | None) -> ProcessorRecipe:
+    """The recipe of a checkpoint that is no BEiT, from its `preprocessor_config.json`; imports transformers.
+
+    Raises ModelError where the file is missing or two pictures of different shape would not get one size.
+    """
+    from transformers import AutoImageProcessor
+
+    try:
+        processor = AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"no image processor in `{folder}`: {str(error).splitlines()[0]}") from error
+    if side is not None:
+        _resize_processor(processor, side)
+    wide, tall = (Image.new("RGB", size) for size in ((640, 480), (480, 640)))
+    recipe = ProcessorRecipe(processor, ())
+    shape = recipe(wide).shape
+    if recipe(tall).shape != shape:
+        raise ModelError("the checkpoint's image processor gives pictures no common size", "try --image-size")
+    return ProcessorRecipe(processor, shape)
+
+
+def _resize_processor(processor: Any, side: int) -> None:
+    if not processor.do_resize:
+        raise UsageError(f"--image-size {side}: the checkpoint's image processor does not resize")
+    processor.size = {"height": side, "width": side}
+    processor.do_center_crop = False

@@ -1,0 +1,72 @@
+"""What the network runs on: device, dtype and batch size, each chosen from what this machine has."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from beitcli.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_TOKENS_PER_BATCH = {"cpu": 3_200, "cuda": 32_000, "mps": 8_000}
+"""How many tokens keep a device busy. On a CPU, 16 pictures of 197 tokens were the fastest batch for base-224."""
+
+_PATCH_AREA = 256  # of the published checkpoints; for others it is a measure of their work that serves as well
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A torch device, as torch names it, and the dtype of the network there."""
+
+    device: str
+    dtype: str
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return DTYPES[self.dtype]
+
+
+def choose_runtime(device: str, dtype: str) -> Runtime:
+    """The device and dtype asked for, or for `auto` the best at hand. Raises UsageError for a device that is absent.
+
+    A dtype that the device has no instructions for is taken as asked, with one notice.
+    """
+    device = _choose_device(device)
+    native = _native_dtypes(device)
+    if dtype == "auto":
+        return Runtime(device, native[0])
+    if dtype not in native:
+        log.info("%s is not native on this %s: expect it to be slow", dtype, device)
+    return Runtime(device, dtype)
+
+
+def _choose_device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: this machine has no MPS device", "try --device auto")
+    if device.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(device.partition(":")[2] or 0) >= count:
+            raise UsageError(f"--device {device}: this machine has {count} CUDA devices", "try --device auto")
+    return device
+
+
+def _native_dtypes(device: str) -> tuple[str, ...]:
+    """What runs at full speed there, the fastest first."""
+    if device != "cpu":
+        return ("fp16", "bf16", "fp32")
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # absent in older torch
+    if any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")):
+        return ("bf16", "fp32")
+    return ("fp32",)
+
+
+def choose_batch_size(device: str, size: tuple[int, int]) -> int:
+    """How many pictures of (height, width) pixels make a batch: a power of two that fills the device."""
+    tokens = size[0] * size[1] / _PATCH_AREA
+    wanted = _TOKENS_PER_BATCH[torch.device(device).type] / tokens
+    return max(1, min(128 if device != "cpu" else 32, 1 << int(wanted).bit_length() - 1 if wanted >= 1 else 1))
