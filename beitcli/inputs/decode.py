@@ -5,6 +5,7 @@ ValueError, TypeError, NotImplementedError, MemoryError, struct.error and more. 
 `errors.ERROR_CODES`; none is lost, because it becomes that picture's record.
 """
 
+import errno
 import io
 import os
 import signal
@@ -14,7 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -22,7 +23,7 @@ from PIL.Image import Transpose
 
 from beitcli.errors import PictureError
 from beitcli.inputs.formats import FORMATS, REFUSED
-from beitcli.records import Fetched, Source, printable
+from beitcli.records import Failure, Fetched, Source, printable
 
 LARGE_PIXELS = 50_000_000
 """Pictures above this size are decoded one at a time: several at once would take a small machine's memory."""
@@ -53,6 +54,34 @@ class DecodeLimits:
     max_pixels: int = 200_000_000
     seconds: float = 60.0
     scaled_to: tuple[int, int] | None = None
+
+
+Pixels: TypeAlias = np.ndarray
+Outcome: TypeAlias = Pixels | Failure
+"""What becomes of a picture: the pixels that the network wants, or why there are none."""
+
+
+class Preprocess(Protocol):
+    """What turns an RGB picture into pixels of this shape and dtype; it is sent to other processes, so it pickles."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    def __call__(self, picture: Image.Image) -> Pixels: ...
+
+
+def outcome(
+    item: Source | Fetched, preprocess: Preprocess, limits: DecodeLimits, large_turn: AbstractContextManager[object]
+) -> Outcome:
+    """The picture as pixels, or its failure. Never raises, but may end the process as `decode` does."""
+    try:
+        with coded_errors():
+            return preprocess(decode(item, limits, large_turn))
+    except PictureError as error:
+        return Failure(item.source if isinstance(item, Fetched) else item, error.code, str(error))
 
 
 def decode(item: Source | Fetched, limits: DecodeLimits, large_turn: AbstractContextManager[object]) -> Image.Image:
@@ -95,8 +124,10 @@ def _code(error: Exception) -> str:
         return "out_of_memory"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "too_large"
-    if isinstance(error, OSError) and error.errno is not None:
-        return "permission" if isinstance(error, PermissionError) else "io_error"
+    if isinstance(error, PermissionError):
+        return "permission"
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a decoder's seek before byte 0
+        return "io_error"
     if isinstance(error, NotImplementedError) or "unsupported" in message or "not supported" in message:
         return "unsupported"
     if isinstance(error, (EOFError, struct.error)):

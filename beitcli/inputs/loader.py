@@ -1,0 +1,255 @@
+"""Sources -> ordered stream of decoded items, through a torch DataLoader that survives its workers."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from math import prod
+from types import FrameType, TracebackType
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from beitcli.inputs.decode import DecodeLimits, Outcome, Preprocess, outcome
+from beitcli.inputs.quarantine import decode_alone
+from beitcli.inputs.worker import held_signals, settle_in
+from beitcli.records import Failure, Fetched, Source
+
+Item: TypeAlias = Source | Fetched | Failure
+
+LONGEST_LIST = 8
+"""How many items a worker gets at once: enough to make hand-overs cheap, few enough for first answers to come soon."""
+
+PREFETCH = 2
+"""How many lists each worker may be ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture and its pixels, of the shape and dtype that the preprocessing declares."""
+
+    source: Source
+    pixels: Tensor
+
+
+class _WorkerDied(Exception):  # noqa: N818  # an event, not an error: the run goes on
+    """A worker is gone, and with it perhaps the queue's lock or half a message."""
+
+
+class _Lists:
+    """Lists of items, the first ones short. The DataLoader takes one whenever a worker is free.
+
+    What it took and has not given back is in flight. An iterator and no generator: whatever ends one call, the next
+    goes on.
+    """
+
+    def __init__(self, items: Iterator[Item], longest: int, workers: int) -> None:
+        self.in_flight: deque[list[Item]] = deque()
+        self.taking = False
+        self._items = items
+        self._longest = longest
+        self._workers = workers
+        self._taken = 0
+
+    def __iter__(self) -> "_Lists":
+        return self
+
+    def __next__(self) -> list[Item]:
+        self.taking = True
+        try:
+            batch = list(islice(self._items, min(self._longest, 1 + self._taken // self._workers)))
+            if not batch:
+                raise StopIteration
+            self._taken += 1
+            self.in_flight.append(batch)
+        finally:
+            self.taking = False
+        return batch
+
+
+class Loader:
+    """Decodes items in worker processes and gives them back in order, as `Decoded` or `Failure`.
+
+    Used as a context manager, best before any thread or model exists: workers are forked on entering, and killed on
+    leaving. `workers` 0 decodes in this process, where nothing protects it from a decoder that crashes or never ends.
+    """
+
+    def __init__(self, items: Iterable[Item], preprocess: Preprocess, limits: DecodeLimits, workers: int) -> None:
+        self._preprocess = preprocess
+        self._limits = limits if workers else replace(limits, seconds=0)
+        self._workers = workers
+        self._lists = _Lists(iter(items), _longest_list(preprocess, workers), max(1, workers))
+        self._processes: list[multiprocessing.process.BaseProcess] = []
+        self._waiting = False
+
+    def __enter__(self) -> "Loader":
+        self._old_handler = signal.getsignal(signal.SIGCHLD)
+        self._start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop()
+        signal.signal(signal.SIGCHLD, self._old_handler)
+
+    def __iter__(self) -> Iterator[Decoded | Failure]:
+        while True:
+            try:
+                answers, pixels = self._next()
+            except StopIteration:
+                return
+            except _WorkerDied:
+                self._stop()
+                yield from self._rescued()
+                self._start()
+                continue
+            self._lists.in_flight.popleft()
+            rows = iter(pixels)
+            for answer in answers:
+                yield answer if isinstance(answer, Failure) else Decoded(answer, next(rows))
+
+    def _next(self) -> "_List":
+        """The next list that a worker has finished. Raises _WorkerDied as soon as one is gone."""
+        self._waiting = True
+        try:
+            if self._has_lost_a_worker():
+                raise _WorkerDied
+            answer: _List = next(self._iterator)
+            return answer
+        except (RuntimeError, OSError, EOFError) as error:  # how a DataLoader notices, or a queue without its other end
+            if self._loses_a_worker_soon():
+                raise _WorkerDied from error
+            raise
+        finally:
+            self._waiting = False
+
+    def _start(self) -> None:
+        others = multiprocessing.active_children()
+        method = "fork" if sys.platform == "linux" else "spawn"
+        context = multiprocessing.get_context(method) if self._workers else None
+        pictures = _Pictures(self._preprocess, self._limits, context.Lock() if context else None)
+        loader: DataLoader[Any] = DataLoader(
+            pictures,
+            batch_sampler=self._lists,  # the items themselves, not their numbers: nobody has to know how many there are
+            num_workers=self._workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=_settle_in,
+            multiprocessing_context=context,
+            prefetch_factor=PREFETCH if self._workers else None,
+        )
+        with held_signals(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # more workers than cores is what the user asked for
+            self._iterator = iter(loader)
+        self._processes = [child for child in multiprocessing.active_children() if child not in others]
+        # torch's own handler raises anywhere and prints to file descriptor 2
+        signal.signal(signal.SIGCHLD, self._on_child_exit)
+
+    def _stop(self) -> None:
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.join()
+        self._processes = []
+
+    def _on_child_exit(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._waiting and not self._lists.taking and self._has_lost_a_worker():
+            raise _WorkerDied
+
+    def _has_lost_a_worker(self) -> bool:
+        return bool(self._lists.in_flight) and not all(process.is_alive() for process in self._processes)
+
+    def _loses_a_worker_soon(self) -> bool:
+        """Whether a worker is gone or about to be: the kernel closes its sockets before it reports the death."""
+        until = time.monotonic() + 1
+        while not self._has_lost_a_worker():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def _rescued(self) -> Iterator[Decoded | Failure]:
+        """What was in flight when a worker died, decoded where each picture can only hurt itself."""
+        items = list(chain.from_iterable(self._lists.in_flight))
+        self._lists.in_flight.clear()
+        pictures = [item for item in items if not isinstance(item, Failure)]
+        outcomes = decode_alone(pictures, self._preprocess, self._limits)
+        for item in items:
+            if isinstance(item, Failure):
+                yield item
+                continue
+            answer, source = next(outcomes), item.source if isinstance(item, Fetched) else item
+            yield answer if isinstance(answer, Failure) else Decoded(source, torch.from_numpy(answer))
+
+
+_List: TypeAlias = tuple[list[Source | Failure], Tensor]
+"""The items of a list as a worker answers them, and the pixels of those that are pictures, one after the other."""
+
+
+@dataclass(frozen=True)
+class _Pictures(Dataset[_List]):
+    """What runs in the workers. `large_turn` is shared by them; without it they run in this process."""
+
+    preprocess: Preprocess
+    limits: DecodeLimits
+    large_turn: AbstractContextManager[object] | None
+
+    def __getitems__(self, items: Sequence[Item]) -> _List:
+        answers: list[Source | Failure] = []
+        arrays: list[np.ndarray] = []
+        for item in items:
+            answer = item if isinstance(item, Failure) else self._outcome(item)
+            if isinstance(answer, Failure):
+                answers.append(answer)
+            else:
+                answers.append(item.source if isinstance(item, Fetched) else item)
+                arrays.append(answer)
+        shape, dtype = self.preprocess.shape, self.preprocess.dtype
+        return answers, torch.from_numpy(np.stack(arrays) if arrays else np.empty((0, *shape), dtype))
+
+    def _outcome(self, item: Source | Fetched) -> Outcome:
+        if self.large_turn:
+            return outcome(item, self.preprocess, self.limits, self.large_turn)
+        with _no_output():
+            return outcome(item, self.preprocess, self.limits, nullcontext())
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
+def _settle_in(_worker: int) -> None:
+    settle_in()
+
+
+def _longest_list(preprocess: Preprocess, workers: int) -> int:
+    """As long as all lists in flight fill at most half of the shared memory: a default container has 64 MB of it."""
+    if not workers or not os.path.isdir("/dev/shm"):  # noqa: S108  # where Linux keeps shared memory
+        return LONGEST_LIST
+    memory = os.statvfs("/dev/shm")  # noqa: S108
+    picture = prod(preprocess.shape) * np.dtype(preprocess.dtype).itemsize
+    in_flight = workers * (PREFETCH + 1)
+    return max(1, min(LONGEST_LIST, memory.f_bavail * memory.f_frsize // 2 // (picture * in_flight)))
+
+
+@contextmanager
+def _no_output() -> Iterator[None]:
+    """File descriptor 2 leads nowhere: decoders written in C print to it."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
