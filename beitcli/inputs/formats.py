@@ -12,7 +12,6 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "MPO": (".mpo",),
     "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
     "PPM": (".pbm", ".pgm", ".ppm", ".pnm", ".pfm"),
-    "TGA": (".tga", ".icb", ".vda", ".vst"),
     "ICO": (".ico",),
     "CUR": (".cur",),
     "ICNS": (".icns",),
@@ -32,15 +31,17 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "FTEX": (".ftc", ".ftu"),
     "GBR": (".gbr",),
     "PIXAR": (".pxr",),
+    "XVTHUMB": (),
+    "MCIDAS": (),
     "PCD": (".pcd",),
     "IM": (".im",),
     "IMT": (),
     "SPIDER": (),
-    "XVTHUMB": (),
-    "MCIDAS": (),
+    "TGA": (".tga", ".icb", ".vda", ".vst"),
 }
 """Pillow's name of each raster format that is opened, in the order tried, with the suffixes a folder walk takes.
 
+Those that no signature tells (from PCD on) come last: an ICO file begins like a TGA.
 HEIF needs the extra `heif`, but its files are always taken, so that without it they are reported instead of missed.
 Left out on purpose: formats that run another program (EPS), hold drawings, data or films (WMF, FITS, HDF5, GRIB, BUFR,
 MPEG) or only wrap another picture (IPTC).

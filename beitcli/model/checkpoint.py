@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ WEIGHT_FILES = (
 )
 """Where weights may be, best first; an index names the files that they are split into."""
 
+_SAFE = "a `.bin` is opened only if it holds plain tensors: convert it to model.safetensors where you trust it"
+
 
 @dataclass(frozen=True, slots=True)
 class Repository:
@@ -42,11 +44,28 @@ class Repository:
         if not self.on_hub:
             path = os.path.join(self.location, name)
             return path if os.path.isfile(path) else None
+        known = None if refresh else self._cached(name)
+        if known is None:
+            return self._download(name)
+        return known if isinstance(known, str) else None
+
+    def is_here(self, name: str) -> bool:
+        """Whether `file` gives a path without a download."""
+        return isinstance(self._cached(name), str) if self.on_hub else self.file(name) is not None
+
+    def _cached(self, name: str) -> object:
+        """The path of a cached file, None where the cache knows nothing, another object if there is no such file."""
         from huggingface_hub import try_to_load_from_cache
 
         with _hub_errors(self.location):
-            cached = None if refresh else try_to_load_from_cache(self.location, name, revision=self.revision)
-        return cached if isinstance(cached, str) else self._download(name)
+            return try_to_load_from_cache(self.location, name, revision=self.revision)
+
+    def has_weights_here(self) -> bool:
+        """Whether a run would need no network."""
+        from huggingface_hub import try_to_load_from_cache
+
+        found = (try_to_load_from_cache(self.location, name, revision=self.revision) for name in WEIGHT_FILES)
+        return any(isinstance(path, str) for path in found)
 
     def _download(self, name: str) -> str | None:
         from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
@@ -54,9 +73,10 @@ class Repository:
 
         with _hub_errors(self.location):
             try:
-                found = get_hf_file_metadata(hf_hub_url(self.location, name, revision=self.revision))
-                if found.size and found.size > 1_000_000:
-                    log.info("downloading %s of %s (%.0f MB)", name, self.location, found.size / 1e6)
+                with suppress(RemoteEntryNotFoundError):  # raised again below, and then the cache remembers it
+                    found = get_hf_file_metadata(hf_hub_url(self.location, name, revision=self.revision))
+                    if found.size and found.size > 1_000_000:
+                        log.info("downloading %s of %s (%.0f MB)", name, self.location, found.size / 1e6)
                 return hf_hub_download(self.location, name, revision=self.revision)
             except RemoteEntryNotFoundError:
                 return None
@@ -132,7 +152,8 @@ class Checkpoint:
 
     def weight_file(self) -> str:
         """The path of the weights, or of the index of the files they are in, all downloaded where needed."""
-        for name in WEIGHT_FILES:
+        here = [name for name in WEIGHT_FILES if self.repository.is_here(name)]
+        for name in here or WEIGHT_FILES:
             path = self.repository.file(name)
             if path is not None:
                 for part in _parts(path):
@@ -158,7 +179,9 @@ class Checkpoint:
 def _parts(path: str) -> list[str]:
     if not path.endswith(".index.json"):
         return []
-    weight_map = _read_json(path).get("weight_map", {})
+    weight_map = _read_json(path).get("weight_map")
+    if not (isinstance(weight_map, dict) and weight_map and all(isinstance(part, str) for part in weight_map.values())):
+        raise ModelError(f"cannot read `{path}`: its weight_map does not name the files of the weights")
     return sorted(set(weight_map.values()))
 
 
@@ -172,11 +195,15 @@ def _read_tensors(path: str) -> "dict[str, Tensor]":
     try:
         if path.endswith(".safetensors"):
             return load_file(path)
-        loaded: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        return loaded
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own words would advise to run what is in there
+        raise ModelError(f"cannot read the weights `{path}`: broken, or more than tensors", _SAFE) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"cannot read the weights `{path}`: {reason}") from error
+    if not (isinstance(loaded, dict) and all(isinstance(value, torch.Tensor) for value in loaded.values())):
+        raise ModelError(f"cannot read the weights `{path}`: not a mapping of names to tensors", _SAFE)
+    return loaded
 
 
 def open_checkpoint(name: str, revision: str | None, refresh: bool = False) -> Checkpoint:

@@ -51,6 +51,15 @@ class Weights:
             raise ModelError(f"the checkpoint has no `{name}`", "is it an image classifier, and complete?")
         return self._tensors[name].float()
 
+    def shaped(self, name: str, *shape: int) -> Tensor:
+        """The tensor, which must have the shape that the config asks for; a side of -1 has any length."""
+        tensor = self[name]
+        if not (
+            tensor.dim() == len(shape) and all(want in (-1, has) for want, has in zip(shape, tensor.shape, strict=True))
+        ):
+            raise ModelError(f"`{name}` has shape {tuple(tensor.shape)}, and the checkpoint's config says {shape}")
+        return tensor
+
 
 class Beit(nn.Module):
     """Images to logits: uint8 of shape (n, height, width, 3) to the network's dtype of shape (n, labels).
@@ -68,7 +77,7 @@ class Beit(nn.Module):
             raise ModelError(f"the checkpoint wants {config['num_channels']} channels, and pictures here have 3")
         self.patch = _side(config.get("patch_size", 16))
         self.grid = (size[0] // self.patch, size[1] // self.patch)
-        self.patch_weight, self.patch_bias = _folded_patch_projection(weights, scale)
+        self.patch_weight, self.patch_bias = _folded_patch_projection(weights, self.patch, scale)
         self.start = nn.Parameter(weights["beit.embeddings.cls_token"][0], requires_grad=False)
         self.positions = _absolute_positions(config, weights, self.grid)
         self.layers = nn.ModuleList(
@@ -167,24 +176,32 @@ def _norm(config: Mapping[str, Any], weights: Weights, name: str) -> nn.LayerNor
     return norm
 
 
-def _folded_patch_projection(weights: Weights, scale: PixelScale) -> tuple[nn.Parameter, nn.Parameter]:
+def _folded_patch_projection(weights: Weights, patch: int, scale: PixelScale) -> tuple[nn.Parameter, nn.Parameter]:
     """The patch projection on bytes: `W ((x f - m) / s) + b` is `(W f / s) x + (b - sum(W m / s))`."""
-    weight = weights["beit.embeddings.patch_embeddings.projection.weight"].permute(0, 2, 3, 1)
+    weight = weights.shaped("beit.embeddings.patch_embeddings.projection.weight", -1, 3, patch, patch)
+    weight = weight.permute(0, 2, 3, 1)
     mean, std = torch.tensor(scale.mean), torch.tensor(scale.std)
     bias = weights["beit.embeddings.patch_embeddings.projection.bias"] - (weight * (mean / std)).sum((1, 2, 3))
     folded = (weight * (scale.factor / std)).flatten(1)
     return nn.Parameter(folded, requires_grad=False), nn.Parameter(bias, requires_grad=False)
 
 
+def _trained_grid(config: Mapping[str, Any]) -> tuple[int, int]:
+    """The rows and columns of patches in the checkpoint's own pictures."""
+    size, patch = config.get("image_size", 224), _side(config.get("patch_size", 16))
+    height, width = (size, size) if isinstance(size, int) else size
+    return height // patch, width // patch
+
+
 def _absolute_positions(config: Mapping[str, Any], weights: Weights, grid: tuple[int, int]) -> nn.Parameter | None:
     if not config.get("use_absolute_position_embeddings", False):
         return None
-    positions = weights["beit.embeddings.position_embeddings"]
+    rows, columns = trained = _trained_grid(config)
+    positions = weights.shaped("beit.embeddings.position_embeddings", 1, rows * columns + 1, -1)
     start, patches = positions[:, :1], positions[:, 1:]
-    side = int(patches.shape[1] ** 0.5)
-    if grid != (side, side):
-        square = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-        patches = F.interpolate(square, size=grid, mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
+    if grid != trained:
+        placed = patches.reshape(1, rows, columns, -1).permute(0, 3, 1, 2)
+        patches = F.interpolate(placed, size=grid, mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
     return nn.Parameter(torch.cat((start, patches), dim=1), requires_grad=False)
 
 
@@ -197,11 +214,11 @@ def _position_bias(config: Mapping[str, Any], weights: Weights, layer: int, grid
         names.append("beit.encoder.relative_position_bias.")
     if not names:
         return None
-    size = config.get("image_size", 224)
-    height, width = (size, size) if isinstance(size, int) else size
-    patch = _side(config.get("patch_size", 16))
-    trained = (height // patch, width // patch)
-    tables = [_resized_table(weights[name + "relative_position_bias_table"], trained, grid) for name in names]
+    rows, columns = trained = _trained_grid(config)
+    shape = ((2 * rows - 1) * (2 * columns - 1) + 3, config.get("num_attention_heads", 12))
+    tables = [
+        _resized_table(weights.shaped(name + "relative_position_bias_table", *shape), trained, grid) for name in names
+    ]
     bias = torch.stack([table[_relative_index(grid)] for table in tables]).sum(0)
     return bias.permute(2, 0, 1).unsqueeze(0).contiguous()
 
@@ -209,9 +226,10 @@ def _position_bias(config: Mapping[str, Any], weights: Weights, layer: int, grid
 def _resized_table(table: Tensor, trained: tuple[int, int], grid: tuple[int, int]) -> Tensor:
     """The table of relative distances for another grid; the last three rows belong to the start token and stay.
 
-    As transformers' `BeitRelativePositionBias` (after MiDaS v3.1, arXiv:2307.14460), its order of sides included.
+    As transformers' `BeitRelativePositionBias` (after MiDaS v3.1, arXiv:2307.14460), its order of sides included: with
+    it the table of a grid that is not square changes even where the size does not.
     """
-    if trained == grid:
+    if trained == grid == grid[::-1]:
         return table
     distances = table[:-3].reshape(1, 2 * trained[1] - 1, 2 * trained[0] - 1, -1).permute(0, 3, 1, 2)
     resized = F.interpolate(distances, size=(2 * grid[0] - 1, 2 * grid[1] - 1), mode="bilinear")

@@ -76,14 +76,17 @@ def checkpoint_recipe(processor: Mapping[str, Any] | None, side: int | None) -> 
     if not processor.get("do_resize", True):
         raise ModelError("the checkpoint does not resize pictures, so they have no common size")
     normalise = processor.get("do_normalize", True)
-    recipe = Recipe(
-        resize=_resize_of(processor.get("size", 224)),
-        crop=_pair(processor.get("crop_size", 224)) if processor.get("do_center_crop", False) else None,
-        resample=processor.get("resample", Resampling.BICUBIC),
-        factor=processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1.0,
-        mean=tuple(processor.get("image_mean", (0.5,) * 3)) if normalise else (0.0,) * 3,
-        std=tuple(processor.get("image_std", (0.5,) * 3)) if normalise else (1.0,) * 3,
-    )
+    try:
+        recipe = Recipe(
+            resize=_resize_of(processor.get("size", 224)),
+            crop=_pair(processor.get("crop_size", 224)) if processor.get("do_center_crop", False) else None,
+            resample=Resampling(processor.get("resample", Resampling.BICUBIC)),
+            factor=float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else 1.0,
+            mean=_channels(processor.get("image_mean", 0.5) if normalise else 0.0),
+            std=_channels(processor.get("image_std", 0.5) if normalise else 1.0),
+        )
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the checkpoint's preprocessor_config.json cannot be followed: {error}") from error
     if isinstance(recipe.resize, int) and recipe.crop is None:
         raise ModelError("the checkpoint resizes pictures without cropping them, so they have no common size")
     return recipe if side is None else _at(recipe, side)
@@ -98,14 +101,27 @@ def _at(recipe: Recipe, side: int) -> Recipe:
     return replace(recipe, resize=resize, crop=(side, side))
 
 
-def _resize_of(size: int | Mapping[str, int]) -> tuple[int, int] | int:
-    if isinstance(size, Mapping) and "shortest_edge" in size:
-        return size["shortest_edge"]
+def _resize_of(size: Any) -> tuple[int, int] | int:
+    match size:
+        case {"shortest_edge": int(edge), **others} if not any(others.values()):
+            return edge
     return _pair(size)
 
 
-def _pair(size: int | Mapping[str, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size["height"], size["width"])
+def _pair(size: Any) -> tuple[int, int]:
+    """(height, width) from any of the forms in which the files give it. Raises ValueError for another form."""
+    match size:
+        case int():
+            return size, size
+        case [int(height), int(width)] | {"height": int(height), "width": int(width)}:
+            return height, width
+    raise ValueError(f"a size of {size}")
+
+
+def _channels(value: Any) -> tuple[float, ...]:
+    """Three numbers from three or one. Raises TypeError or ValueError for anything else."""
+    red, green, blue = (value,) * 3 if isinstance(value, int | float) else value
+    return float(red), float(green), float(blue)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +141,8 @@ class ProcessorRecipe:
 def processor_recipe(folder: str, side: int | None) -> ProcessorRecipe:
     """The recipe of a checkpoint that is no BEiT, from its `preprocessor_config.json`; imports transformers.
 
-    Raises ModelError where the file is missing or two pictures of different shape would not get one size.
+    Raises ModelError where the file is missing or two pictures of different shape would not get one size, UsageError
+    where the processor cannot make pictures of `side` pixels.
     """
     from transformers import AutoImageProcessor
 
@@ -135,16 +152,23 @@ def processor_recipe(folder: str, side: int | None) -> ProcessorRecipe:
         raise ModelError(f"no image processor in `{folder}`: {str(error).splitlines()[0]}") from error
     if side is not None:
         _resize_processor(processor, side)
-    wide, tall = (Image.new("RGB", size) for size in ((640, 480), (480, 640)))
     recipe = ProcessorRecipe(processor, ())
-    shape = recipe(wide).shape
-    if recipe(tall).shape != shape:
+    try:
+        shape, other = (recipe(Image.new("RGB", size)).shape for size in ((640, 480), (480, 640)))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"the checkpoint's image processor fails: {str(error).splitlines()[0]}") from error
+    if shape != other:
         raise ModelError("the checkpoint's image processor gives pictures no common size", "try --image-size")
+    if side is not None and shape[1:] != (side, side):
+        raise UsageError(f"--image-size {side}: the checkpoint's image processor makes pictures of {shape[1:]}")
     return ProcessorRecipe(processor, shape)
 
 
 def _resize_processor(processor: Any, side: int) -> None:
     if not processor.do_resize:
         raise UsageError(f"--image-size {side}: the checkpoint's image processor does not resize")
-    processor.size = {"height": side, "width": side}
-    processor.do_center_crop = False
+    square = {"height": side, "width": side}
+    if hasattr(processor, "crop_pct"):  # ConvNeXT, PoolFormer: what is resized to follows from what is cropped
+        processor.size, processor.crop_size = {"shortest_edge": side}, square
+    else:
+        processor.size, processor.do_center_crop = square, False

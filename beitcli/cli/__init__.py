@@ -1,0 +1,86 @@
+"""The command line: the app, and the one boundary where errors become text and an exit status."""
+
+import os
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from beitcli import __version__
+from beitcli.cli import signals
+from beitcli.cli.batch import EXAMPLES as BATCH_EXAMPLES
+from beitcli.cli.batch import batch
+from beitcli.cli.classify import EXAMPLES as CLASSIFY_EXAMPLES
+from beitcli.cli.classify import classify
+from beitcli.cli.models import EXAMPLES as MODELS_EXAMPLES
+from beitcli.cli.models import models
+from beitcli.errors import BeitError, ExitStatus
+from beitcli.records import printable
+
+_HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+
+
+def _examples(text: str) -> str:
+    return "Examples:\n\n" + "\n\n".join(f"`{line}`" for line in text.strip().splitlines())
+
+
+app = typer.Typer(
+    name="beit",
+    help="Classify images in bulk with BEiT vision transformers.",
+    epilog=_examples("beit classify photo.jpg\nbeit batch ./images --out preds.csv\nbeit models"),
+    context_settings=_HELP_NAMES,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    invoke_without_command=True,
+)
+app.command(epilog=_examples(CLASSIFY_EXAMPLES))(classify)
+app.command(epilog=_examples(BATCH_EXAMPLES))(batch)
+app.add_typer(models, name="models", epilog=_examples(MODELS_EXAMPLES))
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"beit {__version__}")  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def beit(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Classify images in bulk with BEiT vision transformers."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())  # noqa: T201
+        raise typer.Exit(ExitStatus.USAGE)
+
+
+def main() -> int:
+    """Runs the command line and gives back the exit status; dies by the signal that stopped it.
+
+    Errors are one line, and a hint where there is one; with BEIT_DEBUG set they keep their traceback.
+    """
+    debugging = bool(os.environ.get("BEIT_DEBUG"))
+    if not debugging:
+        warnings.simplefilter("ignore")  # a library's advice to programmers
+    signals.listen()
+    try:
+        return int(typer.main.get_command(app).main(prog_name="beit", standalone_mode=False) or ExitStatus.OK)
+    except signals.Stopped as stopped:
+        signals.die_by(stopped.signal_number)
+    except BeitError as error:
+        if debugging:
+            raise
+        return _report(str(error), error.hint, error.exit_status)
+    except typer.TyperException as error:
+        return _report(error.format_message().rstrip("."), "`--help` shows what there is", error.exit_code)
+
+
+def _report(message: str, hint: str | None, exit_status: int) -> int:
+    print(f"beit: error: {printable(message)}", file=sys.stderr)  # noqa: T201
+    if hint:
+        print(f"hint: {printable(hint)}", file=sys.stderr)  # noqa: T201
+    return int(exit_status)

@@ -1,0 +1,78 @@
+"""What is said on stderr: notices and errors, one line each, and how far the run is."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from beitcli.records import printable
+
+log = logging.getLogger("beitcli")
+
+PROGRESS_INTERVAL = 30.0
+"""Seconds between two lines of progress where there is no terminal to draw a bar on."""
+
+
+class _Lines(logging.Handler):
+    """Writes `beit: message`, above the progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"beit: {printable(record.getMessage())}")
+
+
+def say(line: str) -> None:
+    """Writes one line to stderr, above the progress bar if there is one."""
+    tqdm = sys.modules.get("tqdm")
+    if tqdm:
+        tqdm.tqdm.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr)  # noqa: T201
+
+
+def set_up(quiet: bool, verbose: bool) -> None:
+    """Notices of the library become lines on stderr: all of them, only what matters, or none."""
+    log.handlers = [_Lines()]
+    log.propagate = False
+    log.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if quiet or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+class Progress(Protocol):
+    def update(self, count: int) -> object: ...
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Progress]:
+    """Counts images: a bar where stderr is a terminal and stdout is not, else a line every half minute."""
+    if quiet:
+        yield _Silence()
+    elif sys.stderr.isatty() and not sys.stdout.isatty():
+        from tqdm import tqdm
+
+        with tqdm(unit=" images", dynamic_ncols=True, leave=False, file=sys.stderr) as bar:
+            yield bar
+    else:
+        yield _PlainProgress()
+
+
+class _Silence:
+    def update(self, count: int) -> None:
+        pass
+
+
+class _PlainProgress:
+    def __init__(self) -> None:
+        self._images = 0
+        self._started = self._said = time.monotonic()
+
+    def update(self, count: int) -> None:
+        self._images += count
+        now = time.monotonic()
+        if now - self._said >= PROGRESS_INTERVAL:
+            self._said = now
+            say(f"beit: {self._images} images so far, {self._images / (now - self._started):.1f} images/s")

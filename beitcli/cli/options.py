@@ -1,0 +1,255 @@
+"""The options that commands share, and what they mean: each is declared once, here.
+
+A command takes whole records of options (`def batch(inputs: InputOptions, model: ModelOptions, …)`); `with_options`
+turns their fields into the command's own arguments and options.
+"""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, Literal, get_type_hints
+
+import typer
+
+from beitcli.errors import UsageError
+from beitcli.inputs.formats import SUFFIXES
+from beitcli.inputs.sources import Walk
+from beitcli.model.catalog import KNOWN
+
+Format = Literal["auto", "table", "csv", "tsv", "jsonl"]
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+
+_INPUTS, _DECODING, _MODEL, _SPEED, _OUTPUT = "Inputs", "Decoding and fetching", "Model", "Speed", "Output"
+
+
+def _option(panel: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=panel, show_default=settings.pop("show_default", True), **settings)
+
+
+def _flag(panel: str, *names: str, **settings: Any) -> Any:
+    return _option(panel, *names, show_default=False, **settings)
+
+
+def _aliases() -> list[str]:
+    return [known.alias for known in KNOWN]
+
+
+@dataclass(frozen=True, slots=True)
+class InputOptions:
+    """Which pictures, and what each of them may cost."""
+
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="INPUT...",
+            help="Files, folders (recursive), quoted globs (`**` too), http(s) URLs, or `-` for one image on stdin.",
+            show_default=False,
+        ),
+    ] = None
+    files_from: Annotated[
+        str | None,
+        _option(_INPUTS, "--files-from", metavar="FILE|-", help="Read paths and URLs from a list, one a line."),
+    ] = None
+    null: Annotated[bool, _flag(_INPUTS, "--null", "-0", help="The list separates its entries by NUL.")] = False
+    ext: Annotated[
+        list[str] | None,
+        _option(_INPUTS, "--ext", "-e", metavar="EXT", help="Take files with this suffix from folders (repeatable)."),
+    ] = None
+    exclude: Annotated[
+        list[str] | None,
+        _option(
+            _INPUTS, "--exclude", "-E", metavar="GLOB", help="Leave out names or paths below a folder (repeatable)."
+        ),
+    ] = None
+    hidden: Annotated[bool, _flag(_INPUTS, "--hidden", "-H", help="Take hidden files and folders too.")] = False
+    follow: Annotated[bool, _flag(_INPUTS, "--follow", "-L", help="Follow links in folders.")] = False
+    max_depth: Annotated[
+        int | None,
+        _option(_INPUTS, "--max-depth", metavar="N", min=1, help="Go N folders deep; 1 = direct children only."),
+    ] = None
+    fast_decode: Annotated[
+        bool,
+        _flag(_DECODING, "--fast-decode", help="Decode JPEG at a fraction of its size, at least twice the target."),
+    ] = False
+    max_pixels: Annotated[
+        int, _option(_DECODING, "--max-pixels", metavar="N", min=1, help="Larger pictures are too_large, undecoded.")
+    ] = 200_000_000
+    decode_timeout: Annotated[
+        float, _option(_DECODING, "--decode-timeout", metavar="S", min=0.001, help="Seconds for decoding one picture.")
+    ] = 60.0
+    url_timeout: Annotated[
+        float,
+        _option(_DECODING, "--url-timeout", metavar="S", min=0.001, help="Seconds for one URL, retries included."),
+    ] = 60.0
+    url_max_bytes: Annotated[
+        int, _option(_DECODING, "--url-max-bytes", metavar="N", min=1, help="Bytes that one URL may answer with.")
+    ] = 64_000_000
+
+    def check(self) -> None:
+        """Raises UsageError for combinations that make no sense."""
+        if not self.inputs and self.files_from is None:
+            raise UsageError(
+                "nothing to classify", "name files, folders, globs or URLs, or give a list by --files-from"
+            )
+        if self.null and self.files_from is None:
+            raise UsageError("--null is for a list", "add --files-from FILE, or `--files-from -` for standard input")
+        if self.files_from == "-" and self.inputs and "-" in self.inputs:
+            raise UsageError("`-` and `--files-from -` both want standard input")
+
+    def walk(self) -> Walk:
+        extensions = [part.strip(". ").lower() for text in self.ext or [] for part in text.split(",")]
+        suffixes = tuple(f".{extension}" for extension in extensions if extension) or SUFFIXES
+        return Walk(suffixes, tuple(self.exclude or ()), self.hidden, self.follow, self.max_depth)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """Which model, and how it runs."""
+
+    model: Annotated[
+        str,
+        _option(
+            _MODEL,
+            "--model",
+            "-m",
+            envvar="BEIT_MODEL",
+            autocompletion=_aliases,
+            help="Alias (see `beit models`), Hub id or folder; `demo` needs no download.",
+        ),
+    ] = "large-384"
+    revision: Annotated[
+        str | None,
+        _option(
+            _MODEL, "--revision", metavar="REV", help="Hub commit, tag or branch [default: the cached one, else main]."
+        ),
+    ] = None
+    preprocess: Annotated[
+        Literal["checkpoint", "paper"],
+        _option(
+            _MODEL, "--preprocess", help="As the checkpoint's file says, or as the published figures were measured."
+        ),
+    ] = "checkpoint"
+    image_size: Annotated[
+        int | None,
+        _option(_MODEL, "--image-size", metavar="N", min=1, help="Another resolution [default: the checkpoint's]."),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        _option(
+            _SPEED, "--batch-size", "-b", metavar="N", min=1, envvar="BEIT_BATCH_SIZE", help="Pictures a model batch."
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        _option(
+            _SPEED,
+            "--workers",
+            "-j",
+            metavar="N",
+            min=0,
+            envvar="BEIT_WORKERS",
+            help="Decoding processes; 0 = decode in the main process, unprotected against crashing decoders.",
+        ),
+    ] = None
+    device: Annotated[
+        str,
+        _option(
+            _SPEED, "--device", metavar="auto|cpu|cuda[:N]|mps", envvar="BEIT_DEVICE", help="Where the model runs."
+        ),
+    ] = "auto"
+    dtype: Annotated[
+        Dtype, _option(_SPEED, "--dtype", help="Precision; auto = fp16 on a GPU, bf16 on a CPU that has it, else fp32.")
+    ] = "auto"
+    fp16: Annotated[bool, _flag(_SPEED, "--fp16", help="The same as --dtype fp16.")] = False
+
+    def check(self) -> None:
+        """Raises UsageError for combinations that make no sense."""
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
+            raise UsageError(f"--device {self.device}: no such device", "one of auto, cpu, cuda, cuda:N, mps")
+        if self.fp16 and self.dtype not in ("auto", "fp16"):
+            raise UsageError(f"--fp16 and --dtype {self.dtype} contradict each other")
+
+    @property
+    def precision(self) -> str:
+        return "fp16" if self.fp16 else self.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """What is written, and how the run ends."""
+
+    top_k: Annotated[
+        int, _option(_OUTPUT, "--top-k", "-k", metavar="N", min=0, help="How many labels a picture; 0 = all (JSONL).")
+    ] = 5
+    threshold: Annotated[
+        float,
+        _option(_OUTPUT, "--threshold", metavar="P", min=0, max=1, help="Leave out labels that score below P."),
+    ] = 0.0
+    label: Annotated[
+        list[str] | None,
+        _option(
+            _OUTPUT, "--label", metavar="L", help="Only pictures whose best label is L (repeatable), and failures."
+        ),
+    ] = None
+    format: Annotated[
+        Format,
+        _option(
+            _OUTPUT, "--format", "-f", help="auto: by the suffix of --out; else table on a terminal, CSV otherwise."
+        ),
+    ] = "auto"
+    fail_on: Annotated[
+        str,
+        _option(
+            _OUTPUT, "--fail-on", metavar="never|any|SHARE", help="Exit 3 if more than this share of images failed."
+        ),
+    ] = "any"
+    quiet: Annotated[bool, _flag(_OUTPUT, "--quiet", "-q", help="No notices, progress or summary; errors only.")] = (
+        False
+    )
+    verbose: Annotated[bool, _flag(_OUTPUT, "--verbose", "-v", help="Say what is loaded and chosen.")] = False
+    color: Annotated[
+        Literal["auto", "always", "never"],
+        _option(_OUTPUT, "--color", help="Colours in the table; NO_COLOR turns them off."),
+    ] = "auto"
+
+    def tolerated(self) -> float | None:
+        """The share of failed images that is still well, None for all. Raises UsageError for anything else."""
+        if self.fail_on in ("never", "any"):
+            return None if self.fail_on == "never" else 0.0
+        try:
+            share = float(self.fail_on)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 1:
+            raise UsageError(f"--fail-on {self.fail_on}: no such share", "one of never, any, or a number from 0 to 1")
+        return share
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with each record of options among its parameters spread into its fields, for Typer to read."""
+    hints = get_type_hints(command, include_extras=True)
+    signature = inspect.signature(command)
+    records = {name: hints[name] for name in signature.parameters if is_dataclass(hints[name])}
+
+    @functools.wraps(command)
+    def spread(**values: Any) -> None:
+        for name, record in records.items():
+            values[name] = record(**{field.name: values.pop(field.name) for field in fields(record)})
+        command(**values)
+
+    parameters = []
+    for name, parameter in signature.parameters.items():
+        if name not in records:
+            parameters.append(parameter.replace(annotation=hints[name], kind=parameter.KEYWORD_ONLY))
+            continue
+        types = get_type_hints(records[name], include_extras=True)
+        for field in fields(records[name]):
+            keyword_only = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(
+                inspect.Parameter(field.name, keyword_only, default=field.default, annotation=types[field.name])
+            )
+    spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    spread.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return spread

@@ -1,0 +1,182 @@
+"""The job that `classify` and `batch` share: from options to records, in one straight line."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from beitcli.cli import notices, signals
+from beitcli.cli.options import InputOptions, ModelOptions, OutputOptions
+from beitcli.errors import ExitStatus, OutputError, UsageError
+from beitcli.inputs.sources import discover, open_list, read_list
+from beitcli.model.checkpoint import Checkpoint, open_checkpoint
+from beitcli.outputs.selection import Selection, indices_of
+from beitcli.outputs.summary import Tally
+from beitcli.records import Found, Record
+from beitcli.timings import Timings
+
+if TYPE_CHECKING:
+    from beitcli.model.recipe import ProcessorRecipe, Recipe
+    from beitcli.pipeline import Settings
+
+log = logging.getLogger(__name__)
+
+MOST_WORKERS = 8
+"""More decoding processes than this are started only when asked for."""
+
+
+class Writer(Protocol):
+    """What turns records into text: a header when made, rows as they come, each call's rows flushed."""
+
+    def write(self, records: Iterable[Record]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where the text goes and in which format; `padded` batches keep its bytes independent of neighbours."""
+
+    open: Callable[[], AbstractContextManager[TextIO]]
+    format: str
+    padded: bool
+
+
+def run(inputs: InputOptions, model: ModelOptions, output: OutputOptions, destination: Destination) -> ExitStatus:
+    """Classifies what the options ask for, writes the records, and says how to end.
+
+    The destination is opened with the first answers: what fails before leaves no trace there. With nothing to classify,
+    nothing heavy is imported.
+    """
+    tolerated, tally, timings = output.tolerated(), Tally(), Timings()
+    found = _found(inputs, tally.skipped)
+    checkpoint = open_checkpoint(model.model, model.revision)
+    selection = Selection(output.threshold, indices_of(output.label or (), checkpoint.labels))
+    if checkpoint.is_demo:
+        log.info("the demo model only tells %s apart: it is for trying the tool", ", ".join(checkpoint.labels))
+    try:
+        with (
+            notices.progress(output.quiet) as progress,
+            closing(_answers(found, checkpoint, (inputs, model, output), destination.padded, timings)) as answers,
+        ):
+            first = next(answers, [])
+            with destination.open() as stream:
+                writer = _writer(stream, destination.format, output, checkpoint)
+                for records in chain([first], answers):
+                    with signals.held():
+                        _write(writer, selection.of(records))
+                        tally.add(records)
+                    progress.update(len(records))
+    except BrokenPipeError:  # the reader has seen enough
+        return ExitStatus.OK
+    except signals.Stopped:
+        _summarise(tally, timings, output.quiet)
+        raise
+    _summarise(tally, timings, output.quiet)
+    return tally.exit_status(tolerated)
+
+
+def _found(inputs: InputOptions, skipped: Counter[str]) -> Iterator[Found]:
+    inputs.check()
+    listed = read_list(open_list(inputs.files_from), inputs.null) if inputs.files_from is not None else ()
+    return discover(inputs.inputs or (), listed, inputs.walk(), skipped)
+
+
+def _answers(
+    found: Iterator[Found],
+    checkpoint: Checkpoint,
+    options: tuple[InputOptions, ModelOptions, OutputOptions],
+    padded: bool,
+    timings: Timings,
+) -> Generator[list[Record], None, None]:
+    first = next(found, None)
+    if first is None:
+        return
+    from beitcli.pipeline import predict
+
+    settings = _settings(*options, checkpoint, padded)
+    log.debug(
+        "%s on %s in %s, %d pictures a batch, %d decoding processes",
+        checkpoint.folder,
+        settings.runtime.device,
+        settings.runtime.dtype,
+        settings.batch_size,
+        settings.workers,
+    )
+    yield from predict(chain([first], found), settings, timings)
+
+
+def _settings(
+    inputs: InputOptions, model: ModelOptions, output: OutputOptions, checkpoint: Checkpoint, padded: bool
+) -> "Settings":
+    from beitcli.inputs.decode import DecodeLimits
+    from beitcli.inputs.fetch import FetchLimits
+    from beitcli.model.runtime import choose_batch_size, choose_runtime
+    from beitcli.pipeline import Settings
+
+    runtime = choose_runtime(model.device, model.precision)
+    recipe = _recipe(model, checkpoint)
+    size = recipe.shape[:2] if recipe.shape[-1] == 3 else recipe.shape[1:]
+    return Settings(
+        checkpoint=checkpoint,
+        recipe=recipe,
+        runtime=runtime,
+        top_k=output.top_k,
+        batch_size=model.batch_size or choose_batch_size(runtime.device, (size[0], size[1])),
+        padded=padded,
+        workers=min(_usable_cores(), MOST_WORKERS) if model.workers is None else model.workers,
+        decoding=DecodeLimits(
+            inputs.max_pixels, inputs.decode_timeout, recipe.scaled_to if inputs.fast_decode else None
+        ),
+        fetching=FetchLimits(inputs.url_timeout, inputs.url_max_bytes),
+    )
+
+
+def _recipe(model: ModelOptions, checkpoint: Checkpoint) -> "Recipe | ProcessorRecipe":
+    from beitcli.model.recipe import checkpoint_recipe, paper_recipe, processor_recipe
+
+    if not checkpoint.is_beit:
+        if model.preprocess == "paper":
+            raise UsageError(f"--preprocess paper: `{checkpoint.name}` is no BEiT")
+        return processor_recipe(checkpoint.folder, model.image_size)
+    patch = checkpoint.config.get("patch_size", 16)
+    if model.image_size is not None and model.image_size % patch:
+        raise UsageError(f"--image-size {model.image_size}: `{checkpoint.name}` needs a multiple of {patch}")
+    if model.preprocess == "paper":
+        return paper_recipe(model.image_size or checkpoint.config.get("image_size", 224))
+    return checkpoint_recipe(checkpoint.processor, model.image_size)
+
+
+def _usable_cores() -> int:
+    """How many cores this process may run on: its CPU affinity where the system has one."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _writer(stream: TextIO, text_format: str, output: OutputOptions, checkpoint: Checkpoint) -> Writer:
+    from beitcli.outputs.delimited import CsvWriter, TsvWriter
+    from beitcli.outputs.jsonl import JsonlWriter
+    from beitcli.outputs.table import TableWriter
+
+    if text_format == "jsonl":
+        return JsonlWriter(stream)
+    if text_format == "table":
+        colored = {"always": True, "never": False}.get(output.color, False if os.environ.get("NO_COLOR") else None)
+        return TableWriter(stream, colored)
+    columns = min(output.top_k, len(checkpoint.labels))
+    return CsvWriter(stream, columns) if text_format == "csv" else TsvWriter(stream, columns)
+
+
+def _write(writer: Writer, records: Iterable[Record]) -> None:
+    try:
+        writer.write(records)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write the records: {error.strerror}", "is the disk full?") from error
+
+
+def _summarise(tally: Tally, timings: Timings, quiet: bool) -> None:
+    for line in () if quiet else tally.lines(timings):
+        notices.say(line)

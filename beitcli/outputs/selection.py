@@ -1,0 +1,47 @@
+"""Which records a writer gets, and how much of them: `--threshold` and `--label`."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from beitcli.errors import UsageError
+from beitcli.records import Failure, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Leaves out of each row the scores below `threshold`, and rows whose best label is not in `indices`.
+
+    Failures always stay.
+    """
+
+    threshold: float
+    indices: frozenset[int] | None
+
+    def of(self, records: Iterable[Record]) -> Iterator[Record]:
+        for record in records:
+            if isinstance(record, Failure):
+                yield record
+            elif self.indices is None or record.scores[0].index in self.indices:
+                yield replace(record, scores=tuple(s for s in record.scores if s.score >= self.threshold))
+
+
+def indices_of(wanted: Sequence[str], labels: Sequence[str]) -> frozenset[int] | None:
+    """The outputs that carry one of the wanted labels, or None when none is wanted.
+
+    A label with synonyms (`tabby, tabby cat`) is wanted by its whole text or by any of them. Raises UsageError for a
+    label that the checkpoint does not have.
+    """
+    if not wanted:
+        return None
+    by_name: dict[str, set[int]] = {}
+    for index, label in enumerate(labels):
+        for name in (label, *label.split(", ")):
+            by_name.setdefault(name, set()).add(index)
+    unknown = next((name for name in wanted if name not in by_name), None)
+    if unknown is not None:
+        nearest = difflib.get_close_matches(unknown, by_name, n=3, cutoff=0.3)
+        raise UsageError(
+            f"--label: the model has no label `{unknown}`", f"nearest: {', '.join(nearest)}" if nearest else None
+        )
+    return frozenset().union(*(by_name[name] for name in wanted))

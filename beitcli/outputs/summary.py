@@ -1,0 +1,57 @@
+"""Counts, rate, bottleneck, exit status: what a run ends with."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from beitcli.errors import ExitStatus
+from beitcli.records import Failure, Record
+from beitcli.timings import Timings
+
+LIMITS = {
+    "network": "the network",
+    "decoding": "decoding (more --workers or --fast-decode would help)",
+    "model": "the model (a smaller --model or another --device would help)",
+}
+"""What limited a run, and the option that would help, for each stage of `Timings`."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the pictures asked for, counted as records come."""
+
+    decoded: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, records: Iterable[Record]) -> None:
+        for record in records:
+            if isinstance(record, Failure):
+                self.failed[record.code] += 1
+            else:
+                self.decoded += 1
+
+    @property
+    def images(self) -> int:
+        return self.decoded + self.failed.total()
+
+    def exit_status(self, tolerated: float | None) -> ExitStatus:
+        """SOME_FAILED where the share of failures is above `tolerated` (0…1); None tolerates all of them."""
+        if tolerated is None or self.failed.total() <= tolerated * self.images:
+            return ExitStatus.OK
+        return ExitStatus.SOME_FAILED
+
+    def lines(self, timings: Timings) -> list[str]:
+        """The summary of a run; its first line is fixed, for scripts."""
+        lines = [f"{self.images} images: 0 kept, {self.decoded} decoded, 0 reused, {self.failed.total()} failed"]
+        if self.failed:
+            lines.append("failed: " + _counts(self.failed))
+        if self.skipped:
+            lines.append("skipped: " + _counts(self.skipped))
+        if self.images:
+            lines.append(f"{self.images / timings.total:.1f} images/s, limited by {LIMITS[timings.limit]}")
+        return lines
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counter.most_common())

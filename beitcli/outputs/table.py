@@ -1,0 +1,60 @@
+"""Records as a table for a person at a terminal."""
+
+from collections.abc import Iterable
+from typing import TextIO
+
+from rich.bar import Bar
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from beitcli.records import Failure, Record, printable
+
+_BAR = 12
+_SCORE = 6
+
+
+class TableWriter:
+    """Prints rows as they come, in columns whose widths the terminal's fixes; `colored` None lets rich decide."""
+
+    def __init__(self, stream: TextIO, colored: bool | None) -> None:
+        self._console = Console(
+            file=stream,
+            color_system=None if colored is False else "auto",
+            force_terminal=colored or None,
+            highlight=False,
+        )
+        flexible = max(20, self._console.width - _BAR - _SCORE - 6)
+        self._widths = (flexible * 3 // 5, flexible - flexible * 3 // 5, _BAR, _SCORE)
+        names = ("source", "label", "", "score")
+        self._print([[Text(name, "bold") for name in names]])
+
+    def write(self, records: Iterable[Record]) -> None:
+        self._print([row for record in records for row in _rows(record)])
+        self._console.file.flush()
+
+    def _print(self, rows: list[list[RenderableType]]) -> None:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for width, justify in zip(self._widths, ("left", "left", "left", "right"), strict=True):
+            table.add_column(width=width, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        for row in rows:
+            table.add_row(*row)
+        if rows:
+            self._console.print(table)
+
+
+def _rows(record: Record) -> list[list[RenderableType]]:
+    """A row for each label, the source only in front of the first."""
+    source = Text(printable(record.source.name))
+    if isinstance(record, Failure):
+        return [[source, Text(f"{record.code}: {printable(record.message)}", "red"), "", ""]]
+    if not record.scores:
+        return [[source, Text("–", "dim"), "", ""]]
+    rows: list[list[RenderableType]] = []
+    for rank, score in enumerate(record.scores):
+        style = "" if rank else "bold"
+        bar = Bar(1, 0, score.score, width=_BAR, color="dim" if rank else "green")
+        rows.append(
+            [Text() if rank else source, Text(printable(score.label), style), bar, Text(f"{score.score:.4f}", style)]
+        )
+    return rows

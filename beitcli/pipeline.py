@@ -1,0 +1,104 @@
+"""Loader and classifier -> ordered stream of predictions and failures."""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from beitcli.inputs.decode import DecodeLimits
+from beitcli.inputs.fetch import FetchLimits, fetch
+from beitcli.inputs.loader import Decoded, Loader
+from beitcli.model.checkpoint import Checkpoint
+from beitcli.model.classifier import Classifier
+from beitcli.model.recipe import ProcessorRecipe, Recipe
+from beitcli.model.runtime import Runtime
+from beitcli.records import Failure, Found, Prediction, Record, Source
+from beitcli.timings import Timings
+
+_LONGEST_WAIT = 16
+"""How many batches of records may wait for a batch to fill: what many broken pictures after a good one would hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a run goes: what it answers with, and what it may take. `padded` gives every model batch the same shape."""
+
+    checkpoint: Checkpoint
+    recipe: Recipe | ProcessorRecipe
+    runtime: Runtime
+    top_k: int
+    batch_size: int
+    padded: bool
+    workers: int
+    decoding: DecodeLimits
+    fetching: FetchLimits
+
+
+def predict(found: Iterable[Found], settings: Settings, timings: Timings) -> Iterator[list[Record]]:
+    """What was found, answered, in order and in lists, each as soon as it is complete.
+
+    Workers start, and decode ahead, before the model is loaded. With `settings.padded`, what a picture gets depends on
+    no other picture: model batches are cut from the pictures that need an answer, and padded to one shape.
+
+    Raises ModelError, DeviceError.
+    """
+    fetched = fetch(found, settings.fetching, timings.add_network)
+    with Loader(fetched, settings.recipe, settings.decoding, settings.workers) as loader:
+        classifier = Classifier(settings.checkpoint, settings.recipe, settings.runtime, settings.top_k)
+        timings.restart()
+        batch = _Batch(classifier, settings, timings)
+        for item in _timed(loader, timings):
+            batch.add(item)
+            if batch.is_complete():
+                yield batch.answered()
+        if batch.records:
+            yield batch.answered()
+
+
+def _timed(items: Iterable[Decoded | Failure], timings: Timings) -> Iterator[Decoded | Failure]:
+    waiting = iter(items)
+    while True:
+        start = time.monotonic()
+        item = next(waiting, None)
+        timings.decoding += time.monotonic() - start
+        if item is None:
+            return
+        yield item
+
+
+class _Batch:
+    """Pictures on their way into the model, and the failures between them, in input order."""
+
+    def __init__(self, classifier: Classifier, settings: Settings, timings: Timings) -> None:
+        self.records: list[Source | Failure] = []
+        self._classifier = classifier
+        self._padded = settings.padded
+        self._timings = timings
+        dtype = getattr(torch, settings.recipe.dtype)
+        pin = settings.runtime.device.startswith("cuda")
+        self._pixels = torch.zeros((settings.batch_size, *settings.recipe.shape), dtype=dtype, pin_memory=pin)
+        self._filled = 0
+
+    def add(self, item: Decoded | Failure) -> None:
+        if isinstance(item, Failure):
+            self.records.append(item)
+            return
+        self._pixels[self._filled].copy_(item.pixels)
+        self._filled += 1
+        self.records.append(item.source)
+
+    def is_complete(self) -> bool:
+        """Full, without any picture to wait for, or holding back too much."""
+        size = len(self._pixels)
+        return self._filled in (0, size) or len(self.records) >= size * _LONGEST_WAIT
+
+    def answered(self) -> list[Record]:
+        """The records, each picture with its prediction; the batch is empty afterwards."""
+        start = time.monotonic()
+        shape = self._pixels if self._padded else self._pixels[: self._filled]
+        scores = iter(self._classifier(shape) if self._filled else ())
+        self._timings.model += time.monotonic() - start
+        records = [item if isinstance(item, Failure) else Prediction(item, next(scores)) for item in self.records]
+        self.records, self._filled = [], 0
+        return records

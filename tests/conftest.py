@@ -1,0 +1,66 @@
+"""What the tests share: a private environment, a tiny BEiT, photographs, and `beit` as a real process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "samples"
+
+
+@pytest.fixture(autouse=True)
+def private_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No network, no colours, nothing from the user's settings or caches."""
+    for name in [name for name in os.environ if name.startswith(("BEIT_", "HF_", "TRANSFORMERS_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf")))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.fixture(scope="session")
+def tiny_beit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a seeded BEiT of two layers, 32 pixels and five labels, with its image processor."""
+    import torch
+    from transformers import BeitConfig, BeitForImageClassification
+    from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("tiny") / "beit"
+    torch.manual_seed(7)
+    labels = ["ant", "bee", "cow, moo cow", "dog", "eel"]
+    config = BeitConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=8,
+        use_relative_position_bias=True,
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+    )
+    network = BeitForImageClassification(config)
+    for parameter in network.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.3
+    network.save_pretrained(folder)
+    BeitImageProcessorPil(size={"height": 32, "width": 32}, resample=2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def beit(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[bytes]"]:
+    """`beit` as a user starts it: a process of its own, in an empty folder unless `cwd` says otherwise."""
+
+    def run(*arguments: object, **options: object) -> "subprocess.CompletedProcess[bytes]":
+        settings = {"cwd": tmp_path, "capture_output": True, "timeout": 120, "stdin": subprocess.DEVNULL, **options}
+        if "input" in settings:
+            del settings["stdin"]
+        command = [sys.executable, "-m", "beitcli", *(os.fsencode(str(argument)) for argument in arguments)]
+        return subprocess.run(command, **settings)  # type: ignore[call-overload,no-any-return]
+
+    return run

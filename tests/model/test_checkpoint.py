@@ -1,0 +1,296 @@
+"""Folders and aliases become checkpoints: config, labels and weights, or one sentence that says what is wrong."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from beitcli.errors import ModelError
+from beitcli.model.catalog import BY_ALIAS, DEMO_FOLDER, KNOWN, corrected_labels
+from beitcli.model.checkpoint import find_repository, open_checkpoint
+
+ST, BIN = "model.safetensors", "pytorch_model.bin"
+
+
+def put_bin(folder: Path, content: Any, **options: Any) -> None:
+    (folder / ST).unlink()
+    torch.save(content, folder / BIN, **options)
+
+
+def put_shards(folder: Path, name: str, save: Callable[[Any, Path], None]) -> None:
+    tensors = load_file(folder / ST)
+    stem, suffix = name.split(".")
+    weight_map = {key: f"{stem}-{index % 3}.{suffix}" for index, key in enumerate(sorted(tensors))}
+    (folder / ST).unlink()
+    for part in set(weight_map.values()):
+        save({key: tensors[key] for key in tensors if weight_map[key] == part}, folder / part)
+    (folder / f"{name}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def reshard(folder: Path) -> None:
+    from transformers import BeitForImageClassification
+
+    network = BeitForImageClassification.from_pretrained(folder)
+    (folder / ST).unlink()
+    network.save_pretrained(folder, max_shard_size="20KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 2
+
+
+def add_worse(folder: Path) -> None:
+    torch.save({"classifier.weight": torch.zeros(1)}, folder / BIN)
+
+
+@pytest.mark.parametrize(
+    ("change", "file"),
+    [
+        pytest.param(lambda folder: None, ST, id="safetensors"),
+        pytest.param(add_worse, ST, id="safetensors before bin"),
+        pytest.param(reshard, f"{ST}.index.json", id="sharded by transformers"),
+        pytest.param(lambda folder: put_shards(folder, ST, save_file), f"{ST}.index.json", id="sharded"),
+        pytest.param(lambda folder: put_bin(folder, load_file(folder / ST)), BIN, id="bin"),
+        pytest.param(
+            lambda folder: put_bin(folder, load_file(folder / ST), _use_new_zipfile_serialization=False),
+            BIN,
+            id="old bin",
+        ),
+        pytest.param(lambda folder: put_shards(folder, BIN, torch.save), f"{BIN}.index.json", id="sharded bin"),
+    ],
+)
+def test_weights_are_found_in_every_form(
+    change: Callable[[Path], None], file: str, tiny_beit: Path, copy_of: Callable[..., Path]
+) -> None:
+    expected = load_file(tiny_beit / ST)
+    folder = copy_of(tiny_beit)
+    change(folder)
+    checkpoint = open_checkpoint(str(folder), None)
+    assert checkpoint.weight_file() == str(folder / file)
+    tensors = checkpoint.tensors()
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
+class Trap:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "pickle"])
+@pytest.mark.parametrize("sharded", [False, True], ids=["whole", "sharded"])
+def test_code_in_a_bin_does_not_run(
+    zipped: bool, sharded: bool, tiny_beit: Path, tmp_path: Path, copy_of: Callable[..., Path]
+) -> None:
+    folder, sprung = copy_of(tiny_beit), tmp_path / "sprung"
+    put_bin(folder, {"classifier.weight": Trap(sprung)}, _use_new_zipfile_serialization=zipped)
+    if sharded:
+        (folder / f"{BIN}.index.json").write_text(json.dumps({"weight_map": {"classifier.weight": "part.bin"}}))
+        (folder / BIN).rename(folder / "part.bin")
+    with pytest.raises(ModelError, match="cannot read the weights") as raised:
+        open_checkpoint(str(folder), None).tensors()
+    assert "weights_only" not in str(raised.value)
+    assert not sprung.exists()
+    torch.load(next(folder.glob("*.bin")), weights_only=False)
+    assert sprung.exists()
+
+
+def put_index(folder: Path, weight_map: Any) -> None:
+    (folder / ST).unlink()
+    (folder / f"{ST}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def truncate(path: Path, share: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
+def truncated_bin(folder: Path) -> None:
+    put_bin(folder, load_file(folder / ST))
+    truncate(folder / BIN, 0.9)
+
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 132\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(lambda folder: (folder / ST).unlink(), "no weights", id="none"),
+        pytest.param(lambda folder: truncate(folder / ST, 0.9), ST, id="truncated"),
+        pytest.param(lambda folder: truncate(folder / ST, 0), ST, id="empty"),
+        pytest.param(lambda folder: (folder / ST).write_bytes(LFS_POINTER), ST, id="LFS pointer"),
+        pytest.param(truncated_bin, BIN, id="truncated bin"),
+        pytest.param(lambda folder: put_bin(folder, [torch.zeros(1)]), "not a mapping", id="bin of a list"),
+        pytest.param(
+            lambda folder: put_bin(folder, {"model": {"a": torch.zeros(1)}}), "not a mapping", id="nested bin"
+        ),
+        pytest.param(lambda folder: put_index(folder, {"a": "gone.safetensors"}), "`gone.safetensors`", id="lost part"),
+        pytest.param(lambda folder: put_index(folder, {}), "weight_map", id="empty index"),
+        pytest.param(lambda folder: put_index(folder, ["a"]), "weight_map", id="index of a list"),
+        pytest.param(lambda folder: put_index(folder, {"a": 1}), "weight_map", id="index of numbers"),
+    ],
+)
+def test_weights_that_cannot_be_read(
+    change: Callable[[Path], Any], said: str, tiny_beit: Path, copy_of: Callable[..., Path]
+) -> None:
+    folder = copy_of(tiny_beit)
+    change(folder)
+    with pytest.raises(ModelError, match=said) as raised:
+        open_checkpoint(str(folder), None).tensors()
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("content", [b"{", b"", b"[]", b'"text"', b'{"a": "\xff"}'], ids=repr)
+def test_files_that_are_not_json(file: str, content: bytes, tiny_beit: Path, copy_of: Callable[..., Path]) -> None:
+    folder = copy_of(tiny_beit)
+    (folder / file).write_bytes(content)
+    with pytest.raises(ModelError, match=f"cannot read `{folder / file}`"):
+        open_checkpoint(str(folder), None)
+
+
+def test_a_folder_without_config(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no config\.json") as raised:
+        open_checkpoint(str(tmp_path), None)
+    assert "model.safetensors" in str(raised.value.hint)
+
+
+def test_a_folder_without_processor_file(tiny_beit: Path, copy_of: Callable[..., Path]) -> None:
+    folder = copy_of(tiny_beit)
+    (folder / "preprocessor_config.json").unlink()
+    assert open_checkpoint(str(folder), None).processor is None
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("bse-224", "base-224"),
+        ("large384", "large-384"),
+        ("Demo", "demo"),
+        ("beit-large-512", "large-512"),
+        ("qqqq", "`beit models`"),
+        ("./no/such/folder", "`beit models`"),
+        ("/no/such/folder", "`beit models`"),
+        ("~/no/such/folder", "`beit models`"),
+        ("no/such/folder", "`beit models`"),
+        ("two words/and more", "`beit models`"),
+        ("", "`beit models`"),
+    ],
+)
+def test_names_that_are_nothing(name: str, hint: str) -> None:
+    with pytest.raises(ModelError, match=f"`{name}` is neither an alias, a folder nor a Hub id") as raised:
+        open_checkpoint(name, None)
+    assert hint in str(raised.value.hint).removeprefix("nearest aliases: ").split(", ")[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "labels"),
+    [
+        pytest.param({}, ("ant", "bee", "cow, moo cow", "dog", "eel"), id="as they are"),
+        pytest.param({"id2label": {"0": "a", "1": "a", "2": "a"}}, ("a", "a", "a"), id="duplicates"),
+        pytest.param({"id2label": {"0": "a", "1": "b", "3": "d"}}, ("a", "b", "LABEL_2"), id="gap"),
+        pytest.param({"id2label": {"2": "c", "0": "a", "1": "b"}}, ("a", "b", "c"), id="another order"),
+        pytest.param({"id2label": {"0": 7, "1": None}}, ("7", "None"), id="not text"),
+        pytest.param({"id2label": None}, ("LABEL_0", "LABEL_1"), id="none"),
+        pytest.param({"id2label": {}}, ("LABEL_0", "LABEL_1"), id="empty"),
+        pytest.param({"id2label": None, "num_labels": 3}, ("LABEL_0", "LABEL_1", "LABEL_2"), id="only their number"),
+    ],
+)
+def test_labels(
+    changes: dict[str, Any], labels: tuple[str, ...], tiny_beit: Path, copy_of: Callable[..., Path]
+) -> None:
+    assert open_checkpoint(str(copy_of(tiny_beit, **changes)), None).labels == labels
+
+
+@pytest.mark.parametrize("id2label", [["a", "b"], {"first": "a"}, "a"], ids=repr)
+def test_labels_that_make_no_sense(id2label: Any, tiny_beit: Path, copy_of: Callable[..., Path]) -> None:
+    with pytest.raises(ModelError, match="id2label"):
+        open_checkpoint(str(copy_of(tiny_beit, id2label=id2label)), None)
+
+
+GAP_22K = (9205, 15027)
+
+
+@pytest.mark.parametrize(
+    ("size", "missing", "at_9205", "at_15026"),
+    [
+        pytest.param(21_843, GAP_22K, "class 9206", "class 15028", id="the gap of 22k"),
+        pytest.param(21_843, (9205, 15026), "LABEL_9205", "LABEL_15026", id="another gap"),
+        pytest.param(21_844, GAP_22K, "LABEL_9205", "class 15026", id="another size"),
+        pytest.param(21_843, (9205,), "LABEL_9205", "class 15026", id="half the gap"),
+        pytest.param(21_843, (), "class 9205", "class 15026", id="no gap"),
+    ],
+)
+def test_only_the_gap_of_22k_is_corrected(
+    size: int, missing: tuple[int, ...], at_9205: str, at_15026: str, tiny_beit: Path, copy_of: Callable[..., Path]
+) -> None:
+    id2label = {str(key): f"class {key}" for key in range(size) if key not in missing}
+    labels = open_checkpoint(str(copy_of(tiny_beit, id2label=id2label)), None).labels
+    assert len(labels) == size - len(missing)
+    assert (labels[9204], labels[9205], labels[15026]) == ("class 9204", at_9205, at_15026)
+    corrected = corrected_labels({int(key): label for key, label in id2label.items()})
+    assert (set(corrected) == set(range(len(labels)))) == (missing in (GAP_22K, ()) and size == 21_843)
+
+
+@pytest.mark.parametrize(
+    ("changes", "multi_label", "is_beit"),
+    [
+        ({}, False, True),
+        ({"problem_type": "multi_label_classification"}, True, True),
+        ({"problem_type": "single_label_classification", "model_type": "vit"}, False, False),
+    ],
+)
+def test_what_kind_of_checkpoint_it_is(
+    changes: dict[str, Any], multi_label: bool, is_beit: bool, tiny_beit: Path, copy_of: Callable[..., Path]
+) -> None:
+    checkpoint = open_checkpoint(str(copy_of(tiny_beit, **changes)), None)
+    assert (checkpoint.multi_label, checkpoint.is_beit, checkpoint.is_demo) == (multi_label, is_beit, False)
+
+
+def test_the_demo_is_bundled() -> None:
+    checkpoint = open_checkpoint("demo", None)
+    assert checkpoint.is_demo
+    assert checkpoint.is_beit
+    assert checkpoint.folder == DEMO_FOLDER
+    assert checkpoint.labels[0] == "airplane"
+    parameters = sum(tensor.numel() for tensor in checkpoint.tensors().values())
+    assert (len(checkpoint.labels), round(parameters / 1e6, 1)) == (10, BY_ALIAS["demo"].parameters)
+
+
+def test_a_folder_wins_over_the_hub_and_an_alias_over_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("me/model", "base-224"):
+        Path(name).mkdir(parents=True)
+    assert not find_repository("me/model", "v1").on_hub
+    assert find_repository("base-224", "v1").location == "microsoft/beit-base-patch16-224"
+    assert find_repository("me/other", "v1").revision == "v1"
+
+
+def test_the_catalog_has_the_published_figures() -> None:
+    published = {
+        "base-224": (85.2, 97.6),
+        "base-384": (86.8, 98.1),
+        "large-224": (87.4, 98.3),
+        "large-384": (88.4, 98.6),
+        "large-512": (88.60, 98.66),
+    }
+    assert {alias: (BY_ALIAS[alias].top1, BY_ALIAS[alias].top5) for alias in published} == published
+    assert {known.alias for known in KNOWN if known.top1} == {*published, "demo"}
+    for alias in published:
+        size, pixels = alias.split("-")
+        assert BY_ALIAS[alias].location == f"microsoft/beit-{size}-patch16-{pixels}"
+        assert BY_ALIAS[alias].pixels == int(pixels)
+    assert len(BY_ALIAS) == len(KNOWN)
+
+
+def test_a_checkpoint_travels_to_another_process(tiny_beit: Path) -> None:
+    checkpoint = open_checkpoint(str(tiny_beit), None)
+    assert pickle.loads(pickle.dumps(checkpoint)) == checkpoint

@@ -1,0 +1,269 @@
+"""Recipes give the very pixels of transformers' image processors, and those of the paper's own code."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.Image import Resampling
+
+from beitcli.errors import BeitError, ModelError, UsageError
+from beitcli.model.recipe import Recipe, checkpoint_recipe, paper_recipe, processor_recipe
+
+SIZES = [(64, 48), (37, 53), (20, 20), (7, 5), (1, 1), (500, 1), (1, 500), (150, 31), (32, 32)]
+HALF = [0.5, 0.5, 0.5]
+OWN = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+
+
+def picture(width: int, height: int) -> Image.Image:
+    rng = np.random.default_rng(width * 1000 + height)
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def normalised(recipe: Recipe, image: Image.Image) -> np.ndarray:
+    pixels = recipe(image)
+    assert (pixels.dtype, pixels.shape) == (recipe.dtype, recipe.shape)
+    return (pixels * recipe.factor - np.array(recipe.mean)) / np.array(recipe.std)
+
+
+def square(side: int) -> dict[str, int]:
+    return {"height": side, "width": side}
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(
+            {
+                "crop_size": 24,
+                "do_center_crop": False,
+                "do_normalize": True,
+                "do_resize": True,
+                "feature_extractor_type": "BeitFeatureExtractor",
+                "image_mean": HALF,
+                "image_std": HALF,
+                "resample": 2,
+                "size": 32,
+            },
+            id="old style",
+        ),
+        pytest.param({"size": 32, "crop_size": 24, "do_center_crop": True, "resample": 3}, id="old style, crop"),
+        pytest.param({"size": [20, 33]}, id="old style, pair"),
+        pytest.param({"size": 32, "crop_size": [20, 24], "do_center_crop": True}, id="old style, crop to a pair"),
+        pytest.param({"size": square(32), "resample": 2}, id="new style"),
+        pytest.param({"size": {"height": 33, "width": 17}}, id="not square, odd"),
+        pytest.param({"size": square(32), "crop_size": square(24), "do_center_crop": True}, id="crop"),
+        pytest.param({"size": square(33), "crop_size": square(24), "do_center_crop": True}, id="odd to even crop"),
+        pytest.param({"size": square(32), "crop_size": square(23), "do_center_crop": True}, id="even to odd crop"),
+        pytest.param({"size": square(20), "crop_size": square(31), "do_center_crop": True}, id="crop beyond"),
+        pytest.param(
+            {"size": {"height": 16, "width": 40}, "crop_size": {"height": 21, "width": 30}, "do_center_crop": True},
+            id="crop beyond one side",
+        ),
+        pytest.param({"size": {"shortest_edge": 32}, "crop_size": square(24), "do_center_crop": True}, id="shorter"),
+        pytest.param({"size": {"shortest_edge": 21}, "crop_size": square(24), "do_center_crop": True}, id="too short"),
+        pytest.param({"size": 32, "do_normalize": False}, id="not normalised"),
+        pytest.param({"size": 32, "do_rescale": False, **OWN}, id="not rescaled"),
+        pytest.param({"size": 32, "do_rescale": False, "do_normalize": False}, id="neither"),
+        pytest.param({"size": 32, "rescale_factor": 1 / 127.5, **OWN}, id="each channel its own"),
+        pytest.param({"size": 32, "image_mean": 0.3, "image_std": 0.2}, id="one number for all channels"),
+        pytest.param({}, id="defaults"),
+        pytest.param({"do_center_crop": True, "size": 240}, id="default crop"),
+    ],
+)
+def test_pixels_are_those_of_transformers(file: dict[str, Any], tmp_path: Path) -> None:
+    from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
+
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(file))
+    reference = BeitImageProcessorPil.from_pretrained(tmp_path)
+    recipe = checkpoint_recipe(file, None)
+    for size in SIZES:
+        image = picture(*size)
+        expected = reference(images=image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+        np.testing.assert_allclose(normalised(recipe, image), expected, rtol=1e-6, atol=1e-6, err_msg=str(size))
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        pytest.param(None, "no preprocessor_config.json", id="no file"),
+        pytest.param({"do_resize": False}, "no common size", id="no resize"),
+        pytest.param({"size": {"shortest_edge": 32}}, "no common size", id="shorter side, no crop"),
+        pytest.param({"size": {"shortest_edge": 32, "longest_edge": 40}, "do_center_crop": True}, "40", id="longest"),
+        pytest.param({"size": {"max_height": 32, "max_width": 33}}, "33", id="at most"),
+        pytest.param({"size": None}, "None", id="no size"),
+        pytest.param({"do_center_crop": True, "crop_size": {"shortest_edge": 20}}, "20", id="crop to an edge"),
+        pytest.param({"resample": None}, "Resampling", id="no filter"),
+        pytest.param({"resample": 17}, "Resampling", id="unknown filter"),
+        pytest.param({"rescale_factor": None}, "cannot be followed", id="no factor"),
+        pytest.param({"image_mean": None}, "cannot be followed", id="no mean"),
+        pytest.param({"image_std": [0.5, 0.5]}, "cannot be followed", id="two channels"),
+    ],
+)
+def test_what_cannot_be_done_to_every_picture(file: dict[str, Any] | None, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        checkpoint_recipe(file, None)
+
+
+@pytest.mark.parametrize(
+    ("file", "side", "resize", "crop"),
+    [
+        pytest.param({"size": 224}, 320, (320, 320), None, id="square"),
+        pytest.param({"size": {"height": 20, "width": 30}}, 48, (48, 48), None, id="not square"),
+        pytest.param({"size": 256, "do_center_crop": True}, 448, (512, 512), (448, 448), id="crop doubled"),
+        pytest.param({"size": 256, "do_center_crop": True}, 112, (128, 128), (112, 112), id="crop halved"),
+        pytest.param({"size": {"shortest_edge": 256}, "do_center_crop": True}, 336, 384, (336, 336), id="shorter side"),
+        pytest.param(
+            {"size": {"height": 40, "width": 60}, "crop_size": square(20), "do_center_crop": True},
+            40,
+            (80, 120),
+            (40, 40),
+            id="each side its own proportion",
+        ),
+    ],
+)
+def test_another_image_size_keeps_the_proportions(
+    file: dict[str, Any], side: int, resize: Any, crop: tuple[int, int] | None
+) -> None:
+    recipe = checkpoint_recipe({**file, "resample": 2, **OWN}, side)
+    same = checkpoint_recipe({**file, "resample": 2, **OWN}, None)
+    assert (recipe.resize, recipe.crop, recipe.size) == (resize, crop, (side, side))
+    assert (recipe.resample, recipe.factor, recipe.mean, recipe.std) == (2, same.factor, same.mean, same.std)
+    assert normalised(recipe, picture(70, 50)).shape == (side, side, 3)
+
+
+@pytest.mark.parametrize(
+    ("side", "shorter"), [(32, 36), (192, 219), (224, 256), (256, 292), (383, 437), (384, 384), (512, 512)]
+)
+def test_the_paper_resizes_the_shorter_side_and_crops(side: int, shorter: int) -> None:
+    recipe = paper_recipe(side)
+    assert (recipe.resize, recipe.size, recipe.resample) == (shorter, (side, side), Resampling.BICUBIC)
+    assert (recipe.factor, recipe.mean, recipe.std) == (1 / 255, (0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "resized"), [((48, 64), (36, 48)), ((64, 48), (48, 36)), ((50, 50), (36, 36)), ((1, 30), (36, 1080))]
+)
+def test_the_paper_cuts_from_the_centre(size: tuple[int, int], resized: tuple[int, int]) -> None:
+    image = picture(*size)
+    left, top = (resized[0] - 32) // 2, (resized[1] - 32) // 2
+    expected = image.resize(resized, Resampling.BICUBIC).crop((left, top, left + 32, top + 32))
+    assert np.array_equal(paper_recipe(32)(image), np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "twice"),
+    [
+        (checkpoint_recipe({"size": {"height": 20, "width": 30}}, None), (40, 60)),
+        (checkpoint_recipe({"size": 32, "crop_size": 24, "do_center_crop": True}, None), (64, 64)),
+        (paper_recipe(224), (512, 512)),
+    ],
+    ids=["resize", "crop", "paper"],
+)
+def test_a_picture_may_be_decoded_at_twice_its_resized_size(recipe: Recipe, twice: tuple[int, int]) -> None:
+    assert recipe.scaled_to == twice
+
+
+@pytest.fixture
+def processor(tmp_path: Path) -> Callable[..., tuple[Any, str]]:
+    """A transformers image processor by the name of its architecture, and a folder that has its file."""
+
+    def make(kind: str, **options: Any) -> tuple[Any, str]:
+        from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+        from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
+        from transformers.models.poolformer.image_processing_pil_poolformer import PoolFormerImageProcessorPil
+        from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+        kinds = {
+            "bit": BitImageProcessorPil,
+            "convnext": ConvNextImageProcessorPil,
+            "poolformer": PoolFormerImageProcessorPil,
+            "vit": ViTImageProcessorPil,
+        }
+        made = kinds[kind](**options)
+        made.save_pretrained(tmp_path)
+        return made, str(tmp_path)
+
+    return make
+
+
+PROCESSORS = [
+    pytest.param("vit", {"size": square(32)}, 32, id="vit"),
+    pytest.param("vit", {"size": square(32), "do_normalize": False, "resample": 0}, 32, id="vit, not normalised"),
+    pytest.param("convnext", {"size": {"shortest_edge": 32}, "crop_pct": 0.875}, 32, id="convnext, crop"),
+    pytest.param("convnext", {"size": {"shortest_edge": 384}, "crop_pct": 1.0}, 384, id="convnext, no crop"),
+    pytest.param("poolformer", {"size": {"shortest_edge": 32}, "crop_size": square(32)}, 32, id="poolformer"),
+    pytest.param("bit", {"size": {"shortest_edge": 40}, "crop_size": square(32)}, 32, id="bit"),
+]
+
+
+@pytest.mark.parametrize(("kind", "options", "side"), PROCESSORS)
+def test_other_architectures_have_their_own_processor(
+    kind: str, options: dict[str, Any], side: int, processor: Callable[..., tuple[Any, str]]
+) -> None:
+    reference, folder = processor(kind, **options)
+    recipe = processor_recipe(folder, None)
+    assert (recipe.shape, recipe.dtype) == ((3, side, side), "float32")
+    for size in [(64, 48), (37, 53), (150, 31), (3, 5), (1, 3), (3, 1), (1, 1)]:
+        image = picture(*size)
+        pixels = recipe(image)
+        assert (pixels.shape, pixels.dtype) == (recipe.shape, np.float32)
+        expected = reference(images=np.asarray(image), input_data_format="channels_last", return_tensors="np")
+        np.testing.assert_array_equal(pixels, expected["pixel_values"][0], err_msg=str(size))
+
+
+@pytest.mark.parametrize(("kind", "options", "side"), PROCESSORS)
+def test_other_architectures_at_another_image_size(
+    kind: str, options: dict[str, Any], side: int, processor: Callable[..., tuple[Any, str]]
+) -> None:
+    recipe = processor_recipe(processor(kind, **options)[1], 48)
+    assert recipe.shape == recipe(picture(64, 37)).shape == (3, 48, 48)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "side", "error", "said"),
+    [
+        pytest.param("bit", {"do_center_crop": False}, None, ModelError, "no common size", id="shorter side only"),
+        pytest.param("vit", {"do_resize": False}, None, ModelError, "no common size", id="no resize"),
+        pytest.param("vit", {"do_resize": False}, 48, UsageError, "--image-size 48", id="no resize to a size"),
+        pytest.param(
+            "vit", {"do_pad": True, "pad_size": square(64)}, 48, UsageError, "--image-size 48", id="padded beyond"
+        ),
+        pytest.param("convnext", {"size": square(32)}, None, ModelError, "fails", id="a size it cannot take"),
+    ],
+)
+def test_processors_that_cannot_serve(
+    kind: str,
+    options: dict[str, Any],
+    side: int | None,
+    error: type[BeitError],
+    said: str,
+    processor: Callable[..., tuple[Any, str]],
+) -> None:
+    with pytest.raises(error, match=said):
+        processor_recipe(processor(kind, **options)[1], side)
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"image_processor_type": "Unheard"}'], ids=repr)
+def test_a_processor_file_that_is_missing_or_broken(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "preprocessor_config.json").write_text(content)
+    with pytest.raises(ModelError, match=str(tmp_path)):
+        processor_recipe(str(tmp_path), None)
+
+
+@pytest.mark.parametrize("kind", ["paper", "checkpoint", "vit"])
+def test_recipes_travel_to_another_process(kind: str, processor: Callable[..., tuple[Any, str]]) -> None:
+    recipes: dict[str, Callable[[], Any]] = {
+        "paper": lambda: paper_recipe(32),
+        "checkpoint": lambda: checkpoint_recipe({"size": 32, "resample": 2}, 48),
+        "vit": lambda: processor_recipe(processor("vit", size=square(32))[1], None),
+    }
+    recipe = recipes[kind]()
+    there = pickle.loads(pickle.dumps(recipe))
+    assert (there.shape, there.dtype, there.scaled_to) == (recipe.shape, recipe.dtype, recipe.scaled_to)
+    assert np.array_equal(there(picture(64, 48)), recipe(picture(64, 48)))
