@@ -25,8 +25,6 @@ WEIGHT_FILES = (
 )
 """Where weights may be, best first; an index names the files that they are split into."""
 
-_SAFE = "a `.bin` is opened only if it holds plain tensors: convert it to model.safetensors where you trust it"
-
 
 @dataclass(frozen=True, slots=True)
 class Repository:
@@ -186,24 +184,33 @@ def _parts(path: str) -> list[str]:
 
 
 def _read_tensors(path: str) -> "dict[str, Tensor]":
-    import pickle
-
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
+    with weight_errors(path):
         if path.endswith(".safetensors"):
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's own words would advise to run what is in there
-        raise ModelError(f"cannot read the weights `{path}`: broken, or more than tensors", _SAFE) from error
+    if not (isinstance(loaded, dict) and all(isinstance(value, torch.Tensor) for value in loaded.values())):
+        raise ModelError(f"cannot read the weights `{path}`: not a mapping of names to tensors")
+    return loaded
+
+
+@contextmanager
+def weight_errors(path: str) -> Iterator[None]:
+    """Turns what reading a file of weights raises into a ModelError."""
+    import pickle
+
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except pickle.UnpicklingError as error:  # torch's own words advise to run what is in there
+        hint = "convert it to model.safetensors, if you trust it"
+        raise ModelError(f"cannot read the weights `{path}`: broken, or more than plain tensors", hint) from error
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"cannot read the weights `{path}`: {reason}") from error
-    if not (isinstance(loaded, dict) and all(isinstance(value, torch.Tensor) for value in loaded.values())):
-        raise ModelError(f"cannot read the weights `{path}`: not a mapping of names to tensors", _SAFE)
-    return loaded
 
 
 def open_checkpoint(name: str, revision: str | None, refresh: bool = False) -> Checkpoint:

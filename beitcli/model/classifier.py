@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from beitcli.errors import DeviceError, ModelError
-from beitcli.model.checkpoint import Checkpoint
+from beitcli.model.checkpoint import Checkpoint, weight_errors
 from beitcli.model.network import Beit, PixelScale
 from beitcli.model.recipe import ProcessorRecipe, Recipe
 from beitcli.model.runtime import Runtime
@@ -102,12 +102,13 @@ class Classifier:
     def _reference(self) -> nn.Module:
         from transformers import AutoModelForImageClassification
 
-        self._checkpoint.weight_file()
+        path = self._checkpoint.weight_file()
         try:
-            model, loading = AutoModelForImageClassification.from_pretrained(
-                self._checkpoint.folder, output_loading_info=True, trust_remote_code=False, dtype=torch.float32
-            )
-        except (OSError, ValueError, ImportError, RuntimeError) as error:
+            with weight_errors(path):
+                model, loading = AutoModelForImageClassification.from_pretrained(
+                    self._checkpoint.folder, output_loading_info=True, trust_remote_code=False, dtype=torch.float32
+                )
+        except (ValueError, ImportError, KeyError) as error:
             raise ModelError(f"cannot load `{self._checkpoint.name}`: {str(error).splitlines()[0]}") from error
         if loading["missing_keys"]:
             missing = sorted(loading["missing_keys"])[0]

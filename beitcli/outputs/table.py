@@ -53,7 +53,7 @@ def _rows(record: Record) -> list[list[RenderableType]]:
     rows: list[list[RenderableType]] = []
     for rank, score in enumerate(record.scores):
         style = "" if rank else "bold"
-        bar = Bar(1, 0, score.score, width=_BAR, color="dim" if rank else "green")
+        bar = Bar(1, 0, score.score, width=_BAR, color="bright_black" if rank else "green")
         rows.append(
             [Text() if rank else source, Text(printable(score.label), style), bar, Text(f"{score.score:.4f}", style)]
         )

@@ -83,7 +83,7 @@ def png(
 def tiff(
     order: str, code: str, values: Sequence[float], samples: int = 1, photometric: int = 1, alpha: int = 0
 ) -> bytes:
-    """An uncompressed TIFF of one row, its samples packed as `struct` says; `alpha` of the samples are that."""
+    """An uncompressed TIFF of one row, its samples packed as `struct` says; `alpha` 1 is premultiplied, 2 is not."""
     data = struct.pack(f"{order}{len(values)}{code}", *values)
     tags = {
         256: ("I", [len(values) // samples]),
@@ -95,7 +95,7 @@ def tiff(
         277: ("H", [samples]),
         278: ("I", [1]),
         279: ("I", [len(data)]),
-        338: ("H", [2] * alpha),
+        338: ("H", [alpha] if alpha else []),
         339: ("H", [{"f": 3, "d": 3, "h": 2, "i": 2}.get(code, 1)] * samples),
     }
     tags = {tag: entry for tag, entry in tags.items() if entry[1]}
@@ -154,6 +154,7 @@ SAMPLES: dict[str, tuple[bytes, list[tuple[int, int, int]], int]] = {
     "TIFF, 32-bit within 16": (tiff("<", "i", GREY_16), GREY_8, 0),
     "TIFF, 32-bit within 16, big-endian": (tiff(">", "i", GREY_16), GREY_8, 0),
     "TIFF, 32-bit within 16, not spanning it": (tiff("<", "i", [2570, 5140]), greys(10, 20), 0),
+    "TIFF, 32-bit in the upper half of 16": (tiff("<", "i", [32768, 65535]), greys(128, 255), 0),
     "TIFF, 32-bit from its range": (tiff("<", "i", [1000, 66000, 131000]), greys(0, 128, 255), 0),
     "TIFF, 32-bit one above 16": (tiff("<", "i", [65536 // 2, 65536]), greys(0, 255), 0),
     "TIFF, 32-bit below zero": (tiff(">", "i", [-10, 0, 10]), greys(0, 128, 255), 1),
@@ -198,9 +199,14 @@ SAMPLES: dict[str, tuple[bytes, list[tuple[int, int, int]], int]] = {
         [RED, WHITE, (255, 127, 127)],
         1,
     ),
-    "TIFF, RGBA": (tiff("<", "B", [*RED, 255, *RED, 0, *RED, 128], 4, 2, 1), [RED, WHITE, (255, 127, 127)], 1),
+    "TIFF, RGBA": (tiff("<", "B", [*RED, 255, *RED, 0, *RED, 128], 4, 2, 2), [RED, WHITE, (255, 127, 127)], 1),
+    "TIFF, premultiplied RGBA": (
+        tiff("<", "B", [*RED, 255, 0, 0, 0, 0, 128, 0, 0, 128], 4, 2, 1),
+        [RED, WHITE, (255, 127, 127)],
+        1,
+    ),
     "TIFF, 16-bit RGBA": (
-        tiff(">", "H", [FULL_16, 0, 0, FULL_16, FULL_16, 0, 0, 0], 4, 2, 1),
+        tiff(">", "H", [FULL_16, 0, 0, FULL_16, FULL_16, 0, 0, 0], 4, 2, 2),
         [RED, WHITE],
         1,
     ),
@@ -348,6 +354,7 @@ EXACT = {
     "TGA": lambda: encoded(noise(), "TGA"),
     "ICO": lambda: encoded(noise(64, 64, "RGBA"), "ICO"),
     "small ICO of BMP": lambda: encoded(noise(16, 16, "RGBA"), "ICO", bitmap_format="bmp"),
+    "large ICO of BMP": lambda: encoded(noise(128, 128, "RGBA"), "ICO", bitmap_format="bmp", sizes=[(128, 128)]),
 }
 
 
@@ -428,12 +435,22 @@ def test_16_bit_and_transparent_pictures_are_turned_too(decoded: Callable[..., I
 
 @pytest.mark.parametrize(
     "exif",
-    [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", exif_of(0), exif_of(9)],
-    ids=["no EXIF", "cut EXIF", "orientation 0", "orientation 9"],
+    [
+        b"Exif\0\0garbage",
+        b"Exif\0\0II*\0",
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff",
+        b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\2\0\4\0\0\0abc" + bytes(5),
+        exif_of(0),
+        exif_of(9),
+    ],
+    ids=["no EXIF", "cut", "cut in the tags", "a word", "0", "9"],
 )
-def test_exif_that_makes_no_sense_changes_nothing(decoded: Callable[..., Image.Image], exif: bytes) -> None:
-    plain, odd = encoded(noise(), "JPEG"), encoded(noise(), "JPEG", exif=exif)
-    assert exif in odd
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_an_orientation_that_makes_no_sense_changes_nothing(
+    decoded: Callable[..., Image.Image], file_format: str, exif: bytes
+) -> None:
+    plain, odd = encoded(noise(), file_format), encoded(noise(), file_format, exif=exif)
+    assert exif[6:] in odd
     np.testing.assert_array_equal(np.asarray(decoded(odd)), np.asarray(decoded(plain)))
 
 

@@ -144,7 +144,12 @@ WALKS = {
     ),
     "a bare suffix is a hidden name": (["a.jpg", ".jpg"], {}, ["t/a.jpg"], {"hidden": 1}),
     "AppleDouble files": (["a.jpg", "._a.jpg"], {"hidden": True}, ["t/a.jpg"], {"system file": 1}),
-    "system names are only folders'": (["lost+found.jpg", "@eaDir.png"], {}, ["t/@eaDir.png", "t/lost+found.jpg"], {}),
+    "system names are only folders'": (
+        ["lost+found.jpg", "@eaDir"],
+        {},
+        ["t/lost+found.jpg"],
+        {"not an image type": 1},
+    ),
     "other files": (["a.jpg", "b.txt", "c", "d.jpg.part"], {}, ["t/a.jpg"], {"not an image type": 3}),
     "folders named like pictures": (["a.jpg/b.jpg"], {}, ["t/a.jpg/b.jpg"], {}),
     "FIFOs and sockets": (["a.jpg", "b.jpg|", "c.jpg="], {}, ["t/a.jpg"], {"not a regular file": 2}),
@@ -297,6 +302,7 @@ EXCLUDES = {
     "a folder with its slash": (("sub/",), ["a.jpg", "b.jpg", "thumbs/a.jpg"], 1),
     "a path below": (("sub/b.jpg",), ["a.jpg", "b.jpg", "sub/c.jpg", "sub/deep/a.jpg", "thumbs/a.jpg"], 1),
     "a deep folder": (("sub/deep",), ["a.jpg", "b.jpg", "sub/b.jpg", "sub/c.jpg", "thumbs/a.jpg"], 1),
+    "a deep path": (("sub/deep/a.jpg",), ["a.jpg", "b.jpg", "sub/b.jpg", "sub/c.jpg", "thumbs/a.jpg"], 1),
     "paths below": (("sub/*",), ["a.jpg", "b.jpg", "thumbs/a.jpg"], 3),
     "a class": (("[ab].jpg",), ["sub/c.jpg"], 5),
     "not the argument": (("t", "t/a.jpg", "A.jpg"), [

@@ -1,7 +1,6 @@
 """Folders and aliases become checkpoints: config, labels and weights, or one sentence that says what is wrong."""
 
 import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -289,8 +288,3 @@ def test_the_catalog_has_the_published_figures() -> None:
         assert BY_ALIAS[alias].location == f"microsoft/beit-{size}-patch16-{pixels}"
         assert BY_ALIAS[alias].pixels == int(pixels)
     assert len(BY_ALIAS) == len(KNOWN)
-
-
-def test_a_checkpoint_travels_to_another_process(tiny_beit: Path) -> None:
-    checkpoint = open_checkpoint(str(tiny_beit), None)
-    assert pickle.loads(pickle.dumps(checkpoint)) == checkpoint
