@@ -48,7 +48,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def beit(
     context: typer.Context,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001  # its callback has done the work
         bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:

@@ -7,18 +7,16 @@ ValueError, TypeError, NotImplementedError, MemoryError, struct.error and more. 
 
 import errno
 import io
-import os
 import signal
-import stat
 import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
 from beitcli.errors import PictureError
@@ -42,6 +40,10 @@ _UPRIGHT = {
 """What undoes each EXIF orientation (Exif 2.3, tag 0x0112)."""
 
 _ORIENTATION_TAG = 0x0112
+_SAMPLE_FORMAT_TAG = 339
+
+_UNSUPPORTED = ("unsupported", "not supported", "not been built in", "unknown pixel mode")
+_TRUNCATED = ("truncated", "end of file", "not enough", "unexpected end", "requires a buffer", "incomplete")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +94,13 @@ def decode(item: Source | Fetched, limits: DecodeLimits, large_turn: AbstractCon
 
     Raises PictureError, and nothing else.
     """
-    with coded_errors(), _bytes_of(item) as stream:
+    with coded_errors(), ExitStack() as stack:
         with _time_limit(limits.seconds):
+            stream = stack.enter_context(_bytes_of(item))
             image = _open(stream, limits.max_pixels)
         if limits.scaled_to and not image.info.get("transparency"):
-            image.draft(None, limits.scaled_to[::-1])
+            height, width = limits.scaled_to
+            image.draft(None, (height, width) if _orientation(image) > 4 else (width, height))
         turn = large_turn if image.width * image.height > LARGE_PIXELS else nullcontext()
         with turn, _time_limit(limits.seconds):
             image.load()
@@ -113,6 +117,8 @@ def coded_errors() -> Iterator[None]:
             yield
     except PictureError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError("too_large", f"more than {Image.MAX_IMAGE_PIXELS} pixels (--max-pixels)") from error
     except Exception as error:
         message = " ".join(str(error).split()) or "no reason given"
         raise PictureError(_code(error), printable(f"{message} ({type(error).__name__})"[:300])) from error
@@ -122,17 +128,15 @@ def _code(error: Exception) -> str:
     message = str(error).lower()
     if isinstance(error, MemoryError):
         return "out_of_memory"
-    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        return "too_large"
     if isinstance(error, PermissionError):
         return "permission"
     if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a decoder's seek before byte 0
         return "io_error"
-    if isinstance(error, NotImplementedError) or "unsupported" in message or "not supported" in message:
+    if isinstance(error, NotImplementedError) or any(sign in message for sign in _UNSUPPORTED):
         return "unsupported"
     if isinstance(error, (EOFError, struct.error)):
         return "truncated"
-    if any(sign in message for sign in ("truncated", "end of file", "not enough", "unexpected end")):
+    if any(sign in message for sign in _TRUNCATED):
         return "truncated"
     return "corrupt"
 
@@ -140,8 +144,6 @@ def _code(error: Exception) -> str:
 @contextmanager
 def _bytes_of(item: Source | Fetched) -> Iterator[BinaryIO]:
     if isinstance(item, Fetched):
-        if not item.data:
-            raise PictureError("empty_file", "no bytes were sent")
         yield io.BytesIO(item.data)
         return
     try:
@@ -151,9 +153,6 @@ def _bytes_of(item: Source | Fetched) -> Iterator[BinaryIO]:
     except IsADirectoryError:
         raise PictureError("not_an_image", "a folder, not a file") from None
     with stream:
-        status = os.fstat(stream.fileno())
-        if stat.S_ISREG(status.st_mode) and status.st_size == 0:
-            raise PictureError("empty_file", "the file has no bytes")
         yield stream if stream.seekable() else io.BytesIO(stream.read())
 
 
@@ -174,7 +173,10 @@ def _open(stream: BinaryIO, max_pixels: int) -> Image.Image:
     prefix = stream.read(64)
     stream.seek(0)
     if not prefix:
-        raise PictureError("empty_file", "no bytes were sent")
+        raise PictureError("empty_file", "there are no bytes")
+    for name, signatures in REFUSED.items():
+        if prefix.startswith(signatures):
+            raise PictureError("unsupported", f"{name} files are not opened")
     if prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIC_BRANDS and b"avif" not in prefix:
         _allow_heif()
     Image.init()
@@ -182,12 +184,25 @@ def _open(stream: BinaryIO, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(stream, formats=[name for name in FORMATS if name in Image.OPEN])
     except UnidentifiedImageError:
-        raise _unidentified(prefix) from None
+        raise _unidentified(stream, prefix) from None
+    _scale_transparency(image)
     if image.width * image.height > max_pixels:
         raise PictureError(
             "too_large", f"{image.width} × {image.height} pixels are more than {max_pixels} (--max-pixels)"
         )
     return image
+
+
+def _scale_transparency(image: Image.Image) -> None:
+    """A PNG's clear colour is written in the file's depth, but Pillow compares it in 8 bits."""
+    clear, raw = image.info.get("transparency"), None
+    if tiles := getattr(image, "tile", None):
+        raw = tiles[0][3]
+    if image.format == "PNG" and isinstance(clear, (int, tuple)):
+        if raw == "RGB;16B" and isinstance(clear, tuple):
+            image.info["transparency"] = tuple(v >> 8 for v in clear)
+        elif raw in ("L;2", "L;4"):
+            image.info["transparency"] = clear * (85 if raw == "L;2" else 17)
 
 
 def _allow_heif() -> None:
@@ -199,22 +214,30 @@ def _allow_heif() -> None:
     pillow_heif.register_heif_opener()
 
 
-def _unidentified(prefix: bytes) -> PictureError:
-    for name, signatures in REFUSED.items():
-        if prefix.startswith(signatures):
-            return PictureError("unsupported", f"{name} files are not opened")
+def _unidentified(stream: BinaryIO, prefix: bytes) -> PictureError:
+    """`Image.open` keeps the reasons to itself: asks the format that the first bytes name."""
     for name in FORMATS:
-        accepts = Image.OPEN.get(name, (None, None))[1]
-        if accepts and accepts(prefix) is True:
+        driver, accepts = Image.OPEN.get(name, (None, None))
+        try:
+            accepted = accepts and accepts(prefix) is True
+        except (IndexError, struct.error):  # fewer bytes than a signature has
+            continue
+        if driver and accepted:
+            stream.seek(0)
+            driver(stream, "")  # raises what `Image.open` kept to itself
             return PictureError("corrupt", f"begins as {name} but its header cannot be read")
     return PictureError("not_an_image", "not a picture in any known format")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG)
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # unreadable EXIF says nothing about the pixels
-        return image
+        return 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    orientation = _orientation(image)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
@@ -222,13 +245,13 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return _grey16(np.asarray(image), image.info.get("transparency"))
     if image.mode == "I":
-        return _grey_integers(np.asarray(image))
+        values = np.asarray(image)
+        unsigned = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT_TAG) == (1,)  # Pillow reads them as signed
+        return _grey_integers(values.view(np.uint32) if unsigned else values)
     if image.mode == "F":
         return _grey_floats(np.asarray(image))
-    if image.mode == "LAB":
-        return _lab(image)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return _over_white(image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA"))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+        return _over_white(image.convert("RGBA"))
     return image.convert("RGB")
 
 
@@ -267,11 +290,3 @@ def _stretched(values: np.ndarray, low: float, high: float) -> Image.Image:
     """Grey from black at `low` to white at `high`."""
     grey = np.rint((values - low) * (255.0 / (high - low or 1.0)))
     return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-
-
-def _lab(image: Image.Image) -> Image.Image:
-    profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
-    if converted is None:
-        raise PictureError("unsupported", "LAB colours cannot be converted")
-    return converted

@@ -7,8 +7,8 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "WEBP": (".webp",),
     "GIF": (".gif",),
     "BMP": (".bmp",),
-    "HEIF": (".heic", ".heif", ".hif"),
     "AVIF": (".avif", ".avifs"),
+    "HEIF": (".heic", ".heif", ".hif"),
     "MPO": (".mpo",),
     "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
     "PPM": (".pbm", ".pgm", ".ppm", ".pnm", ".pfm"),
@@ -51,7 +51,7 @@ SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 REFUSED = {
     "EPS": (b"%!PS", b"\xc5\xd0\xd3\xc6"),
-    "FITS": (b"SIMPLE",),
+    "FITS": (b"SIMPLE  =",),
     "HDF5": (b"\x89HDF",),
     "GRIB": (b"GRIB",),
     "BUFR": (b"BUFR",),

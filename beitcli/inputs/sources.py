@@ -122,6 +122,8 @@ def _glob(pattern: str, walk: Walk, skipped: Counter[str]) -> Iterator[Found]:
     fixed = next(i for i, part in enumerate(parts) if _GLOB.search(part))
     prefix = "".join(f"{part}/" for part in parts[:fixed])
     wanted = tuple(part for part in parts[fixed:] if part)
+    if wanted[-1] == "**":
+        wanted = (*wanted, "*")  # below, not the thing itself
     found = _tree(prefix, wanted, walk, skipped) if os.path.isdir(prefix or ".") else iter(())
     first = next(found, None)
     if first is None:
@@ -205,11 +207,12 @@ class _Walker:
         names, folders = [], set()
         with os.scandir(path) as entries:
             for entry in entries:
-                is_folder = entry.is_dir(follow_symlinks=self.walk.follow)
+                kind = self._kind(entry)
+                is_folder = kind == "folder"
                 reached = self._advance(folder.reached, os.fsdecode(entry.name))
                 if not (reached - {len(self.pattern)} if is_folder else len(self.pattern) in reached):
                     continue
-                reason = self._reason_to_skip(entry, is_folder, folder)
+                reason = self._reason_to_skip(entry, kind, folder)
                 if reason:
                     self.skipped[reason] += 1
                     continue
@@ -218,6 +221,15 @@ class _Walker:
                     folders.add(entry.name)
         names.sort()
         return names, folders
+
+    def _kind(self, entry: "os.DirEntry[bytes]") -> str:
+        """`folder`, `file` or `other`, as which a link counts that leads to itself or where nobody may look."""
+        try:
+            if entry.is_dir(follow_symlinks=self.walk.follow):
+                return "folder"
+            return "file" if entry.is_file(follow_symlinks=self.walk.follow) else "other"
+        except OSError:
+            return "other"
 
     def _advance(self, reached: frozenset[int], name: str) -> frozenset[int]:
         """The positions in the pattern that are reached with one more name on the path."""
@@ -233,8 +245,8 @@ class _Walker:
                 after.add(position + 1)
         return _closure(after, self.pattern)
 
-    def _reason_to_skip(self, entry: "os.DirEntry[bytes]", is_folder: bool, folder: _Folder) -> str | None:
-        name = os.fsdecode(entry.name)
+    def _reason_to_skip(self, entry: "os.DirEntry[bytes]", kind: str, folder: _Folder) -> str | None:
+        name, is_folder = os.fsdecode(entry.name), kind == "folder"
         if entry.is_symlink() and not self.walk.follow:
             return "link"
         if name.startswith("._") or (is_folder and name in SYSTEM_FOLDERS):
@@ -246,7 +258,7 @@ class _Walker:
         if is_folder:
             too_deep = self.walk.max_depth is not None and folder.depth >= self.walk.max_depth
             return "folder below --max-depth" if too_deep else None
-        if not entry.is_file():
+        if kind == "other":
             return "not a regular file"
         return None if name.lower().endswith(self.walk.suffixes) else "not an image type"
 

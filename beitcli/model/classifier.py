@@ -101,19 +101,27 @@ class Classifier:
 
     def _reference(self) -> nn.Module:
         from transformers import AutoModelForImageClassification
+        from transformers.utils import logging as reports
 
+        reports.disable_progress_bar()
+        reports.set_verbosity_error()
         path = self._checkpoint.weight_file()
         try:
             with weight_errors(path):
                 model, loading = AutoModelForImageClassification.from_pretrained(
-                    self._checkpoint.folder, output_loading_info=True, trust_remote_code=False, dtype=torch.float32
+                    self._checkpoint.folder,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                    trust_remote_code=False,
+                    dtype=torch.float32,
                 )
         except (ValueError, ImportError, KeyError) as error:
             raise ModelError(f"cannot load `{self._checkpoint.name}`: {str(error).splitlines()[0]}") from error
-        if loading["missing_keys"]:
-            missing = sorted(loading["missing_keys"])[0]
+        lacking = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
+        if lacking:
             raise ModelError(
-                f"`{self._checkpoint.name}` has no `{missing}`", "is it an image classifier, and complete?"
+                f"`{self._checkpoint.name}` has no `{lacking[0]}` of the shape that its config says",
+                "is it an image classifier, and complete?",
             )
         return _Reference(model)
 

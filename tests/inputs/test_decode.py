@@ -725,21 +725,21 @@ def test_a_fifo_is_read(tmp_path: Path, decoded: Callable[..., Image.Image], fil
     data = encoded(noise(300, 200), file_format)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,), daemon=True)
     writer.start()
     image = decode(Source(str(pipe)), UNTIMED, nullcontext())
-    writer.join()
+    writer.join(10)
     np.testing.assert_array_equal(np.asarray(image), np.asarray(decoded(data)))
 
 
 def test_a_fifo_without_bytes_is_empty(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    writer = threading.Thread(target=pipe.write_bytes, args=(b"",))
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"",), daemon=True)
     writer.start()
     with pytest.raises(PictureError) as caught:
         decode(Source(str(pipe)), UNTIMED, nullcontext())
-    writer.join()
+    writer.join(10)
     assert caught.value.code == "empty_file"
 
 

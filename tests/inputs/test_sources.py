@@ -543,12 +543,12 @@ def test_a_list_is_read_after_the_arguments_and_only_as_far_as_needed() -> None:
     grow("a.jpg")
     read = []
 
-    def endless() -> Iterator[Source]:
-        for number in itertools.count():
+    def lines() -> Iterator[Source]:
+        for number in range(1000):
             read.append(number)
             yield Source(f"{number}.jpg")
 
-    items = discover(["a.jpg"], endless(), Walk(), Counter())
+    items = discover(["a.jpg"], lines(), Walk(), Counter())
     assert next(items) == Source("a.jpg")
     assert read == []
     assert list(itertools.islice(items, 3)) == [Source("0.jpg"), Source("1.jpg"), Source("2.jpg")]
@@ -674,7 +674,7 @@ def test_lines_arrive_while_the_writer_of_a_pipe_goes_on() -> None:
             pipe.write(b" a name.jpg\n" + b"".join(b"%07d.jpg\n" % number for number in range(100_000)) + b"last")
             seen_in_time.append(arrived.wait(10))
 
-    writer = threading.Thread(target=write)
+    writer = threading.Thread(target=write, daemon=True)
     writer.start()
     with os.fdopen(reading, "rb") as stream:
         lines = discover([], read_list(stream, null=False), Walk(), Counter())
@@ -685,5 +685,5 @@ def test_lines_arrive_while_the_writer_of_a_pipe_goes_on() -> None:
             assert next(lines) == Source(f"{number:07d}.jpg")
         arrived.set()
         assert list(lines) == [Source("last")]
-    writer.join()
+    writer.join(10)
     assert seen_in_time == [True, True]

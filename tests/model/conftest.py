@@ -1,4 +1,4 @@
-"""What the tests of `model/` share: checkpoints derived from others, and loaded ones."""
+"""What the tests of `model/` share: checkpoints derived from others, and a trap for what unpickles them."""
 
 import json
 import shutil
@@ -7,6 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+class Trap:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.fixture
+def trap() -> Callable[[Path], object]:
+    """Makes an object that creates a file when it is unpickled."""
+    return Trap
 
 
 @pytest.fixture

@@ -73,23 +73,18 @@ def test_weights_are_found_in_every_form(
     assert all(torch.equal(tensors[name], expected[name]) for name in expected)
 
 
-class Trap:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
-
-
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "pickle"])
 @pytest.mark.parametrize("sharded", [False, True], ids=["whole", "sharded"])
 def test_code_in_a_bin_does_not_run(
-    zipped: bool, sharded: bool, tiny_beit: Path, tmp_path: Path, copy_of: Callable[..., Path]
+    zipped: bool,
+    sharded: bool,
+    tiny_beit: Path,
+    tmp_path: Path,
+    trap: Callable[[Path], object],
+    copy_of: Callable[..., Path],
 ) -> None:
     folder, sprung = copy_of(tiny_beit), tmp_path / "sprung"
-    put_bin(folder, {"classifier.weight": Trap(sprung)}, _use_new_zipfile_serialization=zipped)
+    put_bin(folder, {"classifier.weight": trap(sprung)}, _use_new_zipfile_serialization=zipped)
     if sharded:
         (folder / f"{BIN}.index.json").write_text(json.dumps({"weight_map": {"classifier.weight": "part.bin"}}))
         (folder / BIN).rename(folder / "part.bin")

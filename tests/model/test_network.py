@@ -133,8 +133,16 @@ def test_absolute_positions_of_another_size_are_named(tiny: Checkpoint) -> None:
         beit(tiny, tensors, use_absolute_position_embeddings=True)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("demo", [False, True], ids=["tiny", "demo"])
+@pytest.mark.parametrize(
+    ("demo", "dtype"),
+    [
+        pytest.param(False, torch.float32, id="tiny fp32"),
+        pytest.param(False, torch.bfloat16, id="tiny bf16"),
+        pytest.param(False, torch.float16, id="tiny fp16"),
+        pytest.param(True, torch.float32, id="demo fp32"),
+        pytest.param(True, torch.bfloat16, id="demo bf16"),
+    ],
+)
 def test_logits_depend_on_no_neighbour(demo: bool, dtype: torch.dtype, tiny: Checkpoint) -> None:
     network = beit(open_checkpoint(DEMO_FOLDER, None) if demo else tiny).to(dtype).eval()
     torch.manual_seed(5)

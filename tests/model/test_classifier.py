@@ -1,0 +1,340 @@
+"""Answers equal those of transformers on the same pixels, in every dtype they are finite and for every architecture."""
+
+import functools
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from beitcli.errors import ModelError
+from beitcli.model.catalog import DEMO_FOLDER
+from beitcli.model.checkpoint import open_checkpoint
+from beitcli.model.classifier import Classifier
+from beitcli.model.recipe import checkpoint_recipe, processor_recipe
+from beitcli.model.runtime import Runtime
+from beitcli.records import Score
+
+SAMPLES = Path(__file__).parent.parent.parent / "samples"
+Answers = list[tuple[Score, ...]]
+
+
+@functools.cache
+def pictures() -> list[Image.Image]:
+    rng = np.random.default_rng(11)
+    noise = [Image.fromarray(rng.integers(0, 256, (40, 56, 3), dtype=np.uint8)) for _ in range(4)]
+    plain = [Image.new("RGB", (30, 30), colour) for colour in ("black", "white")]
+    photographs = [Image.open(path).convert("RGB") for path in sorted(SAMPLES.glob("*.jpg"))]
+    return [*noise, *plain, *photographs]
+
+
+def classify(folder: Path | str, dtype: str = "fp32", top_k: int = 0, device: str = "cpu") -> Answers:
+    """What a checkpoint says about `pictures()`, by its own recipe."""
+    checkpoint = open_checkpoint(str(folder), None)
+    recipe = (
+        checkpoint_recipe(checkpoint.processor, None) if checkpoint.is_beit else processor_recipe(str(folder), None)
+    )
+    classifier = Classifier(checkpoint, recipe, Runtime(device, dtype), top_k)
+    return classifier(torch.stack([torch.from_numpy(recipe(picture).copy()) for picture in pictures()]))
+
+
+def reference(folder: Path | str, activation: Callable[[Tensor], Tensor] = lambda logits: logits.softmax(-1)) -> Tensor:
+    """The scores by transformers alone, in the order of the labels."""
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32)
+    with torch.inference_mode():
+        return activation(model(**processor(images=pictures(), return_tensors="pt")).logits)
+
+
+def values(answers: Answers) -> Tensor:
+    """The scores in the order of the labels."""
+    return torch.tensor(
+        [[score.score for score in sorted(answer, key=lambda score: score.index)] for answer in answers]
+    )
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], None]) -> Path:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a seeded tiny classifier that is no BEiT."""
+    made: dict[str, Path] = {}
+
+    def folder(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp(kind.replace(" ", "-"))
+            make_other(kind, made[kind])
+        return made[kind]
+
+    return folder
+
+
+def make_other(kind: str, folder: Path) -> None:
+    from transformers import (
+        ConvNextConfig,
+        ConvNextForImageClassification,
+        ViTConfig,
+        ViTForImageClassification,
+        ViTModel,
+    )
+    from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    id2label = dict(enumerate(("ant", "bee", "cow")))
+    vit = ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8,
+        id2label=id2label,
+    )  # fmt: skip
+    convnext = ConvNextConfig(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], image_size=32, id2label=id2label)
+    square = ViTImageProcessorPil(size={"height": 32, "width": 32})
+    network, processor = {
+        "vit": lambda: (ViTForImageClassification(vit), square),
+        "vit without head": lambda: (ViTModel(vit), square),
+        "convnext": lambda: (
+            ConvNextForImageClassification(convnext),
+            ConvNextImageProcessorPil(size={"shortest_edge": 32}),
+        ),
+    }[kind]()
+    torch.manual_seed(2)
+    for parameter in network.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.3
+    network.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    if kind == "vit without head":
+        (folder / "config.json").write_text(json.dumps(config | {"architectures": ["ViTForImageClassification"]}))
+
+
+KINDS = ["tiny", "demo", "vit", "convnext"]
+
+
+@pytest.fixture
+def folder_of(tiny_beit: Path, others: Callable[[str], Path]) -> Callable[[str], Path]:
+    return lambda kind: {"tiny": tiny_beit, "demo": Path(DEMO_FOLDER)}.get(kind) or others(kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_are_those_of_transformers(kind: str, folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of(kind)
+    expected, answers = reference(folder), classify(folder)
+    labels = open_checkpoint(str(folder), None).labels
+    assert (values(answers) - expected).abs().max() < 1e-5
+    order = expected.sort(dim=-1, descending=True, stable=True).indices
+    assert [[score.index for score in answer] for answer in answers] == order.tolist()
+    assert len({tuple(row) for row in order.tolist()}) > 1
+    for answer in answers:
+        assert [score.label for score in answer] == [labels[score.index] for score in answer]
+        assert sorted(score.index for score in answer) == list(range(len(labels)))
+        assert math.isclose(sum(score.score for score in answer), 1, abs_tol=1e-3)
+
+
+def test_the_demo_knows_a_cat() -> None:
+    best = dict(zip(sorted(path.stem for path in SAMPLES.glob("*.jpg")), classify("demo")[-3:], strict=True))
+    assert best["cat"][0].label == "cat"
+
+
+def test_a_score_is_the_shortest_decimal_of_its_float32(tiny_beit: Path) -> None:
+    scores = [score.score for answer in classify(tiny_beit) for score in answer]
+    for score in scores:
+        shortest = np.format_float_positional(np.float32(score), unique=True, trim="0")
+        assert float(shortest) == score
+        assert np.float32(repr(score)) == np.float32(score)
+    assert any(score != float(np.float32(score)) for score in scores)
+
+
+@pytest.mark.parametrize("kind", ["tiny", "vit"])
+def test_several_labels_at_once_have_a_sigmoid_each(
+    kind: str, folder_of: Callable[[str], Path], copy_of: Callable[..., Path]
+) -> None:
+    folder = copy_of(folder_of(kind), problem_type="multi_label_classification")
+    answers, expected = classify(folder), reference(folder, torch.sigmoid)
+    assert (values(answers) - expected).abs().max() < 1e-5
+    assert all(
+        [score.score for score in answer] == sorted((s.score for s in answer), reverse=True) for answer in answers
+    )
+    assert (expected.sum(-1) - 1).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(("top_k", "count"), [(0, 5), (1, 1), (3, 3), (5, 5), (6, 5), (1000, 5)])
+def test_top_k(top_k: int, count: int, tiny_beit: Path) -> None:
+    answers = classify(tiny_beit, top_k=top_k)
+    assert answers == [answer[:count] for answer in classify(tiny_beit)]
+    assert {len(answer) for answer in answers} == {count}
+
+
+def test_equal_scores_are_in_the_order_of_the_labels(tiny_beit: Path, copy_of: Callable[..., Path]) -> None:
+    def even(tensors: dict[str, Tensor]) -> None:
+        tensors["classifier.weight"].zero_()
+        tensors["classifier.bias"].copy_(torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0]))
+
+    for answer in classify(rewrite(copy_of(tiny_beit), even)):
+        assert [score.index for score in answer] == [1, 3, 0, 2, 4]
+
+
+@pytest.mark.parametrize("kind", ["tiny", "vit"])
+@pytest.mark.parametrize(("dtype", "near"), [("fp16", 0.01), ("bf16", 0.1)])
+def test_smaller_dtypes_run_and_come_near(dtype: str, near: float, kind: str, folder_of: Callable[[str], Path]) -> None:
+    exact, answers = values(classify(folder_of(kind))), values(classify(folder_of(kind), dtype))
+    assert 0 < (answers - exact).abs().max() < near
+
+
+@pytest.fixture
+def overflowing(tiny_beit: Path, copy_of: Callable[..., Path]) -> Path:
+    """A BEiT whose best logits are beyond fp16 (65520 rounds to infinity) for four of the pictures."""
+    from transformers import BeitForImageClassification
+
+    model = BeitForImageClassification.from_pretrained(tiny_beit)
+    model.classifier.bias.data.zero_()
+    recipe = checkpoint_recipe(open_checkpoint(str(tiny_beit), None).processor, None)
+    pixels = torch.stack([torch.from_numpy(recipe(picture) / 127.5 - 1).float() for picture in pictures()])
+    with torch.inference_mode():
+        best = model(pixels.permute(0, 3, 1, 2)).logits.amax(-1).sort(descending=True).values
+    assert best[3] / best[4] > 1.03
+
+    def enlarge(tensors: dict[str, Tensor]) -> None:
+        tensors["classifier.weight"] *= (65520 - 65472) / best[3:5].mean()
+        tensors["classifier.bias"].fill_(65472)
+
+    return rewrite(copy_of(tiny_beit), enlarge)
+
+
+def test_rows_that_overflow_fp16_have_the_answers_of_fp32(overflowing: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "beitcli")
+    exact = classify(overflowing)
+    assert caplog.messages == []
+    answers = classify(overflowing, "fp16")
+    assert caplog.messages == ["4 pictures overflow fp16 and are computed in fp32"]
+    assert sum(mine == theirs for mine, theirs in zip(answers, exact, strict=True)) == 4
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", ["classifier.bias", "beit.encoder.layer.0.output.dense.weight"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_no_classifier(
+    name: str, value: float, dtype: str, tiny_beit: Path, copy_of: Callable[..., Path]
+) -> None:
+    folder = rewrite(copy_of(tiny_beit), lambda tensors: tensors[name].view(-1)[0].fill_(value))
+    with pytest.raises(ModelError, match="not finite"):
+        classify(folder, dtype)
+
+
+def test_a_model_without_head_gives_no_answers(others: Callable[[str], Path]) -> None:
+    with pytest.raises(ModelError, match=r"`classifier\.\w+`"):
+        classify(others("vit without head"))
+
+
+@pytest.mark.parametrize("count", [2, 6])
+@pytest.mark.parametrize("kind", ["tiny", "vit"])
+def test_as_many_labels_as_outputs(
+    kind: str, count: int, folder_of: Callable[[str], Path], copy_of: Callable[..., Path]
+) -> None:
+    folder = copy_of(folder_of(kind), id2label={str(index): f"label {index}" for index in range(count)}, label2id=None)
+    with pytest.raises(ModelError, match=r"5 outputs and \d labels|`classifier\.\w+`"):
+        classify(folder)
+
+
+def truncate(folder: Path) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[:-100])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [truncate, lambda folder: (folder / "model.safetensors").unlink()],
+    ids=["truncated", "none"],
+)
+def test_weights_of_other_architectures_that_cannot_be_read(
+    change: Callable[[Path], None], others: Callable[[str], Path], copy_of: Callable[..., Path]
+) -> None:
+    folder = copy_of(others("vit"))
+    change(folder)
+    with pytest.raises(ModelError, match=str(folder)) as raised:
+        classify(folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_code_in_a_bin_of_another_architecture_does_not_run(
+    others: Callable[[str], Path], trap: Callable[[Path], object], copy_of: Callable[..., Path]
+) -> None:
+    folder = copy_of(others("vit"))
+    (folder / "model.safetensors").unlink()
+    torch.save({"classifier.weight": trap(folder / "sprung")}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="more than plain tensors"):
+        classify(folder)
+    assert not (folder / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"model_type": "unheard-of"}, {"model_type": "bert"}, {"model_type": None}, {"hidden_act": "unheard-of"}],
+    ids=repr,
+)
+def test_architectures_that_classify_no_pictures(
+    changes: dict[str, Any], others: Callable[[str], Path], copy_of: Callable[..., Path]
+) -> None:
+    with pytest.raises(ModelError):
+        classify(copy_of(others("vit"), **changes))
+
+
+def test_code_that_a_checkpoint_brings_is_not_run(others: Callable[[str], Path], copy_of: Callable[..., Path]) -> None:
+    folder = copy_of(
+        others("vit"),
+        model_type="brought",
+        auto_map={"AutoConfig": "code.Config", "AutoModelForImageClassification": "code.Model"},
+    )
+    (folder / "code.py").write_text(f"open({str(folder / 'sprung')!r}, 'w')")
+    with pytest.raises(ModelError):
+        classify(folder)
+    assert not (folder / "sprung").exists()
+
+
+SCRIPT = """
+import sys
+import torch
+from beitcli.errors import ModelError
+from beitcli.model.checkpoint import open_checkpoint
+from beitcli.model.classifier import Classifier
+from beitcli.model.recipe import checkpoint_recipe, processor_recipe
+from beitcli.model.runtime import Runtime
+
+def report(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        print(event, arguments, file=sys.stderr)
+
+sys.addaudithook(report)
+for folder in sys.argv[1:]:
+    checkpoint = open_checkpoint(folder, None)
+    beit = checkpoint.is_beit
+    recipe = checkpoint_recipe(checkpoint.processor, None) if beit else processor_recipe(checkpoint.folder, None)
+    try:
+        classifier = Classifier(checkpoint, recipe, Runtime("cpu", "fp32"), 1)
+        assert len(classifier(torch.zeros(2, *recipe.shape, dtype=getattr(torch, recipe.dtype)))) == 2
+    except ModelError:
+        assert "head" in folder
+    assert beit == ("transformers" not in sys.modules)
+"""
+
+
+def test_a_folder_is_read_in_silence_and_without_network(others: Callable[[str], Path]) -> None:
+    folders = [DEMO_FOLDER, *(str(others(kind)) for kind in ("vit", "convnext", "vit without head"))]
+    online = {**os.environ, "HF_HUB_OFFLINE": "0"}
+    process = subprocess.run([sys.executable, "-c", SCRIPT, *folders], env=online, capture_output=True, timeout=120)
+    assert (process.returncode, process.stdout, process.stderr) == (0, b"", b"")

@@ -1,0 +1,94 @@
+"""Device, dtype and batch size: what is asked for, or the best that this machine can run."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from beitcli.errors import ExitStatus, UsageError
+from beitcli.model.runtime import DTYPES, Runtime, choose_batch_size, choose_runtime
+
+no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
+no_mps = pytest.mark.skipif(torch.backends.mps.is_available(), reason="has an MPS device")
+CPU_INFO = Path("/proc/cpuinfo")
+DEVICES = ["cpu", "cuda", "cuda:1", "mps"]
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param("cuda", marks=no_cuda),
+        pytest.param("cuda:0", marks=no_cuda),
+        "cuda:99",
+        pytest.param("mps", marks=no_mps),
+    ],
+)
+def test_a_device_that_is_absent(device: str) -> None:
+    with pytest.raises(UsageError, match=f"^--device {device}: ") as raised:
+        choose_runtime(device, "auto")
+    assert raised.value.exit_status == ExitStatus.USAGE
+    assert "--device auto" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+@pytest.mark.parametrize("dtype", ["auto", *DTYPES])
+def test_what_is_chosen_runs(device: str, dtype: str) -> None:
+    runtime = choose_runtime(device, dtype)
+    assert dtype in ("auto", runtime.dtype)
+    assert device == "auto" or runtime.device == device
+    layer = torch.nn.Linear(4, 3).to(runtime.device, runtime.torch_dtype)
+    assert layer(torch.ones(2, 4, device=runtime.device, dtype=runtime.torch_dtype)).isfinite().all()
+
+
+@no_cuda
+@no_mps
+def test_auto_is_the_cpu_where_there_is_nothing_else() -> None:
+    assert choose_runtime("auto", "auto") == choose_runtime("cpu", "auto")
+    assert choose_runtime("auto", "fp32") == Runtime("cpu", "fp32")
+
+
+@pytest.mark.skipif(not CPU_INFO.exists(), reason="knows no other source of the processor's instructions")
+@pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="this torch does not know the processor")
+def test_auto_on_a_cpu_is_bf16_only_with_its_instructions() -> None:
+    native = {"amx_bf16", "avx512_bf16", "bf16", "svebf16"} & set(CPU_INFO.read_text().split())
+    assert choose_runtime("cpu", "auto").dtype == ("bf16" if native else "fp32")
+
+
+@pytest.mark.parametrize("dtype", ["auto", *DTYPES])
+def test_one_notice_for_a_dtype_that_is_not_native(dtype: str, caplog: pytest.LogCaptureFixture) -> None:
+    native = {"auto", "fp32", choose_runtime("cpu", "auto").dtype}
+    caplog.set_level(logging.INFO, "beitcli")
+    choose_runtime("cpu", dtype)
+    assert [message.split()[0] for message in caplog.messages] == ([] if dtype in native else [dtype])
+
+
+def test_names_of_dtypes() -> None:
+    assert [Runtime("cpu", name).torch_dtype for name in ("fp32", "bf16", "fp16")] == [
+        torch.float32,
+        torch.bfloat16,
+        torch.float16,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("device", "side", "pictures"),
+    [("cpu", 224, 16), ("cpu", 384, 4), ("cuda", 224, 128), ("cuda", 384, 32), ("cuda:1", 384, 32), ("mps", 224, 32)],
+)
+def test_batch_sizes_of_the_known_checkpoints(device: str, side: int, pictures: int) -> None:
+    assert choose_batch_size(device, (side, side)) == pictures
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_batch_sizes_are_powers_of_two_that_fall_with_the_size(device: str) -> None:
+    sides = [1, 16, 32, 100, 224, 256, 384, 512, 1000, 2048, 5000, 100_000]
+    sizes = [choose_batch_size(device, (side, side)) for side in sides]
+    assert all(size & (size - 1) == 0 for size in sizes)
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > 8 > sizes[-1] == 1
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_batch_follows_the_area_whatever_its_shape(device: str) -> None:
+    assert choose_batch_size(device, (128, 512)) == choose_batch_size(device, (512, 128))
+    assert choose_batch_size(device, (128, 512)) == choose_batch_size(device, (256, 256))

@@ -1,0 +1,82 @@
+"""A file is replaced when it is whole, and only then."""
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from beitcli.errors import OutputError
+from beitcli.outputs.destination import check_writable, part_of, replaced_file
+
+
+def write(path: Path, text: str = "new\n") -> None:
+    with replaced_file(str(path)) as stream:
+        stream.write(text)
+
+
+def test_nothing_is_seen_at_its_place_before_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    path.write_text("old\n")
+    with replaced_file(str(path)) as stream:
+        stream.write("new\n")
+        stream.flush()
+        assert path.read_text() == "old\n"
+        assert Path(part_of(str(path))).read_text() == "new\n"
+    assert path.read_text() == "new\n"
+    assert os.listdir(tmp_path) == ["out.csv"]
+
+
+def test_a_bad_end_leaves_the_old_file_and_the_part(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    path.write_text("old\n")
+    with pytest.raises(ZeroDivisionError), replaced_file(str(path)) as stream:
+        stream.write("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old\n"
+    assert Path(part_of(str(path))).read_text() == "half"
+
+
+def test_a_link_stays_and_its_target_keeps_its_mode(tmp_path: Path) -> None:
+    target, link = tmp_path / "target.csv", tmp_path / "link.csv"
+    target.write_text("old\n")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    write(link)
+    assert link.is_symlink()
+    assert target.read_text() == "new\n"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+
+
+def test_a_new_file_has_the_mode_of_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write(tmp_path / "out.csv")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "out.csv").stat().st_mode) == 0o640
+
+
+def test_a_fifo_is_streamed_to(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append(path.read_text()))
+    reader.start()
+    write(path)
+    reader.join()
+    assert read == ["new\n"]
+    assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+def test_a_full_device_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"), replaced_file("/dev/full") as stream:
+        stream.write("x" * 100_000)
+
+
+@pytest.mark.parametrize("name", ["missing/out.csv", "folder"])
+def test_what_cannot_be_written_is_known_before(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError):
+        check_writable(str(tmp_path / name))

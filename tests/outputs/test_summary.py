@@ -1,0 +1,51 @@
+"""The summary's fixed first line, and how a run ends."""
+
+import pytest
+
+from beitcli.errors import ExitStatus
+from beitcli.outputs.summary import Tally
+from beitcli.records import Failure, Prediction, Source
+from beitcli.timings import Timings
+
+
+def tally(good: int, bad: int) -> Tally:
+    result = Tally()
+    result.add([Prediction(Source("a"), ())] * good + [Failure(Source("b"), "corrupt", "")] * bad)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "tolerated", "status"),
+    [
+        (3, 0, 0.0, ExitStatus.OK),
+        (3, 1, 0.0, ExitStatus.SOME_FAILED),
+        (3, 1, None, ExitStatus.OK),
+        (3, 1, 0.25, ExitStatus.OK),
+        (3, 1, 0.24, ExitStatus.SOME_FAILED),
+        (0, 2, 1.0, ExitStatus.OK),
+        (0, 0, 0.0, ExitStatus.OK),
+    ],
+)
+def test_the_share_of_failures_decides(good: int, bad: int, tolerated: float | None, status: ExitStatus) -> None:
+    assert tally(good, bad).exit_status(tolerated) == status
+
+
+def test_lines() -> None:
+    counted = tally(2, 1)
+    counted.skipped.update({"hidden": 4, "link": 1})
+    timings = Timings(network=1, decoding=5, model=2)
+    first, failed, skipped, rate = counted.lines(timings)
+    assert first == "3 images: 0 kept, 2 decoded, 0 reused, 1 failed"
+    assert failed == "failed: 1 corrupt"
+    assert skipped == "skipped: 4 hidden, 1 link"
+    assert "limited by decoding" in rate
+
+
+def test_waiting_for_the_network_is_not_waiting_for_decoding() -> None:
+    timings = Timings(decoding=5, model=3)
+    timings.add_network(4)
+    assert (timings.network, timings.decoding, timings.limit) == (4, 1, "network")
+
+
+def test_nothing_to_do_has_no_rate() -> None:
+    assert tally(0, 0).lines(Timings()) == ["0 images: 0 kept, 0 decoded, 0 reused, 0 failed"]

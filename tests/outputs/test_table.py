@@ -1,0 +1,56 @@
+"""The table for a person: widths, bars, failures, and names that try to steer the terminal."""
+
+import io
+import re
+
+import pytest
+
+from beitcli.outputs.table import TableWriter
+from beitcli.records import Failure, Prediction, Record, Score, Source
+
+CAT: Record = Prediction(Source("cat.jpg"), (Score("cat", 3, 0.5), Score("dog", 5, 0.25)))
+
+
+def printed(records: list[Record], colored: bool | None = False) -> str:
+    stream = io.StringIO()
+    writer = TableWriter(stream, colored)
+    writer.write(records)
+    return stream.getvalue()
+
+
+def test_one_line_a_label_with_a_bar_for_its_score() -> None:
+    header, first, second = printed([CAT]).splitlines()
+    assert header.split() == ["source", "label", "score"]
+    assert first.split() == ["cat.jpg", "cat", "██████", "0.5000"]
+    assert second.split() == ["dog", "███", "0.2500"]
+
+
+def test_columns_stay_where_they_are_whatever_comes() -> None:
+    stream = io.StringIO()
+    writer = TableWriter(stream, colored=False)
+    writer.write([CAT])
+    writer.write([Prediction(Source("x" * 300), (Score("y" * 200, 0, 1.0),)), CAT])
+    ends = {len(line) for line in stream.getvalue().splitlines() if re.search(r"\d\.\d{4}$", line)}
+    assert len(ends) == 1
+    assert stream.getvalue().replace("\n", "").count("x") == 300
+
+
+@pytest.mark.parametrize("name", ["[red]x[/red].jpg", "[/nope].jpg", ":smile:.jpg", "a\x1b[31mb.jpg", "new\nline.jpg"])
+def test_names_are_shown_and_do_nothing(name: str) -> None:
+    text = printed([Prediction(Source(name), ()), Failure(Source("a.jpg"), "x", name)])
+    shown = name.replace("\x1b", "\\x1b").replace("\n", "\\n")
+    assert text.count(shown) == 2
+    assert "\x1b" not in text
+
+
+def test_failures_say_code_and_message() -> None:
+    text = printed([Failure(Source("a.jpg"), "truncated", "ends early")])
+    assert "truncated: ends early" in text
+
+
+@pytest.mark.parametrize(("colored", "escapes"), [(True, True), (False, False), (None, False)])
+def test_colours_only_where_they_are_wanted(
+    colored: bool | None, escapes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR")
+    assert ("\x1b[" in printed([CAT], colored)) is escapes
