@@ -8,7 +8,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from math import prod
@@ -137,17 +137,17 @@ class Loader:
         method = "fork" if sys.platform == "linux" else "spawn"
         context = multiprocessing.get_context(method) if self._workers else None
         pictures = _Pictures(self._preprocess, self._limits, context.Lock() if context else None)
-        loader: DataLoader[Any] = DataLoader(
-            pictures,
-            batch_sampler=self._lists,  # the items themselves, not their numbers: nobody has to know how many there are
-            num_workers=self._workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=_settle_in,
-            multiprocessing_context=context,
-            prefetch_factor=PREFETCH if self._workers else None,
-        )
         with held_signals(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # more workers than cores is what the user asked for
+            loader: DataLoader[Any] = DataLoader(
+                pictures,
+                batch_sampler=self._lists,  # the items themselves, not numbers: nobody has to know how many there are
+                num_workers=self._workers,
+                collate_fn=_as_it_is,
+                worker_init_fn=_settle_in,
+                multiprocessing_context=context,
+                prefetch_factor=PREFETCH if self._workers else None,
+            )
             self._iterator = iter(loader)
         self._processes = [child for child in multiprocessing.active_children() if child not in others]
         # torch's own handler raises anywhere and prints to file descriptor 2
@@ -181,13 +181,13 @@ class Loader:
         items = list(chain.from_iterable(self._lists.in_flight))
         self._lists.in_flight.clear()
         pictures = [item for item in items if not isinstance(item, Failure)]
-        outcomes = decode_alone(pictures, self._preprocess, self._limits)
-        for item in items:
-            if isinstance(item, Failure):
-                yield item
-                continue
-            answer, source = next(outcomes), item.source if isinstance(item, Fetched) else item
-            yield answer if isinstance(answer, Failure) else Decoded(source, torch.from_numpy(answer))
+        with closing(decode_alone(pictures, self._preprocess, self._limits)) as outcomes:
+            for item in items:
+                if isinstance(item, Failure):
+                    yield item
+                    continue
+                answer, source = next(outcomes), item.source if isinstance(item, Fetched) else item
+                yield answer if isinstance(answer, Failure) else Decoded(source, torch.from_numpy(answer))
 
 
 _List: TypeAlias = tuple[list[Source | Failure], Tensor]

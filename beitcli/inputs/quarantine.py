@@ -2,7 +2,7 @@
 
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -12,7 +12,9 @@ from beitcli.inputs.worker import held_signals, settle_in
 from beitcli.records import Failure, Fetched, Source
 
 
-def decode_alone(items: Sequence[Source | Fetched], preprocess: Preprocess, limits: DecodeLimits) -> Iterator[Outcome]:
+def decode_alone(
+    items: Sequence[Source | Fetched], preprocess: Preprocess, limits: DecodeLimits
+) -> Generator[Outcome, None, None]:
     """What becomes of each picture, in order.
 
     They go one by one through a fresh process that never imports torch. When it dies, the picture it was at gets the
@@ -26,11 +28,13 @@ def decode_alone(items: Sequence[Source | Fetched], preprocess: Preprocess, limi
         with held_signals():
             process.start()
         there.close()
-        with here:
+        try:
             while waiting and process.is_alive():
-                item = waiting.pop()
-                yield _answer(here, item, process, limits)
-        process.join()
+                yield _answer(here, waiting.pop(), process, limits)
+        finally:
+            here.close()
+            process.kill()
+            process.join()
 
 
 def _answer(pipe: Connection, item: Source | Fetched, process: SpawnProcess, limits: DecodeLimits) -> Outcome:

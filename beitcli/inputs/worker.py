@@ -1,6 +1,7 @@
 """What a process that decodes pictures does first, so that it outlives nobody, prints nothing and is the one to go."""
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -34,6 +35,9 @@ def settle_in() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        parent = multiprocessing.parent_process()
+        if parent is not None and parent.pid != os.getppid():  # it died before that line
+            os.kill(os.getpid(), signal.SIGKILL)
         with open("/proc/self/oom_score_adj", "w") as score:
             score.write(str(_OOM_SCORE))
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,0 +1,179 @@
+"""Order, alignment and survival of the loader: real worker processes, killed for real."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from beitcli.inputs.decode import DecodeLimits
+from beitcli.inputs.loader import Decoded, Item, Loader
+from beitcli.records import Failure, Fetched, Source
+
+LIMITS = DecodeLimits(seconds=20)
+
+
+@dataclass(frozen=True)
+class FirstPixel:
+    """Two by two pixels of the picture's own colour. Red ones crash their decoder, green ones get it killed."""
+
+    shape = (2, 2, 3)
+    dtype = "uint8"
+
+    def __call__(self, picture: Image.Image) -> np.ndarray:
+        pixels = np.asarray(picture.resize((2, 2)))
+        if tuple(pixels[0, 0]) == (255, 0, 0):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if tuple(pixels[0, 0]) == (0, 255, 0):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return pixels
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Item]:
+    """Sixty items: greys that say which picture they are, every seventh file broken, one failure known before."""
+    items: list[Item] = []
+    for number in range(60):
+        path = tmp_path / f"{number:02}.png"
+        if number % 7 == 3:
+            path.write_bytes(b"no picture")
+        else:
+            Image.new("RGB", (5, 4), (number, number, number)).save(path)
+        items.append(Source(str(path)))
+    items[20] = Failure(Source("folder"), "permission", "closed")
+    items[30] = Fetched(Source("http://localhost/30.png", "url"), (tmp_path / "30.png").read_bytes())
+    return items
+
+
+def summary(answers: Iterator[Decoded | Failure]) -> list[object]:
+    return [a.code if isinstance(a, Failure) else int(a.pixels[0, 0, 0]) for a in answers]
+
+
+def expected(items: list[Item]) -> list[object]:
+    codes: list[object] = ["not_an_image" if number % 7 == 3 else number for number in range(len(items))]
+    codes[20] = "permission"
+    return codes
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 5])
+def test_answers_come_in_order_and_belong_to_their_source(pictures: list[Item], workers: int) -> None:
+    with Loader(iter(pictures), FirstPixel(), LIMITS, workers) as loader:
+        answers = list(loader)
+    assert summary(iter(answers)) == expected(pictures)
+    sources = [item.source if isinstance(item, (Fetched, Failure)) else item for item in pictures]
+    assert [answer.source for answer in answers] == sources
+
+
+def test_it_reads_ahead_by_what_workers_need_and_no_more(pictures: list[Item]) -> None:
+    read = []
+
+    def endless() -> Iterator[Item]:
+        while True:
+            read.append(1)
+            yield pictures[0]
+
+    with Loader(endless(), FirstPixel(), LIMITS, 2) as loader:
+        answers = iter(loader)
+        for _ in range(200):
+            next(answers)
+        assert len(read) < 200 + 2 * 3 * 8
+
+
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSEGV])
+def test_workers_that_are_killed_cost_no_picture(pictures: list[Item], death: signal.Signals) -> None:
+    many = pictures * 5
+    answers = []
+    with Loader(iter(many), FirstPixel(), LIMITS, 2) as loader:
+        for count, answer in enumerate(loader):
+            answers.append(answer)
+            if count in (0, 50, 51, 200):
+                os.kill(children()[count % 2], death)
+    assert summary(iter(answers)) == expected(pictures) * 5
+
+
+def test_a_picture_that_crashes_its_decoder_is_the_only_one_to_fail(pictures: list[Item], tmp_path: Path) -> None:
+    items = list(pictures)
+    for place, colour in ((5, (255, 0, 0)), (6, (0, 255, 0)), (40, (255, 0, 0))):
+        path = tmp_path / f"evil{place}.png"
+        Image.new("RGB", (2, 2), colour).save(path)
+        items[place] = Source(str(path))
+    answers = expected(pictures)
+    answers[5], answers[6], answers[40] = "decoder_crashed", "out_of_memory", "decoder_crashed"
+    with Loader(iter(items), FirstPixel(), LIMITS, 2) as loader:
+        assert summary(iter(loader)) == answers
+
+
+def test_a_picture_that_never_ends_is_a_timeout(pictures: list[Item], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "silent.png")
+    items = [*pictures[:12], Source(str(tmp_path / "silent.png")), *pictures[12:18]]
+    with Loader(iter(items), FirstPixel(), DecodeLimits(seconds=1), 2) as loader:
+        answers = list(loader)
+    assert summary(iter(answers)) == [*expected(pictures)[:12], "timeout", *expected(pictures)[12:18]]
+    assert "--decode-timeout" in next(a.message for a in answers if isinstance(a, Failure) and a.code == "timeout")
+
+
+def test_leaving_early_leaves_no_process(pictures: list[Item]) -> None:
+    with Loader(iter(pictures * 10), FirstPixel(), LIMITS, 3) as loader:
+        next(iter(loader))
+        workers = children()
+        assert len(workers) == 3
+    assert not any(map(is_running, workers))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_leave_signals_to_their_parent(pictures: list[Item], number: signal.Signals) -> None:
+    with Loader(iter(pictures * 3), FirstPixel(), LIMITS, 2) as loader:
+        answers = iter(loader)
+        first = next(answers)
+        workers = children()
+        for worker in workers:
+            os.kill(worker, number)
+        assert all(map(is_running, workers))
+        rest = list(answers)
+    assert summary(iter([first, *rest])) == expected(pictures) * 3
+
+
+ORPHANS = """
+import os, sys, time
+from beitcli.inputs.decode import DecodeLimits
+from beitcli.inputs.loader import Loader
+from beitcli.model.recipe import paper_recipe
+from beitcli.records import Source
+
+with Loader(iter([Source(sys.argv[1])] * 4), paper_recipe(32), DecodeLimits(seconds=60), 2) as loader:
+    print(*(process.pid for process in loader._processes), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_workers_are_gone_within_a_second_of_their_parents_death(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "silent.png")
+    command = [sys.executable, "-c", ORPHANS, str(tmp_path / "silent.png")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(workers) == 2
+        assert all(map(is_running, workers))
+        parent.kill()
+    time.sleep(1)
+    assert not any(map(is_running, workers))
+
+
+def children() -> list[int]:
+    return [child.pid for child in multiprocessing.active_children() if child.pid is not None]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as status:
+            return status.read().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
