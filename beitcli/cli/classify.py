@@ -1,6 +1,7 @@
 """`beit classify`: records on standard output, for a person or a pipeline."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -18,8 +19,18 @@ curl -s https://example.org/cat.jpg | beit classify -
 """
 
 
+def _refuse_out(out: str | None) -> None:
+    if out is not None:
+        raise UsageError("classify has no --out: it prints", "`beit batch INPUT... --out FILE` writes a file")
+
+
 @with_options
-def classify(inputs: InputOptions, model: ModelOptions, output: OutputOptions) -> None:
+def classify(
+    inputs: InputOptions,
+    model: ModelOptions,
+    output: OutputOptions,
+    out: Annotated[str | None, typer.Option("--out", "-o", hidden=True, callback=_refuse_out)] = None,  # noqa: ARG001
+) -> None:
     """Print what is in pictures."""
     notices.set_up(output.quiet, output.verbose)
     model.check()

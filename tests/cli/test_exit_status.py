@@ -1,0 +1,123 @@
+"""How runs end: one table of arguments, exit status and first line on stderr, each as a real process."""
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+Beit = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "good").mkdir()
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no picture")
+    for name in ("good/a.png", "mixed/a.png", "mixed/b.png", "mixed/c.png"):
+        Image.new("RGB", (40, 30), "red").save(tmp_path / name)
+    (tmp_path / "mixed" / "d.jpg").write_bytes(b"")
+    (tmp_path / "list").write_text("good/a.png\nmissing.png\n")
+    (tmp_path / "nothing").write_text("")
+    return tmp_path
+
+
+LIGHT = [
+    ("classify", 2, "nothing to classify"),
+    ("classify missing.jpg", 2, "`missing.jpg` does not exist"),
+    ("classify m*ss/*.jpg", 2, "no image matches"),
+    ("classify empty", 2, "no image in `empty`"),
+    ("classify --files-from missing", 2, "cannot read the list"),
+    ("classify - --files-from -", 2, "both want standard input"),
+    ("classify good --null", 2, "--null is for a list"),
+    ("classify good --bogus", 2, "No such option"),
+    ("classify good -k x", 2, "Invalid value for '--top-k'"),
+    ("classify good -k 0", 2, "--top-k 0"),
+    ("classify good --format table", 2, "standard output is no terminal"),
+    ("classify good --out x.csv", 2, "no --out"),
+    ("classify good --device abacus", 2, "--device abacus"),
+    ("classify good --fp16 --dtype bf16", 2, "contradict"),
+    ("classify good -m demo --fail-on 2", 2, "--fail-on 2"),
+    ("classify good -m demo --label cta", 2, "no label `cta`"),
+    ("classify good -m nonsense", 1, "`nonsense` is neither"),
+    ("classify good -m ./nowhere", 1, "`./nowhere` is neither"),
+    ("classify good", 1, "is not cached and the Hub cannot be reached"),
+    ("batch good --out x.xyz", 2, "no format has the suffix"),
+    ("batch good --out x.csv --format table", 2, "a file is no terminal"),
+    ("batch good --out nowhere/x.csv", 1, "does not exist"),
+    ("batch good --out mixed", 2, "no format has the suffix"),
+    ("batch good --out mixed -f csv", 1, "is a folder"),
+    ("models pull demo", 2, "nothing to download"),
+    ("models pull base-224", 1, "Hub cannot be reached"),
+]
+
+
+@pytest.mark.parametrize(("line", "status", "message"), LIGHT, ids=[row[0] for row in LIGHT])
+def test_what_cannot_run_says_so_in_one_line(beit: Beit, folder: Path, line: str, status: int, message: str) -> None:
+    process = beit(*line.split(), cwd=folder)
+    assert process.returncode == status, process.stderr
+    assert process.stdout == b""
+    lines = process.stderr.decode().splitlines()
+    assert lines[0].startswith("beit: error: ")
+    assert message in lines[0]
+    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: "))
+
+
+RUNS = [
+    ("classify good -m demo", 0, 1, 0),
+    ("classify mixed -m demo", 3, 4, 1),
+    ("classify mixed -m demo --fail-on never", 0, 4, 1),
+    ("classify mixed -m demo --fail-on 0.25", 0, 4, 1),
+    ("classify mixed -m demo --fail-on 0.2", 3, 4, 1),
+    ("classify --files-from list -m demo", 3, 2, 1),
+    ("batch --files-from nothing -m demo", 0, 0, 0),
+    ("batch mixed/d.jpg -m demo --out broken.csv", 3, 1, 1),
+]
+
+
+@pytest.mark.parametrize(("line", "status", "images", "failed"), RUNS, ids=[row[0] for row in RUNS])
+def test_runs_count_what_they_did(beit: Beit, folder: Path, line: str, status: int, images: int, failed: int) -> None:
+    process = beit(*line.split(), cwd=folder)
+    assert process.returncode == status, process.stderr
+    expected = f"{images} images: 0 kept, {images - failed} decoded, 0 reused, {failed} failed"
+    assert expected in process.stderr.decode().splitlines()
+    text = (folder / "broken.csv").read_bytes() if "broken.csv" in line else process.stdout
+    assert text.count(b"\n") == 1 + images
+
+
+def test_quiet_runs_say_nothing_but_errors(beit: Beit, folder: Path) -> None:
+    assert beit("classify", "mixed", "-m", "demo", "-q", cwd=folder).stderr == b""
+    assert b"beit: error" in beit("classify", "missing", "-q", cwd=folder).stderr
+
+
+def test_a_traceback_only_where_it_is_asked_for(beit: Beit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BEIT_DEBUG", "1")
+    process = beit("classify", "missing", cwd=folder)
+    assert process.returncode == 1
+    assert b"Traceback" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("BEIT_MODEL", "./elsewhere", "`./elsewhere`"),
+        ("BEIT_DEVICE", "abacus", "--device abacus"),
+        ("BEIT_BATCH_SIZE", "0", "--batch-size"),
+        ("BEIT_WORKERS", "-1", "--workers"),
+    ],
+)
+def test_settings_from_the_environment(
+    beit: Beit, folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert message in beit("classify", "good", cwd=folder).stderr.decode()
+
+
+def test_without_arguments_there_is_help(beit: Beit) -> None:
+    process = beit()
+    assert process.returncode == 2
+    assert re.search(rb"classify .*\n.*batch ", process.stdout)
+    assert process.stderr == b""

@@ -1,0 +1,105 @@
+"""Stopping: by signal, by a closed pipe, by a second signal; what was written is whole and nobody is left."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SAMPLES
+from tests.inputs.test_loader import is_running
+
+DEMO = ("-m", "demo", "--dtype", "fp32", "-b", "4")
+
+
+def start(*arguments: object, **options: object) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "beitcli", *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, **options)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """A list of more pictures than any run here gets through."""
+    path = tmp_path / "list"
+    path.write_text(f"{SAMPLES / 'cat.jpg'}\n" * 200_000)
+    return path
+
+
+def wait_for_rows(path: Path, count: int) -> None:
+    until = time.monotonic() + 60
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def descendants(process: "subprocess.Popen[bytes]") -> list[int]:
+    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
+    return [int(pid) for pid in listing.stdout.split()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("whole_group", [True, False], ids=["group", "process"])
+def test_a_signal_ends_a_stream_with_whole_rows(
+    many: Path, tmp_path: Path, number: signal.Signals, whole_group: bool
+) -> None:
+    with open(tmp_path / "out.csv", "wb") as out:
+        process = start("batch", "--files-from", many, *DEMO, stdout=out)
+    wait_for_rows(tmp_path / "out.csv", 20)
+    workers = descendants(process)
+    assert workers
+    (os.killpg if whole_group else os.kill)(process.pid, number)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == -number
+    assert b"Traceback" not in stderr
+    assert b" images: 0 kept, " in stderr
+    assert not any(map(is_running, workers))
+    rows = list(csv.reader((tmp_path / "out.csv").read_text().splitlines()))
+    assert {len(row) for row in rows} == {19}
+    assert (tmp_path / "out.csv").read_bytes().endswith(b"\n")
+
+
+def test_a_signal_keeps_the_part_and_names_it(many: Path, tmp_path: Path) -> None:
+    process = start("batch", "--files-from", many, *DEMO, "--out", tmp_path / "out.csv")
+    part = tmp_path / "out.csv.part"
+    wait_for_rows(part, 20)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGTERM
+    assert str(part) in stderr.decode().splitlines()[-1]
+    assert part.exists()
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_signal_before_the_first_answer(many: Path) -> None:
+    process = start("batch", "--files-from", many, *DEMO, stdout=subprocess.DEVNULL)
+    time.sleep(0.7)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT
+    assert b"Traceback" not in stderr
+
+
+def test_kill_leaves_nobody(many: Path, tmp_path: Path) -> None:
+    with open(tmp_path / "out.csv", "wb") as out:
+        process = start("batch", "--files-from", many, *DEMO, stdout=out)
+    wait_for_rows(tmp_path / "out.csv", 20)
+    workers = descendants(process)
+    process.kill()
+    process.communicate()
+    time.sleep(1)
+    assert not any(map(is_running, workers))
+
+
+@pytest.mark.parametrize("command", ["classify", "batch"])
+def test_a_reader_that_has_seen_enough_ends_the_run_quietly(many: Path, command: str) -> None:
+    with start(command, "--files-from", many, *DEMO, "-q", stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b"source,status")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=20) == 0

@@ -1,0 +1,84 @@
+"""Who may import whom, and what never imports torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "beitcli"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+MAY_IMPORT = {
+    "": set(),
+    "errors": set(),
+    "records": set(),
+    "timings": set(),
+    "inputs": {"", "errors", "records", "inputs"},
+    "model": {"", "errors", "records", "model"},
+    "pipeline": {"errors", "records", "timings", "inputs", "model"},
+    "outputs": {"errors", "records", "timings", "outputs"},
+    "cli": {"", "errors", "records", "timings", "inputs", "model", "outputs", "pipeline", "cli"},
+    "__main__": {"cli"},
+}
+"""Each room and the rooms it may import; `""` is the package itself, which only knows the version."""
+
+HEAVY = ("torch", "transformers", "PIL", "numpy")
+
+
+def room(module: str) -> str:
+    return module.removeprefix("beitcli").removeprefix(".").partition(".")[0]
+
+
+def imports(path: Path, inside_functions: bool) -> set[str]:
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+        is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        is_for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if inside_functions or not (is_function or is_for_types):
+            waiting.extend(ast.iter_child_nodes(node))
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_rooms_import_only_what_they_may(path: Path) -> None:
+    name = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    own = "" if name == "__init__" else name
+    ours = {room(module) for module in imports(path, inside_functions=True) if module.split(".")[0] == "beitcli"}
+    assert ours <= MAY_IMPORT[own]
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if p.parent.name in ("outputs", "cli")], ids=lambda path: path.name
+)
+def test_writers_and_commands_import_nothing_heavy_at_the_top(path: Path) -> None:
+    assert not {module.split(".")[0] for module in imports(path, inside_functions=False)} & set(HEAVY)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["classify", "--help"],
+        ["--version"],
+        ["models"],
+        ["classify", "no-such-file"],
+        ["batch", ".", "--out", "x.unknown"],
+        ["batch", "--files-from", "/dev/null", "-m", "demo"],
+        ["--show-completion", "bash"],
+    ],
+    ids=" ".join,
+)
+def test_light_work_never_imports_torch(arguments: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "beitcli", *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, stdin=subprocess.DEVNULL)
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in process.stderr.splitlines() if "|" in line}
+    assert "beitcli" in imported
+    assert not imported & {"torch", "transformers", "PIL"}
