@@ -78,6 +78,14 @@ def test_logits_are_those_of_transformers(
     assert (logits - expected).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_those_of_transformers(name: str) -> None:
+    from transformers.activations import ACT2FN
+
+    x = torch.linspace(-8, 8, 1001)
+    assert torch.allclose(ACTIVATIONS[name](x), ACT2FN[name](x), rtol=1e-6, atol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def tiny(tiny_beit: Path) -> Checkpoint:
     return open_checkpoint(str(tiny_beit), None)

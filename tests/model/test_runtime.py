@@ -73,7 +73,17 @@ def test_names_of_dtypes() -> None:
 
 @pytest.mark.parametrize(
     ("device", "side", "pictures"),
-    [("cpu", 224, 16), ("cpu", 384, 4), ("cuda", 224, 128), ("cuda", 384, 32), ("cuda:1", 384, 32), ("mps", 224, 32)],
+    [
+        ("cpu", 32, 32),
+        ("cuda", 32, 128),
+        ("mps", 32, 128),
+        ("cpu", 224, 16),
+        ("cpu", 384, 4),
+        ("cuda", 224, 128),
+        ("cuda", 384, 32),
+        ("cuda:1", 384, 32),
+        ("mps", 224, 32),
+    ],
 )
 def test_batch_sizes_of_the_known_checkpoints(device: str, side: int, pictures: int) -> None:
     assert choose_batch_size(device, (side, side)) == pictures

@@ -1,0 +1,71 @@
+"""The README says what the code says."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from beitcli.errors import ERROR_CODES, ExitStatus
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def help_of(command: str) -> str:
+    run = [sys.executable, "-m", "beitcli", *command.split(), "--help"]
+    return subprocess.run(run, capture_output=True, text=True, check=True).stdout
+
+
+def options_in(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--?[a-zA-Z0][\w-]*", text))
+
+
+def section(title: str) -> str:
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("command", ["classify", "batch"])
+def test_every_option_is_in_the_readme(command: str) -> None:
+    panels = "\n".join(line for line in help_of(command).splitlines() if line.startswith("│"))
+    names = options_in("\n".join(re.findall(r"^│ [ *]*((?:--[\w-]+|-\w)(?: +-\w\b)?)", panels, re.M)))
+    assert len(names) > 40
+    assert names - {"--help", "-h"} <= options_in(section("Options"))
+
+
+def test_every_option_in_the_readme_exists() -> None:
+    table = "\n".join(line.split("|")[1] for line in section("Options").splitlines() if line.startswith("| `-"))
+    assert options_in(table) <= options_in(help_of("batch"))
+
+
+def test_the_tables_of_codes_are_the_code() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", section("What it writes"), re.M)
+    assert dict(rows) == ERROR_CODES
+
+
+def test_every_exit_status_is_explained() -> None:
+    rows = re.findall(r"^\| (\d) \| ", section("What it writes"), re.M)
+    assert [int(row) for row in rows] == [int(status) for status in ExitStatus]
+
+
+def test_the_map_of_the_tree_is_the_tree() -> None:
+    drawn = set(re.findall(r"[\w_]+\.py", section("The tree").partition("```")[2].partition("```")[0]))
+    assert drawn == {path.name for path in (ROOT / "beitcli").rglob("*.py")}
+
+
+@pytest.mark.parametrize("command", ["", "classify", "batch", "models"])
+def test_help_has_examples(command: str) -> None:
+    assert "Examples:" in help_of(command)
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_the_tour_shows_what_is_printed(number: int) -> None:
+    """The two runs over the samples: rates apart, which differ, and the table, which wants a terminal."""
+    block = re.findall(r"```console\n\$ beit (classify samples.*?)\n(.*?)```", README, re.S)[number]
+    arguments = block[0].removesuffix(" | cat").split()
+    process = subprocess.run([sys.executable, "-m", "beitcli", *arguments], capture_output=True, text=True, cwd=ROOT)
+    printed = [*process.stderr.splitlines(), *process.stdout.splitlines()]
+    shown = [line for line in block[1].splitlines() if "images/s" not in line and "█" not in line and "▊" not in line]
+    expected = [line for line in shown if not re.match(r"source  |  +airplane", line)]
+    assert expected
+    assert set(expected) <= set(printed)
