@@ -68,6 +68,7 @@ def main() -> int:
         warnings.simplefilter("ignore")  # a library's advice to programmers
     # Threads that spin while they wait starve each other when another process wants a core: measured 60 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     signals.listen()
     try:
         return int(typer.main.get_command(app).main(prog_name="beit", standalone_mode=False) or ExitStatus.OK)

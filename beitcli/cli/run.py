@@ -141,11 +141,11 @@ def _recipe(model: ModelOptions, checkpoint: Checkpoint) -> "Recipe | ProcessorR
         if model.preprocess == "paper":
             raise UsageError(f"--preprocess paper: `{checkpoint.name}` is no BEiT")
         return processor_recipe(checkpoint.folder, model.image_size)
-    patch = checkpoint.config.get("patch_size", 16)
+    patch = checkpoint.patch_side
     if model.image_size is not None and model.image_size % patch:
         raise UsageError(f"--image-size {model.image_size}: `{checkpoint.name}` needs a multiple of {patch}")
     if model.preprocess == "paper":
-        return paper_recipe(model.image_size or checkpoint.config.get("image_size", 224))
+        return paper_recipe(model.image_size or checkpoint.image_side)
     return checkpoint_recipe(checkpoint.processor, model.image_size)
 
 

@@ -81,7 +81,9 @@ def outcome(
     """The picture as pixels, or its failure. Never raises, but may end the process as `decode` does."""
     try:
         with coded_errors():
-            return preprocess(decode(item, limits, large_turn))
+            picture = decode(item, limits, large_turn)
+            with _time_limit(limits.seconds):
+                return preprocess(picture)
     except PictureError as error:
         return Failure(item.source if isinstance(item, Fetched) else item, error.code, str(error))
 

@@ -60,10 +60,7 @@ class Repository:
 
     def has_weights_here(self) -> bool:
         """Whether a run would need no network."""
-        from huggingface_hub import try_to_load_from_cache
-
-        found = (try_to_load_from_cache(self.location, name, revision=self.revision) for name in WEIGHT_FILES)
-        return any(isinstance(path, str) for path in found)
+        return any(map(self.is_here, WEIGHT_FILES))
 
     def _download(self, name: str) -> str | None:
         from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
@@ -145,6 +142,14 @@ class Checkpoint:
         return self.repository.location == DEMO_FOLDER
 
     @property
+    def patch_side(self) -> int:
+        return _side(self.config.get("patch_size", 16))
+
+    @property
+    def image_side(self) -> int:
+        return _side(self.config.get("image_size", 224))
+
+    @property
     def multi_label(self) -> bool:
         return self.config.get("problem_type") == "multi_label_classification"
 
@@ -172,6 +177,11 @@ class Checkpoint:
         if path is None:
             raise ModelError(f"`{self.name}` lacks `{name}`, which its index names")
         return path
+
+
+def _side(size: int | list[int]) -> int:
+    """The side of a square that a config gives as a number or a pair; of another rectangle the longer one."""
+    return size if isinstance(size, int) else max(size)
 
 
 def _parts(path: str) -> list[str]:

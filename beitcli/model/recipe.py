@@ -11,6 +11,10 @@ from PIL.Image import Resampling
 from beitcli.errors import ModelError, UsageError
 
 
+_LONGEST_STRIP = 50
+"""Sides' ratio from which on only the middle of a picture is resized, of which the crop shows less anyway."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Turns an RGB picture into uint8 pixels of shape (height, width, 3), the very ones that transformers resizes to.
@@ -45,6 +49,7 @@ class Recipe:
 
     def __call__(self, picture: Image.Image) -> np.ndarray:
         if isinstance(self.resize, int):
+            picture = _shortened(picture)
             short, long = sorted(picture.size)
             other = int(self.resize * long / short)
             height, width = (other, self.resize) if picture.width == short else (self.resize, other)
@@ -52,6 +57,12 @@ class Recipe:
             height, width = self.resize
         resized = picture.resize((width, height), Resampling(self.resample))
         return np.asarray(resized if self.crop is None else _centre(resized, *self.crop))
+
+
+def _shortened(picture: Image.Image) -> Image.Image:
+    """The middle of a strip: a picture of 20,000 × 1 pixels, resized by its shorter side, would take gigabytes."""
+    longest = _LONGEST_STRIP * min(picture.size)
+    return _centre(picture, min(picture.height, longest), min(picture.width, longest))
 
 
 def _centre(picture: Image.Image, height: int, width: int) -> Image.Image:

@@ -267,3 +267,11 @@ def test_recipes_travel_to_another_process(kind: str, processor: Callable[..., t
     there = pickle.loads(pickle.dumps(recipe))
     assert (there.shape, there.dtype, there.scaled_to) == (recipe.shape, recipe.dtype, recipe.scaled_to)
     assert np.array_equal(there(picture(64, 48)), recipe(picture(64, 48)))
+
+
+def test_a_strip_is_resized_where_the_crop_looks() -> None:
+    strip = Image.new("RGB", (40_000, 2), "blue")
+    strip.paste("red", (19_900, 0, 20_100, 2))
+    pixels = paper_recipe(224)(strip)
+    assert pixels.shape == (224, 224, 3)
+    assert (pixels == (255, 0, 0)).all()
