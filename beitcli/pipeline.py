@@ -11,6 +11,7 @@ from beitcli.inputs.fetch import FetchLimits, fetch
 from beitcli.inputs.loader import Decoded, Loader
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.classifier import Classifier
+from beitcli.model.memory import Heap
 from beitcli.model.recipe import ProcessorRecipe, Recipe
 from beitcli.model.runtime import Runtime
 from beitcli.records import Failure, Found, Prediction, Record, Source
@@ -43,6 +44,7 @@ def predict(found: Iterable[Found], settings: Settings, timings: Timings) -> Ite
 
     Raises ModelError, DeviceError.
     """
+    heap = Heap()
     fetched = fetch(found, settings.fetching, timings.add_network)
     with Loader(fetched, settings.recipe, settings.decoding, settings.workers) as loader:
         classifier = Classifier(settings.checkpoint, settings.recipe, settings.runtime, settings.top_k)
@@ -52,6 +54,7 @@ def predict(found: Iterable[Found], settings: Settings, timings: Timings) -> Ite
             batch.add(item)
             if batch.is_complete():
                 yield batch.answered()
+                heap.tidy()
         if batch.records:
             yield batch.answered()
 

@@ -14,6 +14,7 @@ from beitcli.cli.options import InputOptions, ModelOptions, OutputOptions
 from beitcli.errors import ExitStatus, OutputError, UsageError
 from beitcli.inputs.sources import discover, open_list, read_list
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
+from beitcli.model.memory import use_one_heap
 from beitcli.outputs.selection import Selection, indices_of
 from beitcli.outputs.summary import Tally
 from beitcli.records import Found, Record
@@ -94,6 +95,7 @@ def _answers(
     first = next(found, None)
     if first is None:
         return
+    use_one_heap()  # before torch starts threads
     from beitcli.pipeline import predict
 
     settings = _settings(*options, checkpoint, padded)

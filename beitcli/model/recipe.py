@@ -10,7 +10,6 @@ from PIL.Image import Resampling
 
 from beitcli.errors import ModelError, UsageError
 
-
 _LONGEST_STRIP = 50
 """Sides' ratio from which on only the middle of a picture is resized, of which the crop shows less anyway."""
 
