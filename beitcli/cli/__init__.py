@@ -15,28 +15,25 @@ from beitcli.cli.classify import EXAMPLES as CLASSIFY_EXAMPLES
 from beitcli.cli.classify import classify
 from beitcli.cli.models import EXAMPLES as MODELS_EXAMPLES
 from beitcli.cli.models import models
+from beitcli.cli.options import examples
 from beitcli.errors import BeitError, ExitStatus
 from beitcli.records import printable
 
 _HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 
-def _examples(text: str) -> str:
-    return "Examples:\n\n" + "\n\n".join(f"`{line}`" for line in text.strip().splitlines())
-
-
 app = typer.Typer(
     name="beit",
     help="Classify images in bulk with BEiT vision transformers.",
-    epilog=_examples("beit classify photo.jpg\nbeit batch ./images --out preds.csv\nbeit models"),
+    epilog=examples("beit classify photo.jpg", "beit batch ./images --out preds.csv", "beit models"),
     context_settings=_HELP_NAMES,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     invoke_without_command=True,
 )
-app.command(epilog=_examples(CLASSIFY_EXAMPLES))(classify)
-app.command(epilog=_examples(BATCH_EXAMPLES))(batch)
-app.add_typer(models, name="models", epilog=_examples(MODELS_EXAMPLES))
+app.command(epilog=CLASSIFY_EXAMPLES)(classify)
+app.command(epilog=BATCH_EXAMPLES)(batch)
+app.add_typer(models, name="models", epilog=MODELS_EXAMPLES)
 
 
 def _show_version(wanted: bool) -> None:

@@ -9,7 +9,7 @@ import typer
 from beitcli.cli import notices, signals
 from beitcli.cli.classify import check_columns, standard_format
 from beitcli.cli.notices import log
-from beitcli.cli.options import InputOptions, ModelOptions, OutputOptions, with_options
+from beitcli.cli.options import InputOptions, ModelOptions, OutputOptions, examples, with_options
 from beitcli.cli.run import Destination, run
 from beitcli.errors import UsageError
 from beitcli.outputs.destination import check_writable, part_of, replaced_file, standard_output
@@ -18,12 +18,12 @@ from beitcli.records import printable
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
 """The format of a file by its suffix."""
 
-EXAMPLES = """
-beit batch ./images --out preds.csv
-beit batch ./archive -m base-224 -e jpg,png -E thumbs --out labels.jsonl
-find /share -name '*.jpg' -print0 | beit batch --files-from - -0 --out preds.tsv
-beit batch ./images --label cat --threshold 0.5 | wc -l
-"""
+EXAMPLES = examples(
+    "beit batch ./images --out preds.csv",
+    "beit batch ./archive -m base-224 -e jpg,png -E thumbs --out labels.jsonl",
+    "find /share -name '*.jpg' -print0 | beit batch --files-from - -0 --out preds.tsv",
+    "beit batch ./images --label cat --threshold 0.5 | wc -l",
+)
 
 
 @with_options

@@ -6,17 +6,17 @@ from typing import Annotated
 import typer
 
 from beitcli.cli import notices
-from beitcli.cli.options import InputOptions, ModelOptions, OutputOptions, with_options
+from beitcli.cli.options import InputOptions, ModelOptions, OutputOptions, examples, with_options
 from beitcli.cli.run import Destination, run
 from beitcli.errors import UsageError
 from beitcli.outputs.destination import standard_output
 
-EXAMPLES = """
-beit classify photo.jpg
-beit classify -m demo -k 3 ./photos 'more/**/*.png'
-beit classify https://example.org/cat.jpg --format jsonl
-curl -s https://example.org/cat.jpg | beit classify -
-"""
+EXAMPLES = examples(
+    "beit classify photo.jpg",
+    "beit classify -m demo -k 3 ./photos 'more/**/*.png'",
+    "beit classify https://example.org/cat.jpg --format jsonl",
+    "curl -s https://example.org/cat.jpg | beit classify -",
+)
 
 
 def _refuse_out(out: str | None) -> None:

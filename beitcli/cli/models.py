@@ -7,15 +7,12 @@ from typing import Annotated
 import typer
 
 from beitcli.cli import notices
+from beitcli.cli.options import examples
 from beitcli.errors import UsageError
 from beitcli.model.catalog import BY_ALIAS, KNOWN, Known
 from beitcli.model.checkpoint import find_repository, open_checkpoint
 
-EXAMPLES = """
-beit models
-beit models pull base-224
-beit models pull google/vit-base-patch16-224 --revision main
-"""
+EXAMPLES = examples("beit models", "beit models pull base-224")
 
 models = typer.Typer(help="List the models with an alias, or fetch one.", invoke_without_command=True)
 
@@ -44,7 +41,9 @@ def list_models(context: typer.Context) -> None:
     Console(highlight=False).print(table)
 
 
-@models.command()
+@models.command(
+    epilog=examples("beit models pull base-224", "beit models pull google/vit-base-patch16-224 --revision main")
+)
 def pull(
     name: Annotated[str, typer.Argument(metavar="MODEL", help="Alias or Hub id.")],
     revision: Annotated[str | None, typer.Option(metavar="REV", help="Hub commit, tag or branch.")] = None,

@@ -54,6 +54,7 @@ def progress(quiet: bool) -> Iterator[Progress]:
     elif sys.stderr.isatty() and not sys.stdout.isatty():
         from tqdm import tqdm
 
+        tqdm.monitor_interval = 0  # its thread would exist before the workers are forked
         with tqdm(unit=" images", dynamic_ncols=True, leave=False, file=sys.stderr) as bar:
             yield bar
     else:

@@ -21,6 +21,8 @@ from beitcli.model.catalog import KNOWN
 Format = Literal["auto", "table", "csv", "tsv", "jsonl"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 
+_DAY = 86_400.0  # seconds; the system's timers know no infinity
+
 _INPUTS, _DECODING, _MODEL, _SPEED, _OUTPUT = "Inputs", "Decoding and fetching", "Model", "Speed", "Output"
 
 
@@ -77,11 +79,16 @@ class InputOptions:
         int, _option(_DECODING, "--max-pixels", metavar="N", min=1, help="Larger pictures are too_large, undecoded.")
     ] = 200_000_000
     decode_timeout: Annotated[
-        float, _option(_DECODING, "--decode-timeout", metavar="S", min=0.001, help="Seconds for decoding one picture.")
+        float,
+        _option(
+            _DECODING, "--decode-timeout", metavar="S", min=0.001, max=_DAY, help="Seconds for decoding one picture."
+        ),
     ] = 60.0
     url_timeout: Annotated[
         float,
-        _option(_DECODING, "--url-timeout", metavar="S", min=0.001, help="Seconds for one URL, retries included."),
+        _option(
+            _DECODING, "--url-timeout", metavar="S", min=0.001, max=_DAY, help="Seconds for one URL, retries included."
+        ),
     ] = 60.0
     url_max_bytes: Annotated[
         int, _option(_DECODING, "--url-max-bytes", metavar="N", min=1, help="Bytes that one URL may answer with.")
@@ -225,6 +232,11 @@ class OutputOptions:
         if not 0 <= share <= 1:
             raise UsageError(f"--fail-on {self.fail_on}: no such share", "one of never, any, or a number from 0 to 1")
         return share
+
+
+def examples(*lines: str) -> str:
+    """What ends a help page: command lines to copy."""
+    return "Examples:\n\n" + "\n\n".join(f"`{line}`" for line in lines)
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from glob import glob
 from itertools import chain, islice
 from math import prod
 from types import FrameType, TracebackType
@@ -158,6 +159,8 @@ class Loader:
             process.kill()
         for process in self._processes:
             process.join()
+            for segment in glob(f"/dev/shm/torch_{process.pid}_*"):  # noqa: S108  # created, and not yet unlinked
+                os.unlink(segment)
         self._processes = []
 
     def _on_child_exit(self, _signal: int, _frame: FrameType | None) -> None:

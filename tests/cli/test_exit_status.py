@@ -39,6 +39,8 @@ LIGHT = [
     ("classify good --format table", 2, "standard output is no terminal"),
     ("classify good --out x.csv", 2, "no --out"),
     ("classify good --device abacus", 2, "--device abacus"),
+    ("classify good --decode-timeout inf", 2, "--decode-timeout"),
+    ("classify good --threshold nan", 2, "--threshold"),
     ("classify good --fp16 --dtype bf16", 2, "contradict"),
     ("classify good -m demo --fail-on 2", 2, "--fail-on 2"),
     ("classify good -m demo --label cta", 2, "no label `cta`"),
