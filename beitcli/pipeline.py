@@ -1,7 +1,7 @@
 """Loader and classifier -> ordered stream of predictions and failures."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +36,7 @@ class Settings:
     fetching: FetchLimits
 
 
-def predict(found: Iterable[Found], settings: Settings, timings: Timings) -> Iterator[list[Record]]:
+def predict(found: Iterable[Found], settings: Settings, timings: Timings) -> Generator[list[Record], None, None]:
     """What was found, answered, in order and in lists, each as soon as it is complete.
 
     Workers start, and decode ahead, before the model is loaded. With `settings.padded`, what a picture gets depends on

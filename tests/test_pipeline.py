@@ -1,0 +1,100 @@
+"""The straight line from sources to records: batches, padding, and batches without a single picture."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from beitcli.inputs.decode import DecodeLimits
+from beitcli.inputs.fetch import FetchLimits
+from beitcli.model.checkpoint import open_checkpoint
+from beitcli.model.recipe import checkpoint_recipe
+from beitcli.model.runtime import Runtime
+from beitcli.pipeline import Settings, predict
+from beitcli.records import Failure, Prediction, Record, Source
+from beitcli.timings import Timings
+from tests.conftest import SAMPLES
+
+
+def settings(batch_size: int, padded: bool) -> Settings:
+    checkpoint = open_checkpoint("demo", None)
+    return Settings(
+        checkpoint=checkpoint,
+        recipe=checkpoint_recipe(checkpoint.processor, None),
+        runtime=Runtime("cpu", "fp32"),
+        top_k=3,
+        batch_size=batch_size,
+        padded=padded,
+        workers=1,
+        decoding=DecodeLimits(),
+        fetching=FetchLimits(),
+    )
+
+
+def answers(found: list[Source | Failure], batch_size: int, padded: bool) -> list[list[Record]]:
+    return list(predict(found, settings(batch_size, padded), Timings()))
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> list[Source | Failure]:
+    """Five pictures with three broken files and a closed folder among them."""
+    items: list[Source | Failure] = []
+    for number, name in enumerate(["cat", "boats", "cat", "coffee", "boats"]):
+        shutil.copy(SAMPLES / f"{name}.jpg", tmp_path / f"{number}{name}.jpg")
+        items.append(Source(str(tmp_path / f"{number}{name}.jpg")))
+        if number < 3:
+            (tmp_path / f"{number}broken.jpg").write_bytes(b"\xff\xd8\xff")
+            items.append(Source(str(tmp_path / f"{number}broken.jpg")))
+    items.insert(4, Failure(Source("closed"), "permission", "cannot list the folder"))
+    return items
+
+
+def sources(records: list[Record]) -> list[Source]:
+    return [record.source for record in records]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+@pytest.mark.parametrize("padded", [True, False])
+def test_every_item_is_answered_once_and_in_its_place(
+    found: list[Source | Failure], batch_size: int, padded: bool
+) -> None:
+    records = [record for batch in answers(found, batch_size, padded) for record in batch]
+    assert sources(records) == [item.source if isinstance(item, Failure) else item for item in found]
+    assert [isinstance(record, Prediction) for record in records] == [
+        isinstance(item, Source) and not item.name.endswith("broken.jpg") for item in found
+    ]
+
+
+def test_padded_batches_keep_neighbours_apart(found: list[Source | Failure]) -> None:
+    whole = {record.source: record for batch in answers(found, 4, padded=True) for record in batch}
+    for item in found:
+        [[alone]] = answers([item], 4, padded=True)
+        assert alone == whole[alone.source]
+
+
+def test_a_batch_in_which_everything_is_broken_is_an_ordinary_batch(found: list[Source | Failure]) -> None:
+    broken = [item for item in found if isinstance(item, Source) and item.name.endswith("broken.jpg")]
+    batches = answers(broken, 2, padded=True)
+    assert [[type(record) for record in batch] for batch in batches] == [[Failure]] * 3
+
+
+def test_broken_pictures_do_not_hold_back_an_answer_for_ever(found: list[Source | Failure], tmp_path: Path) -> None:
+    broken = [item for item in found if isinstance(item, Source) and item.name.endswith("broken.jpg")][:1] * 100
+    sizes = [len(batch) for batch in answers([found[0], *broken], 2, padded=True)]
+    assert max(sizes) == 32
+    assert sum(sizes) == 101
+
+
+def test_answers_come_before_the_input_ends(found: list[Source | Failure]) -> None:
+    read = []
+
+    def endless() -> Iterator[Source | Failure]:
+        while True:
+            read.append(1)
+            yield found[0]
+
+    with closing(predict(endless(), settings(2, padded=True), Timings())) as stream:
+        assert len(next(stream)) == 2
+    assert len(read) < 20
