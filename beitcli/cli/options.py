@@ -156,6 +156,7 @@ class ModelOptions:
             "-j",
             metavar="N",
             min=0,
+            max=256,
             envvar="BEIT_WORKERS",
             help="Decoding processes; 0 = decode in the main process, unprotected against crashing decoders.",
         ),
