@@ -145,7 +145,14 @@ class ModelOptions:
     batch_size: Annotated[
         int | None,
         _option(
-            _SPEED, "--batch-size", "-b", metavar="N", min=1, envvar="BEIT_BATCH_SIZE", help="Pictures a model batch."
+            _SPEED,
+            "--batch-size",
+            "-b",
+            metavar="N",
+            min=1,
+            max=4096,
+            envvar="BEIT_BATCH_SIZE",
+            help="Pictures a model batch.",
         ),
     ] = None
     workers: Annotated[

@@ -84,12 +84,14 @@ class Classifier:
         return self._logits(network, pixels)
 
     def _load(self, dtype: torch.dtype) -> nn.Module:
-        network = self._beit(self._recipe) if isinstance(self._recipe, Recipe) else self._reference()
         try:
+            network = self._beit(self._recipe) if isinstance(self._recipe, Recipe) else self._reference()
             return network.eval().to(self._runtime.device, dtype)
         except RuntimeError as error:
-            hint = "try a smaller model, another --dtype or --device cpu"
-            raise DeviceError(f"{self._runtime.device} cannot hold the model: {error}", hint) from error
+            if not _is_out_of_memory(error):
+                raise
+            hint = "try a smaller model, --image-size or --dtype, or --device cpu"
+            raise DeviceError(f"{self._runtime.device} has too little memory for the model", hint) from error
 
     def _beit(self, recipe: Recipe) -> nn.Module:
         checkpoint, scale = self._checkpoint, PixelScale(recipe.factor, recipe.mean, recipe.std)

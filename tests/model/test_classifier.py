@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from beitcli.errors import ModelError
+from beitcli.errors import DeviceError, ModelError
 from beitcli.model.catalog import DEMO_FOLDER
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.classifier import Classifier
@@ -315,7 +315,7 @@ def test_code_that_a_checkpoint_brings_is_not_run(others: Callable[[str], Path],
 SCRIPT = """
 import sys
 import torch
-from beitcli.errors import ModelError
+from beitcli.errors import DeviceError, ModelError
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.classifier import Classifier
 from beitcli.model.recipe import checkpoint_recipe, processor_recipe
@@ -344,3 +344,10 @@ def test_a_folder_is_read_in_silence_and_without_network(others: Callable[[str],
     online = {**os.environ, "HF_HUB_OFFLINE": "0"}
     process = subprocess.run([sys.executable, "-c", SCRIPT, *folders], env=online, capture_output=True, timeout=120)
     assert (process.returncode, process.stdout, process.stderr) == (0, b"", b"")
+
+
+def test_a_network_larger_than_memory_is_a_device_error(tiny_beit: Path) -> None:
+    checkpoint = open_checkpoint(str(tiny_beit), None)
+    recipe = checkpoint_recipe(checkpoint.processor, 8 * 4096)
+    with pytest.raises(DeviceError, match="too little memory"):
+        Classifier(checkpoint, recipe, Runtime("cpu", "fp32"), 1)
