@@ -60,6 +60,7 @@ def main() -> int:
 
     Errors are one line, and a hint where there is one; with BEIT_DEBUG set they keep their traceback.
     """
+    _open_standard_streams()
     debugging = bool(os.environ.get("BEIT_DEBUG"))
     if not debugging:
         warnings.simplefilter("ignore")  # a library's advice to programmers
@@ -77,6 +78,17 @@ def main() -> int:
         return _report(str(error), error.hint, error.exit_status)
     except typer.TyperException as error:
         return _report(error.format_message().rstrip("."), "`--help` shows what there is", error.exit_code)
+
+
+def _open_standard_streams() -> None:
+    """Gives closed file descriptors 0 to 2 to nothing: the next file that is opened would take their place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until the end; `print` would take stdout instead
 
 
 def _report(message: str, hint: str | None, exit_status: int) -> int:

@@ -8,7 +8,7 @@ import typer
 from beitcli.cli import notices
 from beitcli.cli.options import InputOptions, ModelOptions, OutputOptions, examples, with_options
 from beitcli.cli.run import Destination, run
-from beitcli.errors import UsageError
+from beitcli.errors import OutputError, UsageError
 from beitcli.outputs.destination import standard_output
 
 EXAMPLES = examples(
@@ -41,8 +41,10 @@ def classify(
 def standard_format(output: OutputOptions) -> str:
     """The format for standard output: what is asked for, else a table on a terminal and CSV elsewhere.
 
-    Raises UsageError for a table that nobody would see, and for all labels in columns.
+    Raises UsageError for a table that nobody would see, and for all labels in columns; OutputError where it is closed.
     """
+    if sys.stdout is None:
+        raise OutputError("standard output is closed")
     on_terminal = sys.stdout.isatty()
     if output.format == "table" and not on_terminal:
         raise UsageError("--format table: standard output is no terminal", "one of csv, tsv, jsonl")

@@ -51,7 +51,7 @@ def progress(quiet: bool) -> Iterator[Progress]:
     """Counts images: a bar where stderr is a terminal and stdout is not, else a line every half minute."""
     if quiet:
         yield _Silence()
-    elif sys.stderr.isatty() and not sys.stdout.isatty():
+    elif sys.stderr.isatty() and not (sys.stdout and sys.stdout.isatty()):
         from tqdm import tqdm
 
         tqdm.monitor_interval = 0  # its thread would exist before the workers are forked

@@ -34,8 +34,9 @@ def replaced_file(path: str) -> Iterator[TextIO]:
 
     A link's target is replaced and keeps its mode. A FIFO or device is written to as it is.
     """
-    target = os.path.realpath(path)
-    part = target if _is_stream(target) else part_of(path)
+    is_stream = _is_stream(path)  # before links are resolved: /dev/stdout leads to a name that is no path
+    target = path if is_stream else os.path.realpath(path)
+    part = target if is_stream else part_of(path)
     with _closed(_opened(part)) as stream:
         yield stream
         if part != target:

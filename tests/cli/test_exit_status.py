@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,6 +117,17 @@ def test_settings_from_the_environment(
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert message in beit("classify", "good", cwd=folder).stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("closed", "status", "rows"), [("0<&-", 0, 2), ("2>&-", 0, 2), ("1>&-", 1, 0)], ids=["stdin", "stderr", "stdout"]
+)
+def test_closed_streams(folder: Path, closed: str, status: int, rows: int) -> None:
+    command = f"exec {sys.executable} -m beitcli classify good -m demo {closed}"
+    process = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True)
+    assert process.returncode == status
+    assert len(process.stdout.splitlines()) == rows
+    assert "Traceback" not in process.stderr
 
 
 def test_without_arguments_there_is_help(beit: Beit) -> None:

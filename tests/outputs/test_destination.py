@@ -70,6 +70,14 @@ def test_a_fifo_is_streamed_to(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(path.stat().st_mode)
 
 
+def test_a_pipe_by_its_name_in_dev_is_streamed_to() -> None:
+    ours, theirs = os.pipe()
+    write(Path(f"/dev/fd/{theirs}"))
+    os.close(theirs)
+    with open(ours) as stream:
+        assert stream.read() == "new\n"
+
+
 def test_a_full_device_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"), replaced_file("/dev/full") as stream:
         stream.write("x" * 100_000)
