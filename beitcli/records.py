@@ -21,12 +21,20 @@ class Source:
 STDIN = Source("-", "stdin")
 
 
+MOST_STREAMED = 1_000_000_000
+"""Bytes of one picture from a pipe or standard input, which do not say how long they are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """A picture whose bytes are in memory, because only the main process can get them: a URL or standard input."""
 
     source: Source
     data: bytes
+
+
+def source_of(item: Source | Fetched) -> Source:
+    return item.source if isinstance(item, Fetched) else item
 
 
 @dataclass(frozen=True, slots=True)

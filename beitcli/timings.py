@@ -19,7 +19,8 @@ class Timings:
         self.decoding -= seconds
 
     def restart(self) -> None:
-        """The rate counts from here: from when the model is loaded."""
+        """Everything counts from here: from when the model is loaded."""
+        self.network = self.decoding = self.model = 0.0
         self.started = time.monotonic()
 
     @property

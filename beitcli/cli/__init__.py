@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from beitcli import __version__
-from beitcli.cli import signals
+from beitcli.cli import notices, signals
 from beitcli.cli.batch import EXAMPLES as BATCH_EXAMPLES
 from beitcli.cli.batch import batch
 from beitcli.cli.classify import EXAMPLES as CLASSIFY_EXAMPLES
@@ -16,7 +16,7 @@ from beitcli.cli.classify import classify
 from beitcli.cli.models import EXAMPLES as MODELS_EXAMPLES
 from beitcli.cli.models import models
 from beitcli.cli.options import examples
-from beitcli.errors import BeitError, ExitStatus
+from beitcli.errors import BeitError, ExitStatus, OutputError
 from beitcli.records import printable
 
 _HELP_NAMES = {"help_option_names": ["-h", "--help"]}
@@ -69,7 +69,9 @@ def main() -> int:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     signals.listen()
     try:
-        return int(typer.main.get_command(app).main(prog_name="beit", standalone_mode=False) or ExitStatus.OK)
+        status = typer.main.get_command(app).main(prog_name="beit", standalone_mode=False)
+        _flush()
+        return int(status or ExitStatus.OK)
     except signals.Stopped as stopped:
         signals.die_by(stopped.signal_number)
     except BeitError as error:
@@ -78,6 +80,20 @@ def main() -> int:
         return _report(str(error), error.hint, error.exit_status)
     except typer.TyperException as error:
         return _report(error.format_message().rstrip("."), "`--help` shows what there is", error.exit_code)
+    except SystemExit as ended:  # how rich and typer end when a pipe is closed, and completion with its own status
+        return ExitStatus.OK if ended.code == 1 else int(ended.code or 0)
+
+
+def _flush() -> None:
+    """Writes what commands have printed. Raises OutputError where that fails, unless the reader has seen enough."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)  # for what is left in the buffer, or the interpreter complains at the end
+        if not isinstance(error, BrokenPipeError):
+            raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def _open_standard_streams() -> None:
@@ -92,7 +108,7 @@ def _open_standard_streams() -> None:
 
 
 def _report(message: str, hint: str | None, exit_status: int) -> int:
-    print(f"beit: error: {printable(message)}", file=sys.stderr)  # noqa: T201
+    notices.say(f"beit: error: {printable(message)}")
     if hint:
-        print(f"hint: {printable(hint)}", file=sys.stderr)  # noqa: T201
+        notices.say(f"hint: {printable(hint)}")
     return int(exit_status)

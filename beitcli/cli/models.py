@@ -9,27 +9,27 @@ import typer
 from beitcli.cli import notices
 from beitcli.cli.options import examples
 from beitcli.errors import UsageError
-from beitcli.model.catalog import BY_ALIAS, KNOWN, Known
+from beitcli.model.catalog import KNOWN, Known
 from beitcli.model.checkpoint import find_repository, open_checkpoint
 
 EXAMPLES = examples("beit models", "beit models pull base-224")
 
 models = typer.Typer(help="List the models with an alias, or fetch one.", invoke_without_command=True)
 
-_COLUMNS = ("alias", "model", "pixels", "labels", "parameters_m", "top1", "cached")
+_COLUMNS = ("alias", "model", "pixels", "labels", "parameters_m", "top1", "top5", "cached")
 
 
 @models.callback()
 def list_models(context: typer.Context) -> None:
     """List the models with an alias: a table on a terminal, tab-separated elsewhere.
 
-    Top-1 is published accuracy in percent, measured with the recipe of `--preprocess paper` on ImageNet-1k; the demo's
-    is on CIFAR-10.
+    Top-1 and top-5 are published accuracy in percent, measured with the recipe of `--preprocess paper` on ImageNet-1k;
+    the demo's are on CIFAR-10.
     """
     if context.invoked_subcommand:
         return
     rows = [_row(known) for known in KNOWN]
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():
         csv.writer(sys.stdout, delimiter="\t", lineterminator="\n").writerows([_COLUMNS, *rows])
         return
     from rich.console import Console
@@ -59,10 +59,10 @@ def pull(
 
 def _row(known: Known) -> tuple[str, ...]:
     location = "(bundled)" if known.alias == "demo" else known.location
-    top1 = "" if known.top1 is None else f"{known.top1:.2f}".rstrip("0").rstrip(".")
+    accuracy = ("" if share is None else f"{share:g}" for share in (known.top1, known.top5))
     cached = "yes" if _is_cached(known) else "no"
-    return known.alias, location, str(known.pixels), known.labels, f"{known.parameters:.1f}", top1, cached
+    return known.alias, location, str(known.pixels), known.labels, f"{known.parameters:.1f}", *accuracy, cached
 
 
 def _is_cached(known: Known) -> bool:
-    return BY_ALIAS[known.alias].alias == "demo" or find_repository(known.alias, None).has_weights_here()
+    return known.alias == "demo" or find_repository(known.alias, None).has_weights_here()

@@ -24,12 +24,16 @@ class _Lines(logging.Handler):
 
 
 def say(line: str) -> None:
-    """Writes one line to stderr, above the progress bar if there is one."""
+    """Writes one line to stderr, above the progress bar if there is one; where nobody can read it, it is dropped."""
     tqdm = sys.modules.get("tqdm")
-    if tqdm:
-        tqdm.tqdm.write(line, file=sys.stderr)
-    else:
-        print(line, file=sys.stderr)  # noqa: T201
+    try:
+        if tqdm:
+            tqdm.tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr)  # noqa: T201
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for the rest of the run
 
 
 def set_up(quiet: bool, verbose: bool) -> None:

@@ -106,8 +106,11 @@ class InputOptions:
             raise UsageError("`-` and `--files-from -` both want standard input")
 
     def walk(self) -> Walk:
-        extensions = [part.strip(". ").lower() for text in self.ext or [] for part in text.split(",")]
-        suffixes = tuple(f".{extension}" for extension in extensions if extension) or SUFFIXES
+        extensions = [part.strip("*. ").lower() for text in self.ext or [] for part in text.split(",")]
+        suffixes = tuple(f".{extension}" for extension in extensions if extension)
+        if self.ext and not suffixes:
+            raise UsageError(f"--ext {' '.join(self.ext)}: no suffix", "for example --ext jpg,png")
+        suffixes = suffixes or SUFFIXES
         return Walk(suffixes, tuple(self.exclude or ()), self.hidden, self.follow, self.max_depth)
 
 

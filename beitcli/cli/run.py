@@ -6,15 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from beitcli.cli import notices, signals
 from beitcli.cli.options import InputOptions, ModelOptions, OutputOptions
-from beitcli.errors import ExitStatus, OutputError, UsageError
+from beitcli.errors import ExitStatus, UsageError
 from beitcli.inputs.sources import discover, open_list, read_list
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.memory import use_one_heap
+from beitcli.outputs.destination import ReaderGone, writing
 from beitcli.outputs.selection import Selection, indices_of
 from beitcli.outputs.summary import Tally
 from beitcli.records import Found, Record
@@ -57,20 +59,23 @@ def run(inputs: InputOptions, model: ModelOptions, output: OutputOptions, destin
     selection = Selection(output.threshold, indices_of(output.label or (), checkpoint.labels))
     if checkpoint.is_demo:
         log.info("the demo model only tells %s apart: it is for trying the tool", ", ".join(checkpoint.labels))
+    settings_of = partial(_settings, inputs, model, output, checkpoint, destination.padded)
     try:
         with (
             notices.progress(output.quiet) as progress,
-            closing(_answers(found, checkpoint, (inputs, model, output), destination.padded, timings)) as answers,
+            closing(_answers(found, settings_of, timings)) as answers,
         ):
             first = next(answers, [])
             with destination.open() as stream:
-                writer = _writer(stream, destination.format, output, checkpoint)
+                with writing():
+                    writer = _writer(stream, destination.format, output, checkpoint)
                 for records in chain([first], answers):
                     with signals.held():
-                        _write(writer, selection.of(records))
+                        with writing():
+                            writer.write(selection.of(records))
                         tally.add(records)
                     progress.update(len(records))
-    except BrokenPipeError:  # the reader has seen enough
+    except ReaderGone:
         return ExitStatus.OK
     except signals.Stopped:
         _summarise(tally, timings, output.quiet)
@@ -79,18 +84,20 @@ def run(inputs: InputOptions, model: ModelOptions, output: OutputOptions, destin
     return tally.exit_status(tolerated)
 
 
-def _found(inputs: InputOptions, skipped: Counter[str]) -> Iterator[Found]:
+def check(inputs: InputOptions, model: ModelOptions, output: OutputOptions) -> None:
+    """Raises UsageError for options that make no sense together, before anything is read or loaded."""
     inputs.check()
+    model.check()
+    output.tolerated()
+
+
+def _found(inputs: InputOptions, skipped: Counter[str]) -> Iterator[Found]:
     listed = read_list(open_list(inputs.files_from), inputs.null) if inputs.files_from is not None else ()
     return discover(inputs.inputs or (), listed, inputs.walk(), skipped)
 
 
 def _answers(
-    found: Iterator[Found],
-    checkpoint: Checkpoint,
-    options: tuple[InputOptions, ModelOptions, OutputOptions],
-    padded: bool,
-    timings: Timings,
+    found: Iterator[Found], settings_of: Callable[[], "Settings"], timings: Timings
 ) -> Generator[list[Record], None, None]:
     first = next(found, None)
     if first is None:
@@ -98,10 +105,11 @@ def _answers(
     use_one_heap()  # before torch starts threads
     from beitcli.pipeline import predict
 
-    settings = _settings(*options, checkpoint, padded)
+    settings = settings_of()
+    signals.check()  # an import may have swallowed what a signal raised
     log.debug(
         "%s on %s in %s, %d pictures a batch, %d decoding processes",
-        checkpoint.folder,
+        settings.checkpoint.folder,
         settings.runtime.device,
         settings.runtime.dtype,
         settings.batch_size,
@@ -168,15 +176,6 @@ def _writer(stream: TextIO, text_format: str, output: OutputOptions, checkpoint:
         return TableWriter(stream, colored)
     columns = min(output.top_k, len(checkpoint.labels))
     return CsvWriter(stream, columns) if text_format == "csv" else TsvWriter(stream, columns)
-
-
-def _write(writer: Writer, records: Iterable[Record]) -> None:
-    try:
-        writer.write(records)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write the records: {error.strerror}", "is the disk full?") from error
 
 
 def _summarise(tally: Tally, timings: Timings, quiet: bool) -> None:

@@ -37,6 +37,11 @@ def held() -> Iterator[None]:
         yield
     finally:
         _Request.held = False
+    check()
+
+
+def check() -> None:
+    """Raises `Stopped` if a request to stop has come."""
     if _Request.received is not None:
         raise Stopped(_Request.received)
 

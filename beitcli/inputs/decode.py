@@ -11,7 +11,7 @@ import signal
 import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, TypeAlias
 
@@ -21,7 +21,7 @@ from PIL.Image import Transpose
 
 from beitcli.errors import PictureError
 from beitcli.inputs.formats import FORMATS, REFUSED
-from beitcli.records import Failure, Fetched, Source, printable
+from beitcli.records import MOST_STREAMED, Failure, Fetched, Source, printable, source_of
 
 LARGE_PIXELS = 50_000_000
 """Pictures above this size are decoded one at a time: several at once would take a small machine's memory."""
@@ -85,26 +85,23 @@ def outcome(
             with _time_limit(limits.seconds):
                 return preprocess(picture)
     except PictureError as error:
-        return Failure(item.source if isinstance(item, Fetched) else item, error.code, str(error))
+        return Failure(source_of(item), error.code, str(error))
 
 
 def decode(item: Source | Fetched, limits: DecodeLimits, large_turn: AbstractContextManager[object]) -> Image.Image:
     """The picture's first frame, upright, RGB, 8 bits a channel; transparency lies over white.
 
-    `large_turn` is held while a picture of more than `LARGE_PIXELS` is decoded. A picture that takes longer than
-    `limits.seconds` ends the process by SIGALRM: nothing less interrupts a decoder written in C.
+    `large_turn` is held while a picture of more than `LARGE_PIXELS` is decoded; waiting for it is not the picture's
+    time. One that takes longer than `limits.seconds` ends the process by SIGALRM: nothing less interrupts C.
 
     Raises PictureError, and nothing else.
     """
-    with coded_errors(), ExitStack() as stack:
-        with _time_limit(limits.seconds):
-            stream = stack.enter_context(_bytes_of(item))
-            image = _open(stream, limits.max_pixels)
+    with coded_errors(), _time_limit(limits.seconds), _bytes_of(item) as stream:
+        image = _open(stream, limits.max_pixels)
         if limits.scaled_to and not image.info.get("transparency"):
             height, width = limits.scaled_to
             image.draft(None, (height, width) if _orientation(image) > 4 else (width, height))
-        turn = large_turn if image.width * image.height > LARGE_PIXELS else nullcontext()
-        with turn, _time_limit(limits.seconds):
+        with _paused(large_turn) if image.width * image.height > LARGE_PIXELS else nullcontext():
             image.load()
             return _rgb(_upright(image))
 
@@ -155,7 +152,14 @@ def _bytes_of(item: Source | Fetched) -> Iterator[BinaryIO]:
     except IsADirectoryError:
         raise PictureError("not_an_image", "a folder, not a file") from None
     with stream:
-        yield stream if stream.seekable() else io.BytesIO(stream.read())
+        yield stream if stream.seekable() else _buffered(stream)
+
+
+def _buffered(stream: BinaryIO) -> BinaryIO:
+    data = stream.read(MOST_STREAMED + 1)
+    if len(data) > MOST_STREAMED:
+        raise PictureError("too_large", f"a pipe brings more than {MOST_STREAMED} bytes")
+    return io.BytesIO(data)
 
 
 @contextmanager
@@ -168,6 +172,15 @@ def _time_limit(seconds: float) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextmanager
+def _paused(turn: AbstractContextManager[object]) -> Iterator[None]:
+    """Takes the turn; the time limit stands still until it comes."""
+    left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+    with turn:
+        signal.setitimer(signal.ITIMER_REAL, left)
+        yield
 
 
 def _open(stream: BinaryIO, max_pixels: int) -> Image.Image:

@@ -29,7 +29,7 @@ from weakref import WeakValueDictionary
 
 from beitcli import __version__
 from beitcli.errors import BeitError, PictureError
-from beitcli.records import Failure, Fetched, Found, Source, printable
+from beitcli.records import MOST_STREAMED, Failure, Fetched, Found, Source, printable
 
 if TYPE_CHECKING:
     import httpx2
@@ -90,7 +90,10 @@ def _handed_on(item: Found | _Download, waited: Callable[[float], None]) -> Sour
 
 def _read(source: Source) -> Fetched | Failure:
     try:
-        return Fetched(source, sys.stdin.buffer.read())
+        data = sys.stdin.buffer.read(MOST_STREAMED + 1)
+        if len(data) > MOST_STREAMED:
+            return Failure(source, "too_large", f"standard input brings more than {MOST_STREAMED} bytes")
+        return Fetched(source, data)
     except (OSError, AttributeError):  # sys.stdin is None when the process was started without one
         return Failure(source, "io_error", "standard input cannot be read")
 

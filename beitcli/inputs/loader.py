@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from beitcli.inputs.decode import DecodeLimits, Outcome, Preprocess, outcome
 from beitcli.inputs.quarantine import decode_alone
 from beitcli.inputs.worker import held_signals, settle_in
-from beitcli.records import Failure, Fetched, Source
+from beitcli.records import Failure, Fetched, Source, source_of
 
 Item: TypeAlias = Source | Fetched | Failure
 
@@ -189,8 +189,8 @@ class Loader:
                 if isinstance(item, Failure):
                     yield item
                     continue
-                answer, source = next(outcomes), item.source if isinstance(item, Fetched) else item
-                yield answer if isinstance(answer, Failure) else Decoded(source, torch.from_numpy(answer))
+                answer = next(outcomes)
+                yield answer if isinstance(answer, Failure) else Decoded(source_of(item), torch.from_numpy(answer))
 
 
 _List: TypeAlias = tuple[list[Source | Failure], Tensor]
@@ -213,7 +213,7 @@ class _Pictures(Dataset[_List]):
             if isinstance(answer, Failure):
                 answers.append(answer)
             else:
-                answers.append(item.source if isinstance(item, Fetched) else item)
+                answers.append(item if isinstance(item, Source) else item.source)
                 arrays.append(answer)
         shape, dtype = self.preprocess.shape, self.preprocess.dtype
         return answers, torch.from_numpy(np.stack(arrays) if arrays else np.empty((0, *shape), dtype))

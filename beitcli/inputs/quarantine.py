@@ -9,7 +9,7 @@ from multiprocessing.context import SpawnProcess
 
 from beitcli.inputs.decode import DecodeLimits, Outcome, Preprocess, outcome
 from beitcli.inputs.worker import held_signals, settle_in
-from beitcli.records import Failure, Fetched, Source
+from beitcli.records import Failure, Fetched, Source, source_of
 
 
 def decode_alone(
@@ -44,8 +44,7 @@ def _answer(pipe: Connection, item: Source | Fetched, process: SpawnProcess, lim
         return answer
     except (EOFError, ConnectionError):
         process.join()
-        source = item.source if isinstance(item, Fetched) else item
-        return Failure(source, *_cause_of_death(process.exitcode or 0, limits.seconds))
+        return Failure(source_of(item), *_cause_of_death(process.exitcode or 0, limits.seconds))
 
 
 def _cause_of_death(exit_code: int, seconds: float) -> tuple[str, str]:

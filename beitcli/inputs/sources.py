@@ -72,10 +72,8 @@ def discover(arguments: Sequence[str], listed: Iterable[Source], walk: Walk, ski
 
 def open_list(path: str) -> BinaryIO:
     """The list of paths and URLs at `path` (`-`: standard input), for `read_list`. Raises UsageError if unreadable."""
-    if path == "-":
-        return open(0, "rb", closefd=False)
     try:
-        return open(path, "rb")
+        return open(0, "rb", closefd=False) if path == "-" else open(path, "rb")
     except OSError as error:
         raise UsageError(f"cannot read the list `{printable(path)}`: {error.strerror}") from error
 
@@ -270,5 +268,5 @@ class _Walker:
     def _excluded(self, name: str, below: str) -> bool:
         return any(
             fnmatchcase(name, pattern) or fnmatchcase(below + name, pattern)
-            for pattern in (pattern.rstrip("/") for pattern in self.walk.exclude)
+            for pattern in (pattern.removeprefix("./").rstrip("/") for pattern in self.walk.exclude)
         )

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from beitcli.errors import ModelError
+from beitcli.errors import ModelError, UsageError
 from beitcli.model.catalog import BY_ALIAS, DEMO_FOLDER, corrected_labels
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def _hub_errors(location: str) -> Iterator[None]:
     except (errors.OfflineModeIsEnabled, httpx2.TransportError) as error:
         raise _unreachable(location) from error
     except (errors.HfHubHTTPError, OSError) as error:
-        raise ModelError(f"downloading `{location}` failed: {str(error).splitlines()[0]}") from error
+        hint = "try again later, or `-m demo`, or the folder of a downloaded checkpoint"
+        raise ModelError(f"downloading `{location}` failed: {str(error).splitlines()[0]}", hint) from error
 
 
 def _unreachable(location: str) -> ModelError:
@@ -116,6 +117,8 @@ def find_repository(name: str, revision: str | None) -> Repository:
     known = BY_ALIAS.get(name)
     location = known.location if known else name
     if os.path.isdir(location):
+        if revision is not None:
+            raise UsageError(f"--revision {revision}: `{name}` is a folder, and only the Hub has revisions")
         return Repository(location, None, on_hub=False)
     if not known and (location.startswith((".", "/", "~")) or "/" not in location):
         raise ModelError(f"`{name}` is neither an alias, a folder nor a Hub id", _nearest(name))
@@ -143,11 +146,13 @@ class Checkpoint:
 
     @property
     def patch_side(self) -> int:
-        return _side(self.config.get("patch_size", 16))
+        """The side of a patch in pixels. Raises ModelError where patches are no squares."""
+        return square_side(self.config, "patch_size", 16)
 
     @property
     def image_side(self) -> int:
-        return _side(self.config.get("image_size", 224))
+        """The side of the checkpoint's own pictures in pixels. Raises ModelError where they are no squares."""
+        return square_side(self.config, "image_size", 224)
 
     @property
     def multi_label(self) -> bool:
@@ -179,9 +184,15 @@ class Checkpoint:
         return path
 
 
-def _side(size: int | list[int]) -> int:
-    """The side of a square that a config gives as a number or a pair; of another rectangle the longer one."""
-    return size if isinstance(size, int) else max(size)
+def square_side(config: Mapping[str, Any], key: str, default: int) -> int:
+    """One side of a square that a config gives as a number or a pair. Raises ModelError for anything else."""
+    match config.get(key, default):
+        case int(side) | [int(side)] if side > 0:
+            return side
+        case [int(side), int(other)] if side == other > 0:
+            return side
+        case value:
+            raise ModelError(f"the checkpoint's {key} is {value}, and only squares are known")
 
 
 def _parts(path: str) -> list[str]:
@@ -256,8 +267,8 @@ def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
     """One label for each output; an output that the config does not name is `LABEL_i`, as in transformers."""
     try:
         id2label = {int(key): str(label) for key, label in (config.get("id2label") or {}).items()}
-    except (AttributeError, ValueError) as error:
-        raise ModelError(f"the checkpoint's id2label is no mapping of numbers to labels: {error}") from error
-    count = len(id2label) or int(config.get("num_labels", 2))
+        count = len(id2label) or int(config.get("num_labels", 2))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelError(f"the checkpoint's config.json does not name its labels: {error}") from error
     corrected = corrected_labels(id2label)
     return tuple(corrected.get(index, f"LABEL_{index}") for index in range(count))

@@ -95,7 +95,11 @@ class Classifier:
 
     def _beit(self, recipe: Recipe) -> nn.Module:
         checkpoint, scale = self._checkpoint, PixelScale(recipe.factor, recipe.mean, recipe.std)
-        network = Beit(checkpoint.config, checkpoint.tensors(), recipe.size, scale)
+        tensors = checkpoint.tensors()
+        try:
+            network = Beit(checkpoint.config, tensors, recipe.size, scale)
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            raise ModelError(f"the config.json of `{checkpoint.name}` cannot be followed: {error}") from error
         outputs, labels = network.head.out_features, len(checkpoint.labels)
         if outputs != labels:
             raise ModelError(f"`{checkpoint.name}` has {outputs} outputs and {labels} labels")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from beitcli.errors import ModelError
+from beitcli.model.checkpoint import square_side
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -75,7 +76,7 @@ class Beit(nn.Module):
         weights = Weights(tensors)
         if config.get("num_channels", 3) != 3:
             raise ModelError(f"the checkpoint wants {config['num_channels']} channels, and pictures here have 3")
-        self.patch = _side(config.get("patch_size", 16))
+        self.patch = square_side(config, "patch_size", 16)
         self.grid = (size[0] // self.patch, size[1] // self.patch)
         self.patch_weight, self.patch_bias = _folded_patch_projection(weights, self.patch, scale)
         self.start = nn.Parameter(weights["beit.embeddings.cls_token"][0], requires_grad=False)
@@ -132,14 +133,6 @@ class _Layer(nn.Module):
         return attended.transpose(1, 2).flatten(2)
 
 
-def _side(value: int | list[int]) -> int:
-    """One side of a square given as a number or a pair."""
-    sides = {value} if isinstance(value, int) else set(value)
-    if len(sides) != 1:
-        raise ModelError(f"the checkpoint has patches of {value} pixels, and only square ones are known")
-    return sides.pop()
-
-
 def _activation(config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
     name = config.get("hidden_act", "gelu")
     if name not in ACTIVATIONS:
@@ -188,7 +181,7 @@ def _folded_patch_projection(weights: Weights, patch: int, scale: PixelScale) ->
 
 def _trained_grid(config: Mapping[str, Any]) -> tuple[int, int]:
     """The rows and columns of patches in the checkpoint's own pictures."""
-    size, patch = config.get("image_size", 224), _side(config.get("patch_size", 16))
+    size, patch = config.get("image_size", 224), square_side(config, "patch_size", 16)
     height, width = (size, size) if isinstance(size, int) else size
     return height // patch, width // patch
 

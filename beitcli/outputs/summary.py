@@ -9,9 +9,9 @@ from beitcli.records import Failure, Record
 from beitcli.timings import Timings
 
 LIMITS = {
-    "network": "the network",
-    "decoding": "decoding (more --workers or --fast-decode would help)",
-    "model": "the model (a smaller --model or another --device would help)",
+    "network": "the network (no option helps: one host is asked for 8 pictures at a time)",
+    "decoding": "decoding (--fast-decode would help)",
+    "model": "the model (a smaller --model would help)",
 }
 """What limited a run, and the option that would help, for each stage of `Timings`."""
 

@@ -12,6 +12,7 @@ from beitcli.records import Failure, Record, printable
 
 _BAR = 12
 _SCORE = 6
+_WIDE_ENOUGH = 50  # columns that leave room for a bar
 
 
 class TableWriter:
@@ -24,8 +25,9 @@ class TableWriter:
             force_terminal=colored or None,
             highlight=False,
         )
-        flexible = max(20, self._console.width - _BAR - _SCORE - 6)
-        self._widths = (flexible * 3 // 5, flexible - flexible * 3 // 5, _BAR, _SCORE)
+        bar = _BAR if self._console.width >= _WIDE_ENOUGH else 0
+        flexible = max(12, self._console.width - bar - _SCORE - 8)
+        self._widths = (flexible * 3 // 5, flexible - flexible * 3 // 5, bar, _SCORE)
         names = ("source", "label", "", "score")
         self._print([[Text(name, "bold") for name in names]])
 

@@ -1,5 +1,6 @@
 """How runs end: one table of arguments, exit status and first line on stderr, each as a real process."""
 
+import os
 import re
 import subprocess
 import sys
@@ -42,6 +43,8 @@ LIGHT = [
     ("classify good --device abacus", 2, "--device abacus"),
     ("classify good --decode-timeout inf", 2, "--decode-timeout"),
     ("classify good --threshold nan", 2, "--threshold"),
+    ("classify good -e .", 2, "no suffix"),
+    ("classify good -m demo --revision main", 2, "only the Hub has revisions"),
     ("classify good --fp16 --dtype bf16", 2, "contradict"),
     ("classify good -m demo --fail-on 2", 2, "--fail-on 2"),
     ("classify good -m demo --label cta", 2, "no label `cta`"),
@@ -52,7 +55,7 @@ LIGHT = [
     ("batch good --out x.csv --format table", 2, "a file is no terminal"),
     ("batch good --out nowhere/x.csv", 1, "does not exist"),
     ("batch good --out mixed", 2, "no format has the suffix"),
-    ("batch good --out mixed -f csv", 1, "is a folder"),
+    ("batch good --out mixed -f csv", 1, "names no file"),
     ("models pull demo", 2, "nothing to download"),
     ("models pull base-224", 1, "Hub cannot be reached"),
 ]
@@ -128,6 +131,27 @@ def test_closed_streams(folder: Path, closed: str, status: int, rows: int) -> No
     assert process.returncode == status
     assert len(process.stdout.splitlines()) == rows
     assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize("line", ["classify good -m demo", "models", "--help", "classify nothing-there"])
+def test_readers_that_are_gone_change_nothing(folder: Path, line: str) -> None:
+    """stdout and stderr are pipes that nobody reads any more: whatever happens, it happens quietly."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", "beitcli", *line.split()]
+    process = subprocess.run(command, cwd=folder, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    assert process.returncode == (2 if "nothing" in line else 0)
+
+
+def test_notices_that_nobody_reads_cost_no_row(folder: Path) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", "beitcli", "classify", "good", "-m", "demo"]
+    process = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    assert process.returncode == 0
+    assert process.stdout.count(b"\n") == 2
 
 
 def test_without_arguments_there_is_help(beit: Beit) -> None:

@@ -2,13 +2,15 @@
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from beitcli.errors import OutputError
-from beitcli.outputs.destination import check_writable, part_of, replaced_file
+from beitcli.outputs.destination import check_writable, replaced_file
 
 
 def write(path: Path, text: str = "new\n") -> None:
@@ -23,7 +25,7 @@ def test_nothing_is_seen_at_its_place_before_the_end(tmp_path: Path) -> None:
         stream.write("new\n")
         stream.flush()
         assert path.read_text() == "old\n"
-        assert Path(part_of(str(path))).read_text() == "new\n"
+        assert Path(f"{path}.part").read_text() == "new\n"
     assert path.read_text() == "new\n"
     assert os.listdir(tmp_path) == ["out.csv"]
 
@@ -35,7 +37,7 @@ def test_a_bad_end_leaves_the_old_file_and_the_part(tmp_path: Path) -> None:
         stream.write("half")
         raise ZeroDivisionError
     assert path.read_text() == "old\n"
-    assert Path(part_of(str(path))).read_text() == "half"
+    assert Path(f"{path}.part").read_text() == "half"
 
 
 def test_a_link_stays_and_its_target_keeps_its_mode(tmp_path: Path) -> None:
@@ -78,13 +80,37 @@ def test_a_pipe_by_its_name_in_dev_is_streamed_to() -> None:
         assert stream.read() == "new\n"
 
 
-def test_a_full_device_is_one_error(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="No space left"), replaced_file("/dev/full") as stream:
-        stream.write("x" * 100_000)
+def test_a_device_that_is_full_at_the_end_is_one_error() -> None:
+    with pytest.raises(OutputError, match="No space left"), replaced_file("/dev/full") as stream:
+        stream.write("x")
 
 
-@pytest.mark.parametrize("name", ["missing/out.csv", "folder"])
+def test_a_second_run_is_refused_and_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    second = "import sys; from beitcli.outputs.destination import *\nwith replaced_file(sys.argv[1]): pass"
+    with replaced_file(str(path)) as stream:
+        stream.write("new\n")
+        stream.flush()
+        process = subprocess.run([sys.executable, "-c", second, str(path)], capture_output=True, text=True)
+        assert "another run is writing" in process.stderr
+    assert path.read_text() == "new\n"
+
+
+def test_a_part_that_was_left_is_written_anew(tmp_path: Path) -> None:
+    (tmp_path / "out.csv.part").write_text("much longer than what comes now\n")
+    write(tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == "new\n"
+
+
+def test_the_part_is_no_more_open_than_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    path.touch(0o600)
+    with replaced_file(str(path)):
+        assert stat.S_IMODE(Path(f"{path}.part").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("name", ["missing/out.csv", "folder", "new/", ""])
 def test_what_cannot_be_written_is_known_before(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError):
-        check_writable(str(tmp_path / name))
+        check_writable(f"{tmp_path}/{name}" if name else "")
