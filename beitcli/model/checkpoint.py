@@ -269,6 +269,6 @@ def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
         id2label = {int(key): str(label) for key, label in (config.get("id2label") or {}).items()}
         count = len(id2label) or int(config.get("num_labels", 2))
     except (AttributeError, TypeError, ValueError) as error:
-        raise ModelError(f"the checkpoint's config.json does not name its labels: {error}") from error
+        raise ModelError(f"the checkpoint's id2label or num_labels makes no labels: {error}") from error
     corrected = corrected_labels(id2label)
     return tuple(corrected.get(index, f"LABEL_{index}") for index in range(count))

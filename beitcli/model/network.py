@@ -163,7 +163,7 @@ def _joined_qkv(weights: Weights, name: str) -> nn.Linear:
 
 def _norm(config: Mapping[str, Any], weights: Weights, name: str) -> nn.LayerNorm:
     weight = weights[name + ".weight"]
-    norm = nn.LayerNorm(weight.shape, eps=config.get("layer_norm_eps", 1e-12))
+    norm = nn.LayerNorm(weight.shape, eps=float(config.get("layer_norm_eps", 1e-12)))
     norm.weight = nn.Parameter(weight, requires_grad=False)
     norm.bias = nn.Parameter(weights[name + ".bias"], requires_grad=False)
     return norm

@@ -9,9 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from beitcli.errors import ModelError
+from beitcli.errors import ModelError, UsageError
 from beitcli.model.catalog import BY_ALIAS, DEMO_FOLDER, KNOWN, corrected_labels
 from beitcli.model.checkpoint import find_repository, open_checkpoint
+from beitcli.model.classifier import Classifier
+from beitcli.model.recipe import checkpoint_recipe
+from beitcli.model.runtime import Runtime
 
 ST, BIN = "model.safetensors", "pytorch_model.bin"
 
@@ -204,6 +207,32 @@ def test_labels(
     assert open_checkpoint(str(copy_of(tiny_beit, **changes)), None).labels == labels
 
 
+ODD_CONFIGS = [
+    {"patch_size": None},
+    {"patch_size": 0},
+    {"patch_size": [8, 4]},
+    {"image_size": "32"},
+    {"num_hidden_layers": "2"},
+    {"num_attention_heads": 0},
+    {"num_attention_heads": 3},
+    {"layer_norm_eps": "small"},
+]
+
+
+@pytest.mark.parametrize("changes", ODD_CONFIGS, ids=repr)
+def test_configs_that_cannot_be_followed(
+    changes: dict[str, Any], tiny_beit: Path, copy_of: Callable[..., Path]
+) -> None:
+    with pytest.raises(ModelError):
+        checkpoint = open_checkpoint(str(copy_of(tiny_beit, **changes)), None)
+        Classifier(checkpoint, checkpoint_recipe(checkpoint.processor, None), Runtime("cpu", "fp32"), 1)
+
+
+def test_a_number_of_labels_that_is_none(tiny_beit: Path, copy_of: Callable[..., Path]) -> None:
+    with pytest.raises(ModelError, match="num_labels"):
+        open_checkpoint(str(copy_of(tiny_beit, id2label=None, num_labels="x")), None)
+
+
 @pytest.mark.parametrize("id2label", [["a", "b"], {"first": "a"}, "a"], ids=repr)
 def test_labels_that_make_no_sense(id2label: Any, tiny_beit: Path, copy_of: Callable[..., Path]) -> None:
     with pytest.raises(ModelError, match="id2label"):
@@ -263,7 +292,9 @@ def test_a_folder_wins_over_the_hub_and_an_alias_over_a_folder(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     for name in ("me/model", "base-224"):
         Path(name).mkdir(parents=True)
-    assert not find_repository("me/model", "v1").on_hub
+    assert not find_repository("me/model", None).on_hub
+    with pytest.raises(UsageError, match="--revision v1"):
+        find_repository("me/model", "v1")
     assert find_repository("base-224", "v1").location == "microsoft/beit-base-patch16-224"
     assert find_repository("me/other", "v1").revision == "v1"
 

@@ -275,7 +275,7 @@ REFUSALS = [
     pytest.param("me/gated", None, "gated", "HF_TOKEN", id="gated"),
     pytest.param("me/forbidden", None, "gated", "HF_TOKEN", id="gated, signed in"),
     pytest.param("me/private", None, "private", "", id="private"),
-    pytest.param("me/broken", None, "downloading `me/broken` failed", None, id="server error"),
+    pytest.param("me/broken", None, "downloading `me/broken` failed", "-m demo", id="server error"),
     pytest.param("me/empty", None, "no config.json", "model.safetensors", id="no config"),
     pytest.param("me/bare", None, "no weights", "pytorch_model.bin", id="no weights"),
 ]
