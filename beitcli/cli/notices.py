@@ -1,6 +1,7 @@
 """What is said on stderr: notices and errors, one line each, and how far the run is."""
 
 import logging
+import math
 import os
 import sys
 import time
@@ -53,31 +54,25 @@ class Progress(Protocol):
 @contextmanager
 def progress(quiet: bool) -> Iterator[Progress]:
     """Counts images: a bar where stderr is a terminal and stdout is not, else a line every half minute."""
-    if quiet:
-        yield _Silence()
-    elif sys.stderr.isatty() and not (sys.stdout and sys.stdout.isatty()):
+    if not quiet and sys.stderr.isatty() and not (sys.stdout and sys.stdout.isatty()):
         from tqdm import tqdm
 
         tqdm.monitor_interval = 0  # its thread would exist before the workers are forked
         with tqdm(unit=" images", dynamic_ncols=True, leave=False, file=sys.stderr) as bar:
             yield bar
     else:
-        yield _PlainProgress()
-
-
-class _Silence:
-    def update(self, count: int) -> None:
-        pass
+        yield _PlainProgress(math.inf if quiet else PROGRESS_INTERVAL)
 
 
 class _PlainProgress:
-    def __init__(self) -> None:
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
         self._images = 0
         self._started = self._said = time.monotonic()
 
     def update(self, count: int) -> None:
         self._images += count
         now = time.monotonic()
-        if now - self._said >= PROGRESS_INTERVAL:
+        if now - self._said >= self._interval:
             self._said = now
             say(f"beit: {self._images} images so far, {self._images / (now - self._started):.1f} images/s")

@@ -1,5 +1,6 @@
 """Where a run's text goes: standard output, a FIFO or device, or a file that is replaced when it is whole."""
 
+import errno
 import fcntl
 import logging
 import os
@@ -26,7 +27,8 @@ def writing() -> Iterator[None]:
     except BrokenPipeError as error:
         raise ReaderGone from error
     except OSError as error:
-        raise OutputError(f"cannot write the records: {error.strerror}", "is the disk full?") from error
+        hint = "make room, then run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        raise OutputError(f"cannot write the records: {error.strerror}", hint) from error
 
 
 def check_writable(path: str) -> None:

@@ -219,7 +219,7 @@ def test_a_full_disk_is_one_error(beit: Beit) -> None:
     assert process.returncode == 1
     assert process.stderr.decode().splitlines() == [
         "beit: error: cannot write the records: No space left on device",
-        "hint: is the disk full?",
+        "hint: make room, then run it again",
     ]
 
 
