@@ -17,34 +17,58 @@ def decode_alone(
 ) -> Generator[Outcome, None, None]:
     """What becomes of each picture, in order.
 
-    They go one by one through a fresh process that never imports torch. When it dies, the picture it was at gets the
-    code (`timeout`, `out_of_memory` or `decoder_crashed`), and the rest go through the next process.
+    They go one by one through a fresh process that never imports torch. A picture that ends two of them, or one by the
+    time limit, gets the code (`timeout`, `out_of_memory` or `decoder_crashed`): a single death may come from outside.
     """
-    waiting = list(reversed(items))
-    while waiting:
-        here, there = multiprocessing.Pipe()
-        arguments = (there, preprocess, limits)
+    with _Cell(preprocess, limits) as cell:
+        for item in items:
+            answer = cell.decode(item)
+            if answer is None and cell.exit_code != -signal.SIGALRM:
+                answer = cell.decode(item)
+            if answer is None:
+                answer = Failure(source_of(item), *_cause_of_death(cell.exit_code, limits.seconds))
+            yield answer
+
+
+class _Cell:
+    """A process that decodes, and another one when it has died; `exit_code` is that of the last one."""
+
+    def __init__(self, preprocess: Preprocess, limits: DecodeLimits) -> None:
+        self.exit_code = 0
+        self._task = (preprocess, limits)
+        self._process: SpawnProcess | None = None
+
+    def __enter__(self) -> "_Cell":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._pipe.close()
+            self._process.kill()
+            self._process.join()
+
+    def decode(self, item: Source | Fetched) -> Outcome | None:
+        """What becomes of the picture, or None where the process died at it."""
+        process = self._process or self._start()
+        try:
+            self._pipe.send(item)
+            answer: Outcome = self._pipe.recv()
+            return answer
+        except (EOFError, ConnectionError):
+            self._pipe.close()
+            process.join()
+            self.exit_code, self._process = process.exitcode or 0, None
+            return None
+
+    def _start(self) -> SpawnProcess:
+        self._pipe, there = multiprocessing.Pipe()
+        arguments = (there, *self._task)
         process = multiprocessing.get_context("spawn").Process(target=_decode_all, args=arguments, daemon=True)
         with held_signals():
             process.start()
         there.close()
-        try:
-            while waiting and process.is_alive():
-                yield _answer(here, waiting.pop(), process, limits)
-        finally:
-            here.close()
-            process.kill()
-            process.join()
-
-
-def _answer(pipe: Connection, item: Source | Fetched, process: SpawnProcess, limits: DecodeLimits) -> Outcome:
-    try:
-        pipe.send(item)
-        answer: Outcome = pipe.recv()
-        return answer
-    except (EOFError, ConnectionError):
-        process.join()
-        return Failure(source_of(item), *_cause_of_death(process.exitcode or 0, limits.seconds))
+        self._process = process
+        return process
 
 
 def _cause_of_death(exit_code: int, seconds: float) -> tuple[str, str]:

@@ -1,0 +1,61 @@
+"""A picture is blamed for what it does, not for what happens to it."""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from beitcli.inputs.decode import DecodeLimits
+from beitcli.inputs.quarantine import decode_alone
+from beitcli.records import Failure, Source
+
+
+@dataclass(frozen=True)
+class Doomed:
+    """Ends its process by a signal at red pictures; with a `marker`, only if that file is not there yet."""
+
+    death: signal.Signals
+    marker: str | None = None
+    shape = (1, 1, 3)
+    dtype = "uint8"
+
+    def __call__(self, picture: Image.Image) -> np.ndarray:
+        pixels = np.asarray(picture)[:1, :1]
+        if tuple(pixels[0, 0]) == (255, 0, 0) and not (self.marker and os.path.exists(self.marker)):
+            if self.marker:
+                Path(self.marker).touch()
+            os.kill(os.getpid(), self.death)
+        return pixels
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> list[Source]:
+    for name, colour in (("a", "blue"), ("b", "red"), ("c", "lime")):
+        Image.new("RGB", (2, 2), colour).save(tmp_path / f"{name}.png")
+    return [Source(str(tmp_path / f"{name}.png")) for name in "abc"]
+
+
+@pytest.mark.parametrize(
+    ("death", "code"),
+    [
+        (signal.SIGSEGV, "decoder_crashed"),
+        (signal.SIGABRT, "decoder_crashed"),
+        (signal.SIGKILL, "out_of_memory"),
+        (signal.SIGALRM, "timeout"),
+    ],
+)
+def test_how_it_dies_names_the_code(items: list[Source], death: signal.Signals, code: str) -> None:
+    first, second, third = decode_alone(items, Doomed(death), DecodeLimits(seconds=20))
+    assert isinstance(second, Failure)
+    assert (second.source, second.code) == (items[1], code)
+    assert [type(answer) for answer in (first, third)] == [np.ndarray] * 2
+
+
+def test_a_death_from_outside_is_not_the_pictures_fault(items: list[Source], tmp_path: Path) -> None:
+    preprocess = Doomed(signal.SIGKILL, str(tmp_path / "died once"))
+    answers = list(decode_alone(items, preprocess, DecodeLimits(seconds=20)))
+    assert [type(answer) for answer in answers] == [np.ndarray] * 3
