@@ -99,8 +99,8 @@ class _Batch:
     def answered(self) -> list[Record]:
         """The records, each picture with its prediction; the batch is empty afterwards."""
         start = time.monotonic()
-        shape = self._pixels if self._padded else self._pixels[: self._filled]
-        scores = iter(self._classifier(shape) if self._filled else ())
+        pixels = self._pixels if self._padded else self._pixels[: self._filled]
+        scores = iter(self._classifier(pixels) if self._filled else ())
         self._timings.model += time.monotonic() - start
         records = [item if isinstance(item, Failure) else Prediction(item, next(scores)) for item in self.records]
         self.records, self._filled = [], 0

@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,22 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line does,
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "samples"
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """As somebody whom file modes bind, which root is not."""
+    if os.geteuid():
+        yield
+        return
+    try:
+        os.seteuid(65534)
+    except OSError:
+        pytest.skip("root cannot become another user here")
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,7 @@ from PIL import Image, features
 from beitcli.errors import ERROR_CODES, PictureError
 from beitcli.inputs.decode import LARGE_PIXELS, DecodeLimits, decode
 from beitcli.records import Fetched, Source
+from tests.conftest import unprivileged
 
 UNTIMED = DecodeLimits(seconds=0)
 WHITE, BLACK, RED, GREEN, BLUE = (255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -117,22 +118,6 @@ def words(*values: int) -> bytes:
 
 def greys(*values: int) -> list[tuple[int, int, int]]:
     return [(value, value, value) for value in values]
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """As somebody whom file modes bind, which root is not."""
-    if os.geteuid():
-        yield
-        return
-    try:
-        os.seteuid(65534)
-    except OSError:
-        pytest.skip("root cannot become another user here")
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 PALETTE = (b"PLTE", bytes((*RED, *GREEN, *BLUE, 9, 9, 9)))

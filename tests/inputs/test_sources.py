@@ -9,7 +9,6 @@ import stat
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import pytest
 from beitcli.errors import ExitStatus, UsageError
 from beitcli.inputs.sources import Walk, discover, open_list, read_list
 from beitcli.records import STDIN, Failure, Source
+from tests.conftest import unprivileged
 
 
 @pytest.fixture(autouse=True)
@@ -50,22 +50,6 @@ def found(*arguments: str, listed: Sequence[Source] = (), **walk: object) -> tup
     items = list(discover(arguments, listed, Walk(**walk), skipped))  # type: ignore[arg-type]
     assert all(isinstance(item, Source) for item in items), items
     return [item.location for item in items if isinstance(item, Source)], dict(skipped)
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """As somebody whom file modes bind, which root is not."""
-    if os.geteuid():
-        yield
-        return
-    try:
-        os.seteuid(65534)
-    except OSError:
-        pytest.skip("root cannot become another user here")
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.mark.parametrize(
