@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from beitcli.inputs.decode import DecodeLimits
+from beitcli.inputs.decode import Decoding
 from beitcli.inputs.fetch import FetchLimits, fetch
 from beitcli.inputs.loader import Decoded, Loader
 from beitcli.model.checkpoint import Checkpoint
@@ -32,7 +32,7 @@ class Settings:
     batch_size: int
     padded: bool
     workers: int
-    decoding: DecodeLimits
+    decoding: Decoding
     fetching: FetchLimits
 
 

@@ -1,16 +1,42 @@
 """What travels: where a picture is, and what was found out about it. Every record carries its source."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """What tells whether a picture is still the one that was answered; what is not known is None.
+
+    `size` in bytes and `mtime_ns` are those of the open file, `etag` and `last_modified` those of a URL's answer,
+    `digest` is the SHA-256 of the picture's bytes.
+    """
+
+    size: int | None = None
+    mtime_ns: int | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    digest: bytes | None = None
+
+    @classmethod
+    def of_file(cls, status: os.stat_result) -> "Identity":
+        return cls(size=status.st_size, mtime_ns=status.st_mtime_ns)
+
+
+UNKNOWN = Identity()
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
-    """One picture as it was asked for: a path (bytes that are not UTF-8 as surrogates), a URL, or `-` for stdin."""
+    """One picture as it was asked for: a path (bytes that are not UTF-8 as surrogates), a URL, or `-` for stdin.
+
+    A URL whose answer is `known` is only fetched where its server says that it has changed.
+    """
 
     location: str
     kind: Literal["path", "url", "stdin"] = "path"
+    known: Identity = field(default=UNKNOWN, compare=False)
 
     @property
     def name(self) -> str:
@@ -31,6 +57,7 @@ class Fetched:
 
     source: Source
     data: bytes
+    identity: Identity = field(default=UNKNOWN, compare=False)
 
 
 def source_of(item: Source | Fetched) -> Source:
@@ -48,10 +75,12 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer for one picture, best label first."""
+    """The answer for one picture, best label first; `reused` if it is that of an identical picture."""
 
     source: Source
     scores: tuple[Score, ...]
+    identity: Identity = field(default=UNKNOWN, compare=False)
+    reused: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +90,7 @@ class Failure:
     source: Source
     code: str
     message: str
+    identity: Identity = field(default=UNKNOWN, compare=False)
 
 
 Record: TypeAlias = Prediction | Failure

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from beitcli.inputs.decode import DecodeLimits
+from beitcli.inputs.decode import Decoding
 from beitcli.inputs.fetch import FetchLimits
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.recipe import checkpoint_recipe
@@ -28,7 +28,7 @@ def settings(batch_size: int, padded: bool) -> Settings:
         batch_size=batch_size,
         padded=padded,
         workers=1,
-        decoding=DecodeLimits(),
+        decoding=Decoding(),
         fetching=FetchLimits(),
     )
 

@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from beitcli.cli import notices
-from beitcli.cli.formats import file_format, standard_format
+from beitcli.cli.formats import format_of_file, standard_format
 from beitcli.cli.options import InputOptions, ModelOptions, OutputOptions, examples, with_options
 from beitcli.cli.run import Destination, check, run
-from beitcli.outputs.destination import check_writable, replaced_file, standard_output
+from beitcli.outputs.destination import check_writable, is_stream, replaced_file, standard_output, stream_to
+from beitcli.outputs.lock import alone
 
 EXAMPLES = examples(
     "beit batch ./images --out preds.csv",
@@ -40,7 +41,11 @@ def batch(
     check(inputs, model, output)
     if out == "-":
         destination = Destination(standard_output, standard_format(output), padded=True)
-    else:
-        destination = Destination(partial(replaced_file, out), file_format(out, output), padded=True)
-        check_writable(out)
-    raise typer.Exit(run(inputs, model, output, destination))
+        raise typer.Exit(run(inputs, model, output, destination))
+    file_format = format_of_file(out, output)
+    check_writable(out)
+    if is_stream(out):
+        raise typer.Exit(run(inputs, model, output, Destination(partial(stream_to, out), file_format, padded=True)))
+    with alone(out, wait=False):
+        destination = Destination(partial(replaced_file, out, keeps_part=True), file_format, padded=True)
+        raise typer.Exit(run(inputs, model, output, destination))

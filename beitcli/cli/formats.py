@@ -2,16 +2,24 @@
 
 import os
 import sys
+from typing import NamedTuple
 
 from beitcli.cli.options import OutputOptions
 from beitcli.errors import OutputError, UsageError
 from beitcli.records import printable
 
 BY_SUFFIX = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
-"""The format of a file by its suffix."""
+"""The format of a file by its suffix, which `.gz` may follow."""
 
 
-def standard_format(output: OutputOptions) -> str:
+class FileFormat(NamedTuple):
+    """A format by its name, and whether the file is compressed by gzip."""
+
+    name: str
+    gzip: bool = False
+
+
+def standard_format(output: OutputOptions) -> FileFormat:
     """The format for standard output: what is asked for, else a table on a terminal and CSV elsewhere.
 
     Raises UsageError for a format that makes no sense there, OutputError where standard output is closed.
@@ -21,25 +29,34 @@ def standard_format(output: OutputOptions) -> str:
     on_terminal = sys.stdout.isatty()
     if output.format == "table" and not on_terminal:
         raise UsageError("--format table: standard output is no terminal", "one of csv, tsv, jsonl")
-    text_format = output.format if output.format != "auto" else "table" if on_terminal else "csv"
-    _check_columns(output, text_format)
-    return text_format
+    name = output.format if output.format != "auto" else "table" if on_terminal else "csv"
+    _check_columns(output, name)
+    return FileFormat(name)
 
 
-def file_format(out: str, output: OutputOptions) -> str:
+def format_of_file(out: str, output: OutputOptions) -> FileFormat:
     """The format for a file: what is asked for, else by its suffix. Raises UsageError where that says nothing."""
-    suffix = os.path.splitext(out)[1].lower()
     if output.format == "table":
         raise UsageError("--format table: a file is no terminal", "one of csv, tsv, jsonl")
-    if output.format == "auto" and suffix not in BY_SUFFIX:
+    found = by_suffix(out, None if output.format == "auto" else output.format)
+    _check_columns(output, found.name)
+    return found
+
+
+def by_suffix(path: str, name: str | None = None) -> FileFormat:
+    """The format of the file by its suffix, or the one of that name. Raises UsageError where neither says one."""
+    stem, suffix = os.path.splitext(path.lower())
+    compressed = suffix == ".gz"
+    if compressed:
+        suffix = os.path.splitext(stem)[1]
+    if name is None and suffix not in BY_SUFFIX:
         raise UsageError(
-            f"--out {printable(out)}: no format has the suffix `{printable(suffix)}`", f"one of {', '.join(BY_SUFFIX)}"
+            f"`{printable(path)}`: no format has the suffix `{printable(suffix)}`",
+            f"one of {', '.join(BY_SUFFIX)}, or with .gz behind",
         )
-    text_format = output.format if output.format != "auto" else BY_SUFFIX[suffix]
-    _check_columns(output, text_format)
-    return text_format
+    return FileFormat(name or BY_SUFFIX[suffix], compressed)
 
 
-def _check_columns(output: OutputOptions, text_format: str) -> None:
-    if output.top_k == 0 and text_format != "jsonl":
-        raise UsageError(f"--top-k 0: all labels do not fit a {text_format}", "add --format jsonl")
+def _check_columns(output: OutputOptions, name: str) -> None:
+    if output.top_k == 0 and name != "jsonl":
+        raise UsageError(f"--top-k 0: all labels do not fit a {name}", "add --format jsonl")

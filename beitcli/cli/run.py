@@ -3,14 +3,15 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from beitcli.cli import notices, signals
+from beitcli.cli.formats import FileFormat
 from beitcli.cli.options import InputOptions, ModelOptions, OutputOptions
 from beitcli.errors import ExitStatus, UsageError
 from beitcli.inputs.sources import discover, open_list, read_list
@@ -19,6 +20,7 @@ from beitcli.model.memory import use_one_heap
 from beitcli.outputs.destination import ReaderGone, writing
 from beitcli.outputs.selection import Selection, indices_of
 from beitcli.outputs.summary import Tally
+from beitcli.outputs.writers import Layout, writer
 from beitcli.records import Found, Record
 from beitcli.timings import Timings
 
@@ -32,18 +34,12 @@ MOST_WORKERS = 8
 """More decoding processes than this are started only when asked for."""
 
 
-class Writer(Protocol):
-    """What turns records into text: a header when made, rows as they come, each call's rows flushed."""
-
-    def write(self, records: Iterable[Record]) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where the text goes and in which format; `padded` batches keep its bytes independent of neighbours."""
+    """Where the bytes go and in which format; `padded` batches keep them independent of neighbours."""
 
-    open: Callable[[], AbstractContextManager[TextIO]]
-    format: str
+    open: Callable[[], AbstractContextManager[BinaryIO]]
+    format: FileFormat
     padded: bool
 
 
@@ -66,13 +62,14 @@ def run(inputs: InputOptions, model: ModelOptions, output: OutputOptions, destin
             closing(_answers(found, settings_of, timings)) as answers,
         ):
             first = next(answers, [])
-            with destination.open() as stream:
-                with writing():
-                    writer = _writer(stream, destination.format, output, checkpoint)
+            with (
+                destination.open() as stream,
+                writer(stream, layout_of(destination.format, output, checkpoint)) as rows,
+            ):
                 for records in chain([first], answers):
                     with signals.held():
                         with writing():
-                            writer.write(selection.of(records))
+                            rows.write(selection.of(records))
                         tally.add(records)
                     progress.update(len(records))
     except ReaderGone:
@@ -121,7 +118,7 @@ def _answers(
 def _settings(
     inputs: InputOptions, model: ModelOptions, output: OutputOptions, checkpoint: Checkpoint, padded: bool
 ) -> "Settings":
-    from beitcli.inputs.decode import DecodeLimits
+    from beitcli.inputs.decode import Decoding
     from beitcli.inputs.fetch import FetchLimits
     from beitcli.model.runtime import choose_batch_size, choose_runtime
     from beitcli.pipeline import Settings
@@ -137,9 +134,7 @@ def _settings(
         batch_size=model.batch_size or choose_batch_size(runtime.device, (size[0], size[1])),
         padded=padded,
         workers=min(_usable_cores(), MOST_WORKERS) if model.workers is None else model.workers,
-        decoding=DecodeLimits(
-            inputs.max_pixels, inputs.decode_timeout, recipe.scaled_to if inputs.fast_decode else None
-        ),
+        decoding=Decoding(inputs.max_pixels, inputs.decode_timeout, recipe.scaled_to if inputs.fast_decode else None),
         fetching=FetchLimits(inputs.url_timeout, inputs.url_max_bytes),
     )
 
@@ -164,18 +159,10 @@ def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _writer(stream: TextIO, text_format: str, output: OutputOptions, checkpoint: Checkpoint) -> Writer:
-    from beitcli.outputs.delimited import CsvWriter, TsvWriter
-    from beitcli.outputs.jsonl import JsonlWriter
-    from beitcli.outputs.table import TableWriter
-
-    if text_format == "jsonl":
-        return JsonlWriter(stream)
-    if text_format == "table":
-        colored = {"always": True, "never": False}.get(output.color, False if os.environ.get("NO_COLOR") else None)
-        return TableWriter(stream, colored)
+def layout_of(file_format: FileFormat, output: OutputOptions, checkpoint: Checkpoint) -> Layout:
+    colored = {"always": True, "never": False}.get(output.color, False if os.environ.get("NO_COLOR") else None)
     columns = min(output.top_k, len(checkpoint.labels))
-    return CsvWriter(stream, columns) if text_format == "csv" else TsvWriter(stream, columns)
+    return Layout(file_format.name, columns, file_format.gzip, colored)
 
 
 def _summarise(tally: Tally, timings: Timings, quiet: bool) -> None:

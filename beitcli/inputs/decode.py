@@ -6,13 +6,16 @@ ValueError, TypeError, NotImplementedError, MemoryError, struct.error and more. 
 """
 
 import errno
+import hashlib
 import io
+import os
 import signal
+import stat
 import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol, TypeAlias
 
 import numpy as np
@@ -21,7 +24,10 @@ from PIL.Image import Transpose
 
 from beitcli.errors import PictureError
 from beitcli.inputs.formats import FORMATS, REFUSED
-from beitcli.records import MOST_STREAMED, Failure, Fetched, Source, printable, source_of
+from beitcli.records import MOST_STREAMED, UNKNOWN, Failure, Fetched, Identity, Source, printable, source_of
+
+REVISION = 1
+"""Counted up whenever pictures come out differently, so that no answer to the pixels of before is taken for one."""
 
 LARGE_PIXELS = 50_000_000
 """Pictures above this size are decoded one at a time: several at once would take a small machine's memory."""
@@ -47,20 +53,22 @@ _TRUNCATED = ("truncated", "end of file", "not enough", "unexpected end", "requi
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeLimits:
-    """How much one picture may cost: pixels, seconds of decoding (0: no limit), and whether details may be left out.
+class Decoding:
+    """How pictures are read: what one may cost in pixels and seconds (0: no limit), and what is left out or added.
 
-    `scaled_to` (height, width) lets JPEG be decoded at a fraction of its size, never below these sides.
+    `scaled_to` (height, width) lets JPEG be decoded at a fraction of its size, never below these sides. With `digest`
+    the bytes of every picture that could be read are digested.
     """
 
     max_pixels: int = 200_000_000
     seconds: float = 60.0
     scaled_to: tuple[int, int] | None = None
+    digest: bool = False
 
 
 Pixels: TypeAlias = np.ndarray
-Outcome: TypeAlias = Pixels | Failure
-"""What becomes of a picture: the pixels that the network wants, or why there are none."""
+Outcome: TypeAlias = tuple[Pixels, Identity] | Failure
+"""What becomes of a picture: the pixels that the network wants, and whose they are, or why there are none."""
 
 
 class Preprocess(Protocol):
@@ -76,30 +84,53 @@ class Preprocess(Protocol):
 
 
 def outcome(
-    item: Source | Fetched, preprocess: Preprocess, limits: DecodeLimits, large_turn: AbstractContextManager[object]
+    item: Source | Fetched, preprocess: Preprocess, decoding: Decoding, large_turn: AbstractContextManager[object]
 ) -> Outcome:
-    """The picture as pixels, or its failure. Never raises, but may end the process as `decode` does."""
+    """The picture as pixels, or its failure, either with the identity of the bytes that were read. Never raises.
+
+    A picture that takes longer than `decoding.seconds` ends the process by SIGALRM: nothing less interrupts C.
+    """
+    identity = item.identity if isinstance(item, Fetched) else UNKNOWN
     try:
-        with coded_errors():
-            picture = decode(item, limits, large_turn)
-            with _time_limit(limits.seconds):
-                return preprocess(picture)
+        with coded_errors(), _time_limit(decoding.seconds), opened(item) as stream:
+            before = _file_identity(stream)
+            identity = before or identity
+            pixels = preprocess(decode(stream, decoding, large_turn))
+            if decoding.digest:
+                identity = replace(identity, digest=_digest(stream))
+            if before != _file_identity(stream):  # somebody is writing it: what was read is no version of it
+                identity = UNKNOWN
+            return pixels, identity
     except PictureError as error:
-        return Failure(source_of(item), error.code, str(error))
+        return Failure(source_of(item), error.code, str(error), identity)
 
 
-def decode(item: Source | Fetched, limits: DecodeLimits, large_turn: AbstractContextManager[object]) -> Image.Image:
+def _file_identity(stream: BinaryIO) -> Identity | None:
+    try:
+        status = os.fstat(stream.fileno())
+    except OSError:  # bytes in memory
+        return None
+    return Identity.of_file(status) if stat.S_ISREG(status.st_mode) else None
+
+
+def _digest(stream: BinaryIO) -> bytes:
+    stream.seek(0)
+    digest = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        digest.update(block)
+    return digest.digest()
+
+
+def decode(stream: BinaryIO, decoding: Decoding, large_turn: AbstractContextManager[object]) -> Image.Image:
     """The picture's first frame, upright, RGB, 8 bits a channel; transparency lies over white.
 
-    `large_turn` is held while a picture of more than `LARGE_PIXELS` is decoded; waiting for it is not the picture's
-    time. One that takes longer than `limits.seconds` ends the process by SIGALRM: nothing less interrupts C.
-
-    Raises PictureError, and nothing else.
+    `large_turn` is held while a picture of more than `LARGE_PIXELS` is decoded; a time limit stands still until it
+    comes. Raises PictureError, and nothing else.
     """
-    with coded_errors(), _time_limit(limits.seconds), _bytes_of(item) as stream:
-        image = _open(stream, limits.max_pixels)
-        if limits.scaled_to and not image.info.get("transparency"):
-            height, width = limits.scaled_to
+    with coded_errors():
+        image = _open(stream, decoding.max_pixels)
+        if decoding.scaled_to and not image.info.get("transparency"):
+            height, width = decoding.scaled_to
             image.draft(None, (height, width) if _orientation(image) > 4 else (width, height))
         with _paused(large_turn) if image.width * image.height > LARGE_PIXELS else nullcontext():
             image.load()
@@ -141,7 +172,8 @@ def _code(error: Exception) -> str:
 
 
 @contextmanager
-def _bytes_of(item: Source | Fetched) -> Iterator[BinaryIO]:
+def opened(item: Source | Fetched) -> Iterator[BinaryIO]:
+    """The picture's bytes as a stream that can go back. Raises PictureError where there are none."""
     if isinstance(item, Fetched):
         yield io.BytesIO(item.data)
         return

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from beitcli.inputs.decode import DecodeLimits, Outcome, Preprocess, outcome
+from beitcli.inputs.decode import Decoding, Outcome, Preprocess, outcome
 from beitcli.inputs.quarantine import decode_alone
 from beitcli.inputs.worker import held_signals, settle_in
-from beitcli.records import Failure, Fetched, Source, source_of
+from beitcli.records import Failure, Fetched, Identity, Source, source_of
 
 Item: TypeAlias = Source | Fetched | Failure
 
@@ -41,6 +41,7 @@ class Decoded:
 
     source: Source
     pixels: Tensor
+    identity: Identity
 
 
 class _WorkerDied(Exception):  # noqa: N818  # an event, not an error: the run goes on
@@ -85,9 +86,9 @@ class Loader:
     leaving. `workers` 0 decodes in this process, where nothing protects it from a decoder that crashes or never ends.
     """
 
-    def __init__(self, items: Iterable[Item], preprocess: Preprocess, limits: DecodeLimits, workers: int) -> None:
+    def __init__(self, items: Iterable[Item], preprocess: Preprocess, decoding: Decoding, workers: int) -> None:
         self._preprocess = preprocess
-        self._limits = limits if workers else replace(limits, seconds=0)
+        self._decoding = decoding if workers else replace(decoding, seconds=0)
         self._workers = workers
         self._lists = _Lists(iter(items), _longest_list(preprocess, workers), max(1, workers))
         self._processes: list[multiprocessing.process.BaseProcess] = []
@@ -116,7 +117,7 @@ class Loader:
             self._lists.in_flight.popleft()
             rows = iter(pixels)
             for answer in answers:
-                yield answer if isinstance(answer, Failure) else Decoded(answer, next(rows))
+                yield answer if isinstance(answer, Failure) else Decoded(answer[0], next(rows), answer[1])
 
     def _next(self) -> "_List":
         """The next list that a worker has finished. Raises _WorkerDied as soon as one is gone."""
@@ -137,7 +138,7 @@ class Loader:
         others = multiprocessing.active_children()
         method = "fork" if sys.platform == "linux" else "spawn"
         context = multiprocessing.get_context(method) if self._workers else None
-        pictures = _Pictures(self._preprocess, self._limits, context.Lock() if context else None)
+        pictures = _Pictures(self._preprocess, self._decoding, context.Lock() if context else None)
         with held_signals(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # more workers than cores is what the user asked for
             loader: DataLoader[Any] = DataLoader(
@@ -184,16 +185,20 @@ class Loader:
         items = list(chain.from_iterable(self._lists.in_flight))
         self._lists.in_flight.clear()
         pictures = [item for item in items if not isinstance(item, Failure)]
-        with closing(decode_alone(pictures, self._preprocess, self._limits)) as outcomes:
+        with closing(decode_alone(pictures, self._preprocess, self._decoding)) as outcomes:
             for item in items:
                 if isinstance(item, Failure):
                     yield item
                     continue
                 answer = next(outcomes)
-                yield answer if isinstance(answer, Failure) else Decoded(source_of(item), torch.from_numpy(answer))
+                if isinstance(answer, Failure):
+                    yield answer
+                else:
+                    pixels, identity = answer
+                    yield Decoded(source_of(item), torch.from_numpy(pixels), identity)
 
 
-_List: TypeAlias = tuple[list[Source | Failure], Tensor]
+_List: TypeAlias = tuple[list[tuple[Source, Identity] | Failure], Tensor]
 """The items of a list as a worker answers them, and the pixels of those that are pictures, one after the other."""
 
 
@@ -202,27 +207,31 @@ class _Pictures(Dataset[_List]):
     """What runs in the workers. `large_turn` is shared by them; without it they run in this process."""
 
     preprocess: Preprocess
-    limits: DecodeLimits
+    decoding: Decoding
     large_turn: AbstractContextManager[object] | None
 
     def __getitems__(self, items: Sequence[Item]) -> _List:
-        answers: list[Source | Failure] = []
+        answers: list[tuple[Source, Identity] | Failure] = []
         arrays: list[np.ndarray] = []
         for item in items:
-            answer = item if isinstance(item, Failure) else self._outcome(item)
+            if isinstance(item, Failure):
+                answers.append(item)
+                continue
+            answer = self._outcome(item)
             if isinstance(answer, Failure):
                 answers.append(answer)
             else:
-                answers.append(item if isinstance(item, Source) else item.source)
-                arrays.append(answer)
+                pixels, identity = answer
+                answers.append((source_of(item), identity))
+                arrays.append(pixels)
         shape, dtype = self.preprocess.shape, self.preprocess.dtype
         return answers, torch.from_numpy(np.stack(arrays) if arrays else np.empty((0, *shape), dtype))
 
     def _outcome(self, item: Source | Fetched) -> Outcome:
         if self.large_turn:
-            return outcome(item, self.preprocess, self.limits, self.large_turn)
+            return outcome(item, self.preprocess, self.decoding, self.large_turn)
         with _no_output():
-            return outcome(item, self.preprocess, self.limits, nullcontext())
+            return outcome(item, self.preprocess, self.decoding, nullcontext())
 
 
 def _as_it_is(answer: Any) -> Any:

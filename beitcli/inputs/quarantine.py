@@ -1,41 +1,42 @@
 """Pictures that were in flight when a decoder died, decoded one at a time where nothing else can be lost."""
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Generator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from beitcli.inputs.decode import DecodeLimits, Outcome, Preprocess, outcome
+from beitcli.inputs.decode import Decoding, Outcome, Preprocess, outcome
 from beitcli.inputs.worker import held_signals, settle_in
-from beitcli.records import Failure, Fetched, Source, source_of
+from beitcli.records import UNKNOWN, Failure, Fetched, Identity, Source, source_of
 
 
 def decode_alone(
-    items: Sequence[Source | Fetched], preprocess: Preprocess, limits: DecodeLimits
+    items: Sequence[Source | Fetched], preprocess: Preprocess, decoding: Decoding
 ) -> Generator[Outcome, None, None]:
     """What becomes of each picture, in order.
 
     They go one by one through a fresh process that never imports torch. A picture that ends two of them, or one by the
     time limit, gets the code (`timeout`, `out_of_memory` or `decoder_crashed`): a single death may come from outside.
     """
-    with _Cell(preprocess, limits) as cell:
+    with _Cell(preprocess, decoding) as cell:
         for item in items:
             answer = cell.decode(item)
             if answer is None and cell.exit_code != -signal.SIGALRM:
                 answer = cell.decode(item)
             if answer is None:
-                answer = Failure(source_of(item), *_cause_of_death(cell.exit_code, limits.seconds))
+                answer = Failure(source_of(item), *_cause_of_death(cell.exit_code, decoding.seconds), _identity(item))
             yield answer
 
 
 class _Cell:
     """A process that decodes, and another one when it has died; `exit_code` is that of the last one."""
 
-    def __init__(self, preprocess: Preprocess, limits: DecodeLimits) -> None:
+    def __init__(self, preprocess: Preprocess, decoding: Decoding) -> None:
         self.exit_code = 0
-        self._task = (preprocess, limits)
+        self._task = (preprocess, decoding)
         self._process: SpawnProcess | None = None
 
     def __enter__(self) -> "_Cell":
@@ -81,11 +82,20 @@ def _cause_of_death(exit_code: int, seconds: float) -> tuple[str, str]:
     return "decoder_crashed", f"the decoder crashed ({ended_by})"
 
 
-def _decode_all(pipe: Connection, preprocess: Preprocess, limits: DecodeLimits) -> None:
+def _identity(item: Source | Fetched) -> Identity:
+    """That of the picture as it is now: the process that read it has not lived to tell."""
+    if isinstance(item, Fetched):
+        return item.identity
+    with suppress(OSError):
+        return Identity.of_file(os.stat(item.location))
+    return UNKNOWN
+
+
+def _decode_all(pipe: Connection, preprocess: Preprocess, decoding: Decoding) -> None:
     settle_in()
     while True:
         try:
             item: Source | Fetched = pipe.recv()
         except EOFError:
             return
-        pipe.send(outcome(item, preprocess, limits, nullcontext()))
+        pipe.send(outcome(item, preprocess, decoding, nullcontext()))

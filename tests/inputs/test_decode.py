@@ -11,7 +11,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,12 @@ import pytest
 from PIL import Image, features
 
 from beitcli.errors import ERROR_CODES, PictureError
-from beitcli.inputs.decode import LARGE_PIXELS, DecodeLimits, decode
+from beitcli.inputs import decode as decoding
+from beitcli.inputs.decode import LARGE_PIXELS, Decoding, coded_errors, opened
 from beitcli.records import Fetched, Source
 from tests.conftest import unprivileged
 
-UNTIMED = DecodeLimits(seconds=0)
+UNTIMED = Decoding(seconds=0)
 WHITE, BLACK, RED, GREEN, BLUE = (255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -36,11 +37,16 @@ def pillows_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
 
 
+def decode(item: Source | Fetched, limits: Decoding, turn: AbstractContextManager[object]) -> Image.Image:
+    with coded_errors(), opened(item) as stream:
+        return decoding.decode(stream, limits, turn)
+
+
 @pytest.fixture
 def decoded(tmp_path: Path) -> Callable[..., Image.Image]:
     """What `decode` makes of a file with these bytes."""
 
-    def run(data: bytes, limits: DecodeLimits = UNTIMED, name: str = "picture") -> Image.Image:
+    def run(data: bytes, limits: Decoding = UNTIMED, name: str = "picture") -> Image.Image:
         path = tmp_path / name
         path.write_bytes(data)
         image = decode(Source(str(path)), limits, nullcontext())
@@ -589,18 +595,18 @@ def test_what_may_not_be_read_is_permission(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "WEBP", "ICO"])
 def test_max_pixels_is_what_is_still_allowed(decoded: Callable[..., Image.Image], file_format: str) -> None:
     data = encoded(noise(16, 16, "RGB"), file_format)
-    assert decoded(data, DecodeLimits(max_pixels=256, seconds=0)).size == (16, 16)
+    assert decoded(data, Decoding(max_pixels=256, seconds=0)).size == (16, 16)
     for limit in (255, 127, 1):
         with pytest.raises(PictureError) as caught:
-            decoded(data, DecodeLimits(max_pixels=limit, seconds=0))
+            decoded(data, Decoding(max_pixels=limit, seconds=0))
         assert caught.value.code == "too_large"
 
 
 def test_a_picture_inside_a_file_is_held_to_max_pixels_too(decoded: Callable[..., Image.Image]) -> None:
     data = ico_of(encoded(noise(100, 100, "RGBA"), "PNG"))
-    assert decoded(data, DecodeLimits(max_pixels=10_000, seconds=0)).size == (100, 100)
+    assert decoded(data, Decoding(max_pixels=10_000, seconds=0)).size == (100, 100)
     with pytest.raises(PictureError) as caught:
-        decoded(data, DecodeLimits(max_pixels=9_999, seconds=0))
+        decoded(data, Decoding(max_pixels=9_999, seconds=0))
     assert caught.value.code == "too_large"
 
 
@@ -652,7 +658,7 @@ def test_damage_gives_a_picture_or_a_code(name: str) -> None:
     for _ in range(110):
         broken = damaged(data, rng)
         try:
-            image = decode(Fetched(Source("x"), broken), DecodeLimits(1_000_000, 0), nullcontext())
+            image = decode(Fetched(Source("x"), broken), Decoding(1_000_000, 0), nullcontext())
         except PictureError as error:
             assert error.code in codes, (error.code, str(error), broken)
             assert str(error).strip(), broken
@@ -686,7 +692,7 @@ def test_a_scaled_jpeg_is_smaller_but_never_below_what_is_asked(
     data = encoded(flat(RED, size=(2000, 1500)), "JPEG", exif=exif_of(orientation))
     full = decoded(data)
     assert full.size == ((2000, 1500) if orientation == 1 else (1500, 2000))
-    scaled = decoded(data, DecodeLimits(seconds=0, scaled_to=asked))
+    scaled = decoded(data, Decoding(seconds=0, scaled_to=asked))
     assert scaled.height >= min(asked[0], full.height)
     assert scaled.width >= min(asked[1], full.width)
     if smaller:
@@ -701,7 +707,7 @@ def test_what_cannot_be_scaled_is_whole(
     decoded: Callable[..., Image.Image], asked: tuple[int, int], file_format: str
 ) -> None:
     data = encoded(noise(), file_format)
-    scaled = decoded(data, DecodeLimits(seconds=0, scaled_to=asked))
+    scaled = decoded(data, Decoding(seconds=0, scaled_to=asked))
     np.testing.assert_array_equal(np.asarray(scaled), np.asarray(decoded(data)))
 
 
@@ -761,26 +767,24 @@ def test_only_large_pictures_take_turns(
 
 CLOCKS = {
     "a FIFO that nobody writes": (
-        "os.mkfifo('pipe'); decode(Source('pipe'), limits, nullcontext())",
+        "os.mkfifo('pipe'); answer('pipe')",
         -signal.SIGALRM,
     ),
     "a FIFO whose writer says nothing": (
-        "os.mkfifo('pipe'); os.open('pipe', os.O_RDWR); decode(Source('pipe'), limits, nullcontext())",
+        "os.mkfifo('pipe'); os.open('pipe', os.O_RDWR); answer('pipe')",
         -signal.SIGALRM,
     ),
     "a decoder that takes too long": (
-        "ImageFile.ImageFile.load = lambda self: time.sleep(60); decode(Source('picture'), limits, nullcontext())",
+        "ImageFile.ImageFile.load = lambda self: time.sleep(60); answer('picture')",
         -signal.SIGALRM,
     ),
-    "time after a picture": ("decode(Source('picture'), limits, nullcontext()); time.sleep(0.6)", 0),
+    "time after a picture": ("answer('picture'); time.sleep(0.6)", 0),
     "time after a failure": (
-        "os.truncate('picture', 99)\n"
-        "try: decode(Source('picture'), limits, nullcontext())\n"
-        "except PictureError: time.sleep(0.6)",
+        "os.truncate('picture', 99); assert answer('picture').code == 'truncated'; time.sleep(0.6)",
         0,
     ),
-    "waiting for a turn": ("decoding.LARGE_PIXELS = 1; decode(Source('picture'), limits, slow_turn())", 0),
-    "no limit": ("decode(Source('picture'), DecodeLimits(seconds=0), nullcontext()); time.sleep(0.1)", 0),
+    "waiting for a turn": ("decoding.LARGE_PIXELS = 1; answer('picture', turn=slow_turn())", 0),
+    "no limit": ("answer('picture', Decoding(seconds=0)); time.sleep(0.1)", 0),
 }
 
 
@@ -792,11 +796,11 @@ import os, time
 from contextlib import contextmanager, nullcontext
 from PIL import Image, ImageFile
 import beitcli.inputs.decode as decoding
-from beitcli.errors import PictureError
-from beitcli.inputs.decode import DecodeLimits, decode
+from beitcli.inputs.decode import Decoding, outcome
 from beitcli.records import Source
 Image.init()
-limits = DecodeLimits(seconds=0.4)
+def answer(name, limits=Decoding(seconds=0.4), turn=nullcontext()):
+    return outcome(Source(name), lambda picture: picture.tobytes(), limits, turn)
 @contextmanager
 def slow_turn():
     time.sleep(0.6)

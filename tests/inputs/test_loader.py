@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beitcli.inputs.decode import DecodeLimits
+from beitcli.inputs.decode import Decoding
 from beitcli.inputs.loader import Decoded, Item, Loader
 from beitcli.records import Failure, Fetched, Source
 
-LIMITS = DecodeLimits(seconds=20)
+LIMITS = Decoding(seconds=20)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def test_workers_that_are_killed_cost_no_picture(pictures: list[Item], death: si
         for count, answer in enumerate(loader):
             answers.append(answer)
             if count in (0, 50, 51, 200):
-                os.kill(children()[count % 2], death)
+                with suppress(ProcessLookupError):  # it may have found its end already
+                    os.kill(children()[count % 2], death)
     assert summary(iter(answers)) == expected(pictures) * 5
 
 
@@ -114,7 +116,7 @@ def test_a_picture_that_crashes_its_decoder_is_the_only_one_to_fail(pictures: li
 def test_a_picture_that_never_ends_is_a_timeout(pictures: list[Item], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "silent.png")
     items = [*pictures[:12], Source(str(tmp_path / "silent.png")), *pictures[12:18]]
-    with Loader(iter(items), FirstPixel(), DecodeLimits(seconds=1), 2) as loader:
+    with Loader(iter(items), FirstPixel(), Decoding(seconds=1), 2) as loader:
         answers = list(loader)
     assert summary(iter(answers)) == [*expected(pictures)[:12], "timeout", *expected(pictures)[12:18]]
     assert "--decode-timeout" in next(a.message for a in answers if isinstance(a, Failure) and a.code == "timeout")
@@ -143,12 +145,12 @@ def test_workers_leave_signals_to_their_parent(pictures: list[Item], number: sig
 
 ORPHANS = """
 import os, sys, time
-from beitcli.inputs.decode import DecodeLimits
+from beitcli.inputs.decode import Decoding
 from beitcli.inputs.loader import Loader
 from beitcli.model.recipe import paper_recipe
 from beitcli.records import Source
 
-with Loader(iter([Source(sys.argv[1])] * 4), paper_recipe(32), DecodeLimits(seconds=60), 2) as loader:
+with Loader(iter([Source(sys.argv[1])] * 4), paper_recipe(32), Decoding(seconds=60), 2) as loader:
     print(*(process.pid for process in loader._processes), flush=True)
     time.sleep(60)
 """

@@ -2,27 +2,26 @@
 
 import os
 import stat
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from beitcli.errors import OutputError
-from beitcli.outputs.destination import check_writable, replaced_file
+from beitcli.outputs.destination import check_writable, is_stream, replaced_file, stream_to
 
 
 def write(path: Path, text: str = "new\n") -> None:
-    with replaced_file(str(path)) as stream:
-        stream.write(text)
+    destination = stream_to(str(path)) if is_stream(str(path)) else replaced_file(str(path), keeps_part=True)
+    with destination as stream:
+        stream.write(text.encode())
 
 
 def test_nothing_is_seen_at_its_place_before_the_end(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     path.write_text("old\n")
-    with replaced_file(str(path)) as stream:
-        stream.write("new\n")
+    with replaced_file(str(path), keeps_part=True) as stream:
+        stream.write(b"new\n")
         stream.flush()
         assert path.read_text() == "old\n"
         assert Path(f"{path}.part").read_text() == "new\n"
@@ -33,8 +32,8 @@ def test_nothing_is_seen_at_its_place_before_the_end(tmp_path: Path) -> None:
 def test_a_bad_end_leaves_the_old_file_and_the_part(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     path.write_text("old\n")
-    with pytest.raises(ZeroDivisionError), replaced_file(str(path)) as stream:
-        stream.write("half")
+    with pytest.raises(ZeroDivisionError), replaced_file(str(path), keeps_part=True) as stream:
+        stream.write(b"half")
         raise ZeroDivisionError
     assert path.read_text() == "old\n"
     assert Path(f"{path}.part").read_text() == "half"
@@ -81,19 +80,14 @@ def test_a_pipe_by_its_name_in_dev_is_streamed_to() -> None:
 
 
 def test_a_device_that_is_full_at_the_end_is_one_error() -> None:
-    with pytest.raises(OutputError, match="No space left"), replaced_file("/dev/full") as stream:
-        stream.write("x")
+    with pytest.raises(OutputError, match="No space left"), stream_to("/dev/full") as stream:
+        stream.write(b"x")
 
 
-def test_a_second_run_is_refused_and_does_no_harm(tmp_path: Path) -> None:
-    path = tmp_path / "out.csv"
-    second = "import sys; from beitcli.outputs.destination import *\nwith replaced_file(sys.argv[1]): pass"
-    with replaced_file(str(path)) as stream:
-        stream.write("new\n")
-        stream.flush()
-        process = subprocess.run([sys.executable, "-c", second, str(path)], capture_output=True, text=True)
-        assert "another run is writing" in process.stderr
-    assert path.read_text() == "new\n"
+def test_a_part_that_is_of_no_use_goes(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), replaced_file(str(tmp_path / "out.csv"), keeps_part=False):
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_part_that_was_left_is_written_anew(tmp_path: Path) -> None:
@@ -105,7 +99,7 @@ def test_a_part_that_was_left_is_written_anew(tmp_path: Path) -> None:
 def test_the_part_is_no_more_open_than_the_file(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     path.touch(0o600)
-    with replaced_file(str(path)):
+    with replaced_file(str(path), keeps_part=True):
         assert stat.S_IMODE(Path(f"{path}.part").stat().st_mode) == 0o600
 
 

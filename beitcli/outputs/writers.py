@@ -1,0 +1,71 @@
+"""Records into a stream of bytes, in the format that is asked for."""
+
+import gzip
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol, cast
+
+from beitcli.outputs.delimited import CsvWriter, TsvWriter
+from beitcli.outputs.destination import closed, writing
+from beitcli.outputs.jsonl import JsonlWriter
+from beitcli.records import Record
+
+_LEVEL = 6  # gzip's own default; Python's takes twice the time for a hundredth of the size
+
+
+class Writer(Protocol):
+    """What turns records into bytes: a header when made, rows as they come, each call's rows flushed."""
+
+    def write(self, records: Iterable[Record]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a file of records looks like: its format, how many labels a row has, and whether it is compressed."""
+
+    format: str
+    columns: int
+    gzip: bool = False
+    colored: bool | None = None
+
+
+@contextmanager
+def writer(stream: BinaryIO, layout: Layout) -> Iterator[Writer]:
+    """A writer to the stream; what it has left to write is written when the block ends well. Raises OutputError."""
+    compressed = _compressed(stream) if layout.gzip else nullcontext(stream)
+    with compressed as binary, _text(binary) as text:
+        if layout.format == "table":
+            from beitcli.outputs.table import TableWriter
+
+            yield TableWriter(text, layout.colored)
+        elif layout.format == "jsonl":
+            yield JsonlWriter(text)
+        else:
+            yield (CsvWriter if layout.format == "csv" else TsvWriter)(text, layout.columns)
+
+
+@contextmanager
+def _text(binary: BinaryIO) -> Iterator[io.TextIOWrapper]:
+    """UTF-8 with `\\n` line ends, whatever the locale; the stream below stays open."""
+    text = io.TextIOWrapper(binary, encoding="utf-8", errors="backslashreplace", newline="")
+    try:
+        yield text
+    except BaseException:
+        with suppress(OSError):
+            text.detach()
+        raise
+    with writing():
+        text.detach()
+
+
+@contextmanager
+def _compressed(binary: BinaryIO) -> Iterator[BinaryIO]:
+    """A gzip stream whose header has neither name nor time, so that the same records give the same bytes.
+
+    Buffered, because a GzipFile that is flushed with every row compresses nothing.
+    """
+    compressor = gzip.GzipFile("", "wb", _LEVEL, fileobj=binary, mtime=0)
+    with closed(io.BufferedWriter(cast(io.RawIOBase, compressor))) as buffered:
+        yield buffered
