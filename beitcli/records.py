@@ -31,7 +31,8 @@ UNKNOWN = Identity()
 class Source:
     """One picture as it was asked for: a path (bytes that are not UTF-8 as surrogates), a URL, or `-` for stdin.
 
-    A URL whose answer is `known` is only fetched where its server says that it has changed.
+    `known` is what is known before it is read: a file's size and time, or what the server said of a URL last time,
+    which is then only fetched if it has changed.
     """
 
     location: str

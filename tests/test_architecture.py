@@ -15,11 +15,12 @@ MAY_IMPORT = {
     "errors": set(),
     "records": set(),
     "timings": set(),
+    "signals": set(),
     "inputs": {"", "errors", "records", "inputs"},
     "model": {"", "errors", "records", "model"},
-    "pipeline": {"errors", "records", "timings", "inputs", "model"},
+    "pipeline": {"", "errors", "records", "timings", "signals", "inputs", "model"},
     "outputs": {"errors", "records", "timings", "outputs"},
-    "cli": {"", "errors", "records", "timings", "inputs", "model", "outputs", "pipeline", "cli"},
+    "cli": {"", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline", "cli"},
     "__main__": {"cli"},
 }
 """Each room and the rooms it may import; `""` is the package itself, which only knows the version."""

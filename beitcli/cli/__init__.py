@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from beitcli import __version__
-from beitcli.cli import notices, signals
+from beitcli import __version__, signals
+from beitcli.cli import notices
 from beitcli.cli.batch import EXAMPLES as BATCH_EXAMPLES
 from beitcli.cli.batch import batch
 from beitcli.cli.classify import EXAMPLES as CLASSIFY_EXAMPLES

@@ -1,14 +1,15 @@
 """`beit batch`: records in a file, or streamed where there is no `--out`."""
 
 from functools import partial
-from typing import Annotated
 
 import typer
 
 from beitcli.cli import notices
 from beitcli.cli.formats import format_of_file, standard_format
-from beitcli.cli.options import InputOptions, ModelOptions, OutputOptions, examples, with_options
-from beitcli.cli.run import Destination, check, run
+from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, OutputOptions, examples, with_options
+from beitcli.cli.resume import Job, preview, resume
+from beitcli.cli.run import Destination, check, choose, run
+from beitcli.errors import ExitStatus
 from beitcli.outputs.destination import check_writable, is_stream, replaced_file, standard_output, stream_to
 from beitcli.outputs.lock import alone
 
@@ -21,31 +22,29 @@ EXAMPLES = examples(
 
 
 @with_options
-def batch(
-    inputs: InputOptions,
-    model: ModelOptions,
-    output: OutputOptions,
-    out: Annotated[
-        str,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE|-",
-            rich_help_panel="Output",
-            help="Where the records go, complete or not at all; `-` = stdout.",
-        ),
-    ] = "-",
-) -> None:
-    """Classify many pictures into a file, or to standard output."""
+def batch(inputs: InputOptions, model: ModelOptions, output: OutputOptions, batch: BatchOptions) -> None:
+    """Classify many pictures into a file, or to standard output.
+
+    Run it again, and it does only what is missing, changed or worth another try.
+    """
     notices.set_up(output.quiet, output.verbose)
     check(inputs, model, output)
-    if out == "-":
+    batch.check()
+    if batch.out == "-":
         destination = Destination(standard_output, standard_format(output), padded=True)
-        raise typer.Exit(run(inputs, model, output, destination))
-    file_format = format_of_file(out, output)
-    check_writable(out)
-    if is_stream(out):
-        raise typer.Exit(run(inputs, model, output, Destination(partial(stream_to, out), file_format, padded=True)))
-    with alone(out, wait=False):
-        destination = Destination(partial(replaced_file, out, keeps_part=True), file_format, padded=True)
-        raise typer.Exit(run(inputs, model, output, destination))
+        raise typer.Exit(run(inputs, model, output, destination, batch.part()))
+    file_format = format_of_file(batch.out, output)
+    check_writable(batch.out)
+    if is_stream(batch.out):
+        destination = Destination(partial(stream_to, batch.out), file_format, padded=True)
+        raise typer.Exit(run(inputs, model, output, destination, batch.part()))
+    with alone(batch.out, batch.wait):
+        if batch.no_ledger:
+            destination = Destination(partial(replaced_file, batch.out, keeps_part=True), file_format, padded=True)
+            raise typer.Exit(run(inputs, model, output, destination, batch.part()))
+        job = Job(inputs, model, output, batch, *choose(model, output))
+        if not batch.dry_run:
+            raise typer.Exit(resume(job, file_format))
+        for state, count in preview(job).items():
+            print(f"{count} {state}")  # noqa: T201
+        raise typer.Exit(ExitStatus.OK)

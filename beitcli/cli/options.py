@@ -24,6 +24,7 @@ Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 _DAY = 86_400.0  # seconds; the system's timers know no infinity
 
 _INPUTS, _DECODING, _MODEL, _SPEED, _OUTPUT = "Inputs", "Decoding and fetching", "Model", "Speed", "Output"
+_AGAIN = "Run it again"
 
 
 def _option(panel: str, *names: str, **settings: Any) -> Any:
@@ -243,6 +244,55 @@ class OutputOptions:
         if not 0 <= share <= 1:
             raise UsageError(f"--fail-on {self.fail_on}: no such share", "one of never, any, or a number from 0 to 1")
         return share
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """Where the records go, and what a run takes over from the one before."""
+
+    out: Annotated[
+        str,
+        _option(
+            _OUTPUT, "--out", "-o", metavar="FILE|-", help="Where the records go, complete or not at all; `-` = stdout."
+        ),
+    ] = "-"
+    shard: Annotated[
+        str | None,
+        _option(_INPUTS, "--shard", metavar="I/N", help="Only part I (from 1) of N, the same parts everywhere."),
+    ] = None
+    dry_run: Annotated[bool, _flag(_AGAIN, "--dry-run", help="Count what would be done, and do nothing.")] = False
+    retry_errors: Annotated[
+        bool, _flag(_AGAIN, "--retry-errors", help="Try all failures again, not only those that may pass.")
+    ] = False
+    refresh_urls: Annotated[
+        bool, _flag(_AGAIN, "--refresh-urls", help="Ask servers again, and download what has changed.")
+    ] = False
+    no_dedupe: Annotated[bool, _flag(_AGAIN, "--no-dedupe", help="Give identical pictures a forward pass each.")] = (
+        False
+    )
+    prune: Annotated[
+        bool, _flag(_AGAIN, "--prune", help="Forget the answers to what is not among the inputs any more.")
+    ] = False
+    fresh: Annotated[bool, _flag(_AGAIN, "--fresh", help="Start over; the old ledger becomes FILE.ledger.old.")] = False
+    no_ledger: Annotated[bool, _flag(_AGAIN, "--no-ledger", help="Keep no answers: every run does everything.")] = False
+    wait: Annotated[bool, _flag(_AGAIN, "--wait", help="Wait for another run on the same FILE to end.")] = False
+
+    def check(self) -> None:
+        """Raises UsageError for combinations that make no sense."""
+        self.part()
+        kept = ("dry_run", "retry_errors", "refresh_urls", "no_dedupe", "prune", "fresh")
+        asked = next((name for name in kept if getattr(self, name)), None)
+        if asked and (self.no_ledger or self.out == "-"):
+            option = f"--{asked.replace('_', '-')}"
+            raise UsageError(f"{option} needs a ledger", "add --out FILE" if self.out == "-" else "drop --no-ledger")
+
+    def part(self) -> tuple[int, int]:
+        """Which part of how many, the first being 1. Raises UsageError for anything that is none."""
+        match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", self.shard or "1/1")
+        number, count = (int(text) for text in match.groups()) if match else (0, 0)
+        if not 1 <= number <= count:
+            raise UsageError(f"--shard {self.shard}: no such part", "for example --shard 1/4, the first of four")
+        return number, count
 
 
 def examples(*lines: str) -> str:

@@ -10,18 +10,19 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO
 
-from beitcli.cli import notices, signals
+from beitcli import signals
+from beitcli.cli import notices
 from beitcli.cli.formats import FileFormat
 from beitcli.cli.options import InputOptions, ModelOptions, OutputOptions
 from beitcli.errors import ExitStatus, UsageError
-from beitcli.inputs.sources import discover, open_list, read_list
+from beitcli.inputs.sources import discover, open_list, read_list, shard
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.memory import use_one_heap
 from beitcli.outputs.destination import ReaderGone, writing
 from beitcli.outputs.selection import Selection, indices_of
 from beitcli.outputs.summary import Tally
 from beitcli.outputs.writers import Layout, writer
-from beitcli.records import Found, Record
+from beitcli.records import Found, Record, Score
 from beitcli.timings import Timings
 
 if TYPE_CHECKING:
@@ -43,23 +44,26 @@ class Destination:
     padded: bool
 
 
-def run(inputs: InputOptions, model: ModelOptions, output: OutputOptions, destination: Destination) -> ExitStatus:
-    """Classifies what the options ask for, writes the records, and says how to end.
+def run(
+    inputs: InputOptions,
+    model: ModelOptions,
+    output: OutputOptions,
+    destination: Destination,
+    part: tuple[int, int] = (1, 1),
+) -> ExitStatus:
+    """Classifies what the options ask for (or a part of it), writes the records, and says how to end.
 
     The destination is opened with the first answers: what fails before leaves no trace there. With nothing to classify,
     nothing heavy is imported.
     """
     tolerated, tally, timings = output.tolerated(), Tally(), Timings()
-    found = _found(inputs, tally.skipped)
-    checkpoint = open_checkpoint(model.model, model.revision)
-    selection = Selection(output.threshold, indices_of(output.label or (), checkpoint.labels))
-    if checkpoint.is_demo:
-        log.info("the demo model only tells %s apart: it is for trying the tool", ", ".join(checkpoint.labels))
-    settings_of = partial(_settings, inputs, model, output, checkpoint, destination.padded)
+    found = shard(find(inputs, tally.skipped), *part)
+    checkpoint, selection = choose(model, output)
+    settings_of = partial(settings_for, inputs, model, output, checkpoint, padded=destination.padded)
     try:
         with (
             notices.progress(output.quiet) as progress,
-            closing(_answers(found, settings_of, timings)) as answers,
+            closing(answers_to(found, settings_of, timings)) as answers,
         ):
             first = next(answers, [])
             with (
@@ -71,13 +75,14 @@ def run(inputs: InputOptions, model: ModelOptions, output: OutputOptions, destin
                         with writing():
                             rows.write(selection.of(records))
                         tally.add(records)
+                    signals.check()
                     progress.update(len(records))
     except ReaderGone:
         return ExitStatus.OK
     except signals.Stopped:
-        _summarise(tally, timings, output.quiet)
+        summarise(tally, timings, output.quiet)
         raise
-    _summarise(tally, timings, output.quiet)
+    summarise(tally, timings, output.quiet)
     return tally.exit_status(tolerated)
 
 
@@ -88,14 +93,29 @@ def check(inputs: InputOptions, model: ModelOptions, output: OutputOptions) -> N
     output.tolerated()
 
 
-def _found(inputs: InputOptions, skipped: Counter[str]) -> Iterator[Found]:
+def find(
+    inputs: InputOptions, skipped: Counter[str], emptied: Callable[[str], None] = lambda _: None
+) -> Iterator[Found]:
     listed = read_list(open_list(inputs.files_from), inputs.null) if inputs.files_from is not None else ()
-    return discover(inputs.inputs or (), listed, inputs.walk(), skipped)
+    return discover(inputs.inputs or (), listed, inputs.walk(), skipped, emptied)
 
 
-def _answers(
-    found: Iterator[Found], settings_of: Callable[[], "Settings"], timings: Timings
+def choose(model: ModelOptions, output: OutputOptions) -> tuple[Checkpoint, Selection]:
+    """The model that answers, and which of its answers are written."""
+    checkpoint = open_checkpoint(model.model, model.revision)
+    selection = Selection(output.threshold, indices_of(output.label or (), checkpoint.labels))
+    if checkpoint.is_demo:
+        log.info("the demo model only tells %s apart: it is for trying the tool", ", ".join(checkpoint.labels))
+    return checkpoint, selection
+
+
+def answers_to(
+    found: Iterator[Found],
+    settings_of: Callable[[], "Settings"],
+    timings: Timings,
+    known: Callable[[bytes], tuple[Score, ...] | None] = lambda _: None,
 ) -> Generator[list[Record], None, None]:
+    """The records of what was found, in lists. Where nothing was, nothing heavy is imported."""
     first = next(found, None)
     if first is None:
         return
@@ -112,11 +132,17 @@ def _answers(
         settings.batch_size,
         settings.workers,
     )
-    yield from predict(chain([first], found), settings, timings)
+    yield from predict(chain([first], found), settings, timings, known)
 
 
-def _settings(
-    inputs: InputOptions, model: ModelOptions, output: OutputOptions, checkpoint: Checkpoint, padded: bool
+def settings_for(
+    inputs: InputOptions,
+    model: ModelOptions,
+    output: OutputOptions,
+    checkpoint: Checkpoint,
+    *,
+    padded: bool,
+    digest: bool = False,
 ) -> "Settings":
     from beitcli.inputs.decode import Decoding
     from beitcli.inputs.fetch import FetchLimits
@@ -134,7 +160,9 @@ def _settings(
         batch_size=model.batch_size or choose_batch_size(runtime.device, (size[0], size[1])),
         padded=padded,
         workers=min(_usable_cores(), MOST_WORKERS) if model.workers is None else model.workers,
-        decoding=Decoding(inputs.max_pixels, inputs.decode_timeout, recipe.scaled_to if inputs.fast_decode else None),
+        decoding=Decoding(
+            inputs.max_pixels, inputs.decode_timeout, recipe.scaled_to if inputs.fast_decode else None, digest
+        ),
         fetching=FetchLimits(inputs.url_timeout, inputs.url_max_bytes),
     )
 
@@ -165,6 +193,6 @@ def layout_of(file_format: FileFormat, output: OutputOptions, checkpoint: Checkp
     return Layout(file_format.name, columns, file_format.gzip, colored)
 
 
-def _summarise(tally: Tally, timings: Timings, quiet: bool) -> None:
+def summarise(tally: Tally, timings: Timings, quiet: bool) -> None:
     for line in () if quiet else tally.lines(timings):
         notices.say(line)

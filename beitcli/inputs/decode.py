@@ -22,12 +22,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from beitcli.errors import PictureError
+from beitcli.errors import ERROR_CODES, PictureError
 from beitcli.inputs.formats import FORMATS, REFUSED
+from beitcli.inputs.sources import NO_FILE
 from beitcli.records import MOST_STREAMED, UNKNOWN, Failure, Fetched, Identity, Source, printable, source_of
-
-REVISION = 1
-"""Counted up whenever pictures come out differently, so that no answer to the pixels of before is taken for one."""
 
 LARGE_PIXELS = 50_000_000
 """Pictures above this size are decoded one at a time: several at once would take a small machine's memory."""
@@ -180,9 +178,9 @@ def opened(item: Source | Fetched) -> Iterator[BinaryIO]:
     try:
         stream = open(item.location, "rb")  # noqa: SIM115  # closed below
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
-        raise PictureError("not_found", "no such file") from None
+        raise PictureError("not_found", ERROR_CODES["not_found"]) from None
     except IsADirectoryError:
-        raise PictureError("not_an_image", "a folder, not a file") from None
+        raise PictureError("not_an_image", NO_FILE) from None
     with stream:
         yield stream if stream.seekable() else _buffered(stream)
 

@@ -1,5 +1,8 @@
 """The picture formats that are opened, and those that are recognised and refused."""
 
+DECODER = 1
+"""Counted up whenever pictures come out differently, so that an answer to the pixels of before is not taken for one."""
+
 FORMATS: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png", ".apng"),

@@ -1,17 +1,19 @@
 """Arguments and lists -> one lazy, ordered stream of what is to be classified."""
 
+import hashlib
 import os
 import re
+import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import chain
 from typing import BinaryIO
 
-from beitcli.errors import UsageError
+from beitcli.errors import ERROR_CODES, UsageError
 from beitcli.inputs.formats import SUFFIXES
-from beitcli.records import STDIN, Failure, Found, Source, printable
+from beitcli.records import STDIN, Failure, Found, Identity, Source, printable
 
 SYSTEM_FOLDERS = frozenset(
     {
@@ -32,6 +34,7 @@ SYSTEM_FOLDERS = frozenset(
 )
 """Folders that operating systems and storage boxes put beside pictures; their thumbnails are nobody's photographs."""
 
+NO_FILE = "a folder, not a file"
 EVERYTHING = ("**",)
 _GLOB = re.compile(r"[*?[]")
 _URL = re.compile(r"https?://", re.IGNORECASE)
@@ -48,18 +51,24 @@ class Walk:
     max_depth: int | None = None
 
 
-def discover(arguments: Sequence[str], listed: Iterable[Source], walk: Walk, skipped: Counter[str]) -> Iterator[Found]:
+def discover(
+    arguments: Sequence[str],
+    listed: Iterable[Source],
+    walk: Walk,
+    skipped: Counter[str],
+    emptied: Callable[[str], None] = lambda _: None,
+) -> Iterator[Found]:
     """Gives back every picture asked for: the arguments in their order, then those listed.
 
     Lazy: it walks only as far as it is read, and remembers no more than the names of the folders it stands in. What a
     walk passes by is counted in `skipped` by reason. A folder that cannot be read is one `permission` or `io_error`
-    failure in its place.
+    failure in its place. A typed folder in which there is no picture is reported to `emptied`.
 
     Raises UsageError, at once, for an argument that does not exist or when all arguments together hold no picture.
     """
     if arguments.count("-") > 1:
         raise UsageError("`-` is given more than once, and standard input can be read only once")
-    typed = chain.from_iterable([_argument(argument, walk, skipped) for argument in arguments])
+    typed = chain.from_iterable([_argument(argument, walk, skipped, emptied) for argument in arguments])
     first = next(typed, None)
     if arguments and first is None:
         passed_by = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
@@ -89,6 +98,33 @@ def read_list(stream: BinaryIO, null: bool) -> Iterator[Source]:
             yield _literal(os.fsdecode(name))
 
 
+def shard(found: Iterable[Found], number: int, count: int) -> Iterator[Found]:
+    """One of `count` parts of what was found, from 1; the SHA-256 of a name says which, the same on every machine."""
+    for item in found:
+        location = (item.source if isinstance(item, Failure) else item).location
+        digest = hashlib.sha256(os.fsencode(location)).digest()
+        if int.from_bytes(digest, "big") % count == number - 1:
+            yield item
+
+
+def look(found: Iterable[Found]) -> Iterator[Found]:
+    """What was found, each file with its size and time now, or with the failure that needs no reading."""
+    for item in found:
+        yield _looked_at(item) if isinstance(item, Source) and item.kind == "path" else item
+
+
+def _looked_at(source: Source) -> Found:
+    try:
+        status = os.stat(source.location)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
+        return Failure(source, "not_found", ERROR_CODES["not_found"])
+    except OSError:  # reading it will say why
+        return source
+    if stat.S_ISDIR(status.st_mode):
+        return Failure(source, "not_an_image", NO_FILE)
+    return replace(source, known=Identity.of_file(status)) if stat.S_ISREG(status.st_mode) else source
+
+
 def _split(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
     rest = b""
     while block := stream.read1(1 << 16):  # type: ignore[attr-defined]  # both kinds of stream above have it
@@ -101,11 +137,11 @@ def _literal(location: str) -> Source:
     return Source(location, "url" if _URL.match(location) else "path")
 
 
-def _argument(argument: str, walk: Walk, skipped: Counter[str]) -> Iterable[Found]:
+def _argument(argument: str, walk: Walk, skipped: Counter[str], emptied: Callable[[str], None]) -> Iterable[Found]:
     if argument == "-":
         return [STDIN]
     if os.path.isdir(argument):
-        return _tree(argument.rstrip("/") + "/", EVERYTHING, walk, skipped)
+        return _watched(argument, _tree(argument.rstrip("/") + "/", EVERYTHING, walk, skipped), emptied)
     if os.path.lexists(argument):
         return [Source(argument.rstrip("/"))]
     if _URL.match(argument):
@@ -113,6 +149,15 @@ def _argument(argument: str, walk: Walk, skipped: Counter[str]) -> Iterable[Foun
     if _GLOB.search(argument):
         return _glob(argument, walk, skipped)
     raise UsageError(f"`{printable(argument)}` does not exist")
+
+
+def _watched(folder: str, found: Iterable[Found], emptied: Callable[[str], None]) -> Iterator[Found]:
+    empty = True
+    for item in found:
+        empty = empty and isinstance(item, Failure)
+        yield item
+    if empty:
+        emptied(folder)
 
 
 def _glob(pattern: str, walk: Walk, skipped: Counter[str]) -> Iterator[Found]:

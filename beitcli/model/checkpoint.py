@@ -169,6 +169,12 @@ class Checkpoint:
                 return path
         raise ModelError(f"`{self.name}` has no weights", f"expected one of {', '.join(WEIGHT_FILES)}")
 
+    def files(self) -> list[str]:
+        """The paths of all that decides an answer, config, processor and weights, downloaded where needed."""
+        weights = self.weight_file()
+        described = (self.repository.file(name) for name in ("config.json", "preprocessor_config.json"))
+        return [*filter(None, described), weights, *map(self._part, _parts(weights))]
+
     def tensors(self) -> "dict[str, Tensor]":
         """Every tensor by its name in the file, mapped from disk rather than read. Raises ModelError if unreadable."""
         path = self.weight_file()

@@ -18,22 +18,28 @@ LIMITS = {
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the pictures asked for, counted as records come."""
+    """What became of the pictures asked for; `answered` counts those of this run alone, failures among them."""
 
+    kept: int = 0
     decoded: int = 0
+    reused: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
+    answered: int = 0
 
     def add(self, records: Iterable[Record]) -> None:
         for record in records:
             if isinstance(record, Failure):
                 self.failed[record.code] += 1
+            elif record.reused:
+                self.reused += 1
             else:
                 self.decoded += 1
+            self.answered += 1
 
     @property
     def images(self) -> int:
-        return self.decoded + self.failed.total()
+        return self.kept + self.decoded + self.reused + self.failed.total()
 
     def exit_status(self, tolerated: float | None) -> ExitStatus:
         """SOME_FAILED where the share of failures is above `tolerated` (0…1); None tolerates all of them."""
@@ -43,13 +49,14 @@ class Tally:
 
     def lines(self, timings: Timings) -> list[str]:
         """The summary of a run; its first line is fixed, for scripts."""
-        lines = [f"{self.images} images: 0 kept, {self.decoded} decoded, 0 reused, {self.failed.total()} failed"]
+        counts = f"{self.kept} kept, {self.decoded} decoded, {self.reused} reused, {self.failed.total()} failed"
+        lines = [f"{self.images} images: {counts}"]
         if self.failed:
             lines.append("failed: " + _counts(self.failed))
         if self.skipped:
             lines.append("skipped: " + _counts(self.skipped))
-        if self.images:
-            lines.append(f"{self.images / timings.total:.1f} images/s, limited by {LIMITS[timings.limit]}")
+        if self.answered:
+            lines.append(f"{self.answered / timings.total:.1f} images/s, limited by {LIMITS[timings.limit]}")
         return lines
 
 

@@ -1,11 +1,15 @@
 """SIGINT and SIGTERM as one request to stop, that never splits what is being written."""
 
+import math
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
+
+GRACE = 5.0
+"""Seconds that the model may go on after a request to stop, to finish its batch."""
 
 
 class Stopped(BaseException):
@@ -17,27 +21,29 @@ class Stopped(BaseException):
 
 
 class _Request:
-    """What was asked for, and whether it has to wait: signals belong to the process, so there is one of these."""
+    """What was asked for, and how long it has to wait: signals belong to the process, so there is one of these."""
 
     received: int | None = None
-    held = False
+    held: float = 0.0
 
 
 def listen() -> None:
     """From now on SIGINT and SIGTERM raise `Stopped`; the second one ends the process at once."""
     signal.signal(signal.SIGINT, _handle)
     signal.signal(signal.SIGTERM, _handle)
+    signal.signal(signal.SIGALRM, _raise)
 
 
 @contextmanager
-def held() -> Iterator[None]:
-    """A request to stop that comes inside is kept until the end of the block."""
-    _Request.held = True
+def held(seconds: float = math.inf) -> Iterator[None]:
+    """A request to stop that comes inside is kept for `check`, unless the block goes on for so many seconds more."""
+    _Request.held = seconds
     try:
         yield
     finally:
-        _Request.held = False
-    check()
+        _Request.held = 0.0
+        if _Request.received is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def check() -> None:
@@ -59,3 +65,10 @@ def _handle(signal_number: int, _frame: FrameType | None) -> None:
     _Request.received = signal_number
     if not _Request.held:
         raise Stopped(signal_number)
+    if _Request.held < math.inf:
+        signal.setitimer(signal.ITIMER_REAL, _Request.held)
+
+
+def _raise(_signal: int, _frame: FrameType | None) -> None:
+    if _Request.received is not None and _Request.held:
+        raise Stopped(_Request.received)

@@ -1,0 +1,109 @@
+"""The SQLite file of a ledger: its tables, how it is opened, and what its errors mean."""
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import Any
+
+from beitcli.errors import OutputError
+from beitcli.outputs.destination import MAKE_ROOM
+from beitcli.records import printable
+
+_APPLICATION = 0x62656974  # `beit`, where file(1) and we look for what a database is
+_VERSION = 1
+_SCHEMA = f"""
+CREATE TABLE pictures (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL, source BLOB NOT NULL,                                  -- bytes: names need not be UTF-8
+    size INTEGER, mtime_ns INTEGER, etag TEXT, last_modified TEXT, digest BLOB,
+    fingerprint INTEGER, dtype TEXT,                                           -- what answered, and what `auto` was
+    scores TEXT, code TEXT, message TEXT,                                      -- JSON [[index, score], ...] or why not
+    crashes INTEGER NOT NULL DEFAULT 0,
+    asked INTEGER, answered INTEGER,                                           -- in which run that happened last
+    UNIQUE (kind, source)
+);
+CREATE INDEX by_digest ON pictures (digest) WHERE digest IS NOT NULL;
+CREATE TABLE run (position INTEGER PRIMARY KEY, picture INTEGER NOT NULL);     -- what the last run was asked for
+CREATE TABLE fingerprints (id INTEGER PRIMARY KEY, facts TEXT NOT NULL UNIQUE);
+CREATE TABLE files (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, digest TEXT);
+CREATE TABLE state (key TEXT PRIMARY KEY, value);
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {_VERSION};
+"""
+
+_START_OVER = "start over with --fresh, which keeps the old ledger beside the new one"
+
+
+@contextmanager
+def open_database(path: str) -> Iterator[sqlite3.Connection]:
+    """The database at `path`, made where there is none; "" is one that is forgotten.
+
+    What happens outside a transaction is committed at once. Raises OutputError for whatever the database or its disk
+    refuses, also inside the block.
+    """
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            _prepare(database, path)
+            yield database
+    except sqlite3.Error as error:
+        raise _explained(error, path) from error
+
+
+def move_aside(path: str) -> None:
+    """Renames the database to `….old`, with its log, which would otherwise be taken for that of the next one."""
+    for suffix in ("", "-wal", "-journal"):
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(f"{path}.old{suffix}")
+            with suppress(FileNotFoundError):
+                os.replace(path + suffix, f"{path}.old{suffix}")
+        except OSError as error:
+            raise OutputError(f"cannot move `{printable(path)}` aside: {error.strerror}") from error
+
+
+def digest_of(path: str, database: sqlite3.Connection) -> str:
+    """The SHA-256 of a file's content, remembered by its size and time. Raises OSError where it cannot be read."""
+    key = os.fsencode(os.path.realpath(path))
+    with open(path, "rb") as stream:
+        status = os.fstat(stream.fileno())
+        version = (status.st_size, status.st_mtime_ns)
+        known = database.execute("SELECT size, mtime_ns, digest FROM files WHERE path = ?", (key,)).fetchone()
+        if known and known[:2] == version:
+            return str(known[2])
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (key, *version, digest.hexdigest()))
+    return digest.hexdigest()
+
+
+def _prepare(database: sqlite3.Connection, path: str) -> None:
+    database.execute("PRAGMA locking_mode = EXCLUSIVE")  # before WAL, which then does without shared memory
+    has_tables = _value(database, "SELECT count(*) FROM sqlite_master")
+    if has_tables and _value(database, "PRAGMA application_id") != _APPLICATION:
+        raise OutputError(f"`{printable(path)}` is no ledger of beit", "move it away, or choose another --out")
+    if _value(database, "PRAGMA user_version") > _VERSION:
+        raise OutputError(f"`{printable(path)}` is from a newer version of beit", f"update beit, or {_START_OVER}")
+    if _value(database, "PRAGMA journal_mode = WAL") == "wal":
+        database.execute("PRAGMA synchronous = NORMAL")  # the machine's crash may cost the last batches, and no more
+    else:  # some network shares
+        database.execute("PRAGMA journal_mode = DELETE")
+    if not has_tables:
+        database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+
+
+def _value(database: sqlite3.Connection, query: str) -> Any:
+    return database.execute(query).fetchone()[0]
+
+
+def _explained(error: sqlite3.Error, path: str) -> OutputError:
+    text, name = str(error), printable(path)
+    if "is full" in text:
+        return OutputError(f"no room for the ledger `{name}`", MAKE_ROOM)
+    if "is locked" in text:
+        return OutputError(f"another program has the ledger `{name}` open", "close it there, then run it again")
+    if isinstance(error, sqlite3.OperationalError):
+        return OutputError(f"cannot use the ledger `{name}`: {text}")
+    return OutputError(f"the ledger `{name}` is damaged: {text}", _START_OVER)
