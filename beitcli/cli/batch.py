@@ -8,7 +8,7 @@ from beitcli.cli import notices
 from beitcli.cli.formats import format_of_file, standard_format
 from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, OutputOptions, examples, with_options
 from beitcli.cli.resume import Job, preview, resume
-from beitcli.cli.run import Destination, check, choose, run
+from beitcli.cli.run import Destination, check, run
 from beitcli.errors import ExitStatus
 from beitcli.outputs.destination import check_writable, is_stream, replaced_file, standard_output, stream_to
 from beitcli.outputs.lock import alone
@@ -42,7 +42,7 @@ def batch(inputs: InputOptions, model: ModelOptions, output: OutputOptions, batc
         if batch.no_ledger:
             destination = Destination(partial(replaced_file, batch.out, keeps_part=True), file_format, padded=True)
             raise typer.Exit(run(inputs, model, output, destination, batch.part()))
-        job = Job(inputs, model, output, batch, *choose(model, output))
+        job = Job(inputs, model, output, batch)
         if not batch.dry_run:
             raise typer.Exit(resume(job, file_format))
         for state, count in preview(job).items():

@@ -17,6 +17,7 @@ from beitcli.errors import UsageError
 from beitcli.inputs.formats import SUFFIXES
 from beitcli.inputs.sources import Walk
 from beitcli.model.catalog import KNOWN
+from beitcli.outputs.ledger import Again
 
 Format = Literal["auto", "table", "csv", "tsv", "jsonl"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
@@ -285,6 +286,10 @@ class BatchOptions:
         if asked and (self.no_ledger or self.out == "-"):
             option = f"--{asked.replace('_', '-')}"
             raise UsageError(f"{option} needs a ledger", "add --out FILE" if self.out == "-" else "drop --no-ledger")
+
+    def again(self) -> Again:
+        """What is asked again though it has an answer."""
+        return Again(errors=self.retry_errors, urls=self.refresh_urls)
 
     def part(self) -> tuple[int, int]:
         """Which part of how many, the first being 1. Raises UsageError for anything that is none."""

@@ -2,32 +2,32 @@
 
 import hashlib
 import logging
+import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from os.path import basename, exists, realpath
 from typing import TYPE_CHECKING
 
-from beitcli import signals
+from beitcli import __version__, signals
 from beitcli.cli import notices
 from beitcli.cli.formats import FileFormat
 from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, OutputOptions
-from beitcli.cli.run import answers_to, find, layout_of, settings_for, summarise
-from beitcli.errors import ExitStatus, ModelError, OutputError
+from beitcli.cli.run import answers_to, choose, find, layout_of, settings_for, summarise
+from beitcli.errors import ExitStatus, ModelError, OutputError, UsageError
 from beitcli.inputs.formats import DECODER
 from beitcli.inputs.sources import look, shard
 from beitcli.model.checkpoint import Checkpoint
-from beitcli.outputs.database import digest_of, move_aside, open_database
+from beitcli.outputs.database import digest_of, has_pictures_under, move_aside, open_database
 from beitcli.outputs.destination import replaced_file, writing
-from beitcli.outputs.ledger import Again, Ledger, State
+from beitcli.outputs.ledger import Ledger, State
 from beitcli.outputs.selection import Selection
 from beitcli.outputs.summary import Tally
-from beitcli.outputs.writers import writer
-from beitcli.records import Source, printable
+from beitcli.outputs.writers import Layout, writer
+from beitcli.records import Found, Source, printable
 from beitcli.timings import Timings
 
 if TYPE_CHECKING:
@@ -38,14 +38,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a run was asked for, in all its options, and the model that is to answer."""
+    """What a run was asked for, in all its options."""
 
     inputs: InputOptions
     model: ModelOptions
     output: OutputOptions
     batch: BatchOptions
-    checkpoint: Checkpoint
-    selection: Selection
 
     @property
     def ledger(self) -> str:
@@ -56,17 +54,20 @@ def resume(job: Job, file_format: FileFormat) -> ExitStatus:
     """Does what is missing, changed or worth another try, then replaces the file by all that was asked for.
 
     With nothing to do nothing heavy is imported, and a file that is as it should be is not touched. Raises OutputError,
-    with the file as it was, where the ledger or the file cannot be written.
+    with the file as it was, where the ledger or the file cannot be written or a folder has lost all its pictures.
     """
-    tolerated = job.output.tolerated()
-    tally, timings = Tally(), Timings()
+    tolerated, tally, timings = job.output.tolerated(), Tally(), Timings()
+    inputs = _Inputs(job, tally.skipped)
+    checkpoint, selection = choose(job.model, job.output)
     if job.batch.fresh:
         move_aside(job.ledger)
-    with _ledger(job, job.ledger) as ledger:
+    with open_database(job.ledger) as database:
+        ledger = Ledger(database, _facts(job, checkpoint, database), checkpoint.labels)
         try:
-            _answer(job, ledger, tally, timings)
+            _answer(job, checkpoint, ledger.pending(inputs, job.batch.again(), Counter()), ledger, tally, timings)
+            inputs.check(database)
             _say_what_is_gone(ledger, job.batch.prune)
-            _write(job, ledger, file_format)
+            _write(job, layout_of(file_format, job.output, checkpoint), selection, ledger)
         except signals.Stopped:
             ledger.count(tally)
             log.info("stopped: what was answered is in `%s`, and the same command goes on from there", job.ledger)
@@ -80,30 +81,56 @@ def resume(job: Job, file_format: FileFormat) -> ExitStatus:
 def preview(job: Job) -> dict[str, int]:
     """How many pictures are in which state, and how many answers in the ledger are gone; changes nothing."""
     states: Counter[State] = Counter({"new": 0, "changed": 0, "to retry": 0, "up to date": 0})
+    inputs = _Inputs(job, Counter())
+    checkpoint, _ = choose(job.model, job.output)
     path = job.ledger if exists(job.ledger) and not job.batch.fresh else ""
-    with _ledger(job, path) as ledger:
-        for _ in _pending(job, ledger, Counter(), states):
+    with open_database(path) as database:
+        ledger = Ledger(database, _facts(job, checkpoint, database), checkpoint.labels)
+        for _ in ledger.pending(inputs, job.batch.again(), states):
             pass
+        inputs.check(database)
         return dict(states) | {"gone": ledger.gone()}
 
 
-@contextmanager
-def _ledger(job: Job, path: str) -> Iterator[Ledger]:
-    with open_database(path) as database:
-        yield Ledger(database, _facts(job, partial(digest_of, database=database)), job.checkpoint.labels)
+class _Inputs:
+    """What is found, as the ledger wants to know it, and the folders in which there was nothing.
+
+    Raises UsageError for what does not exist, and OutputError where a ledger says that there was something.
+    """
+
+    def __init__(self, job: Job, skipped: Counter[str]) -> None:
+        self._forgets = job.batch.prune or job.batch.fresh
+        self._empty: list[str] = []
+        try:
+            self._found = look(shard(find(job.inputs, skipped, self._empty.append), *job.batch.part()))
+        except UsageError:
+            if exists(job.ledger):
+                with open_database(job.ledger) as database:
+                    self.check(database)
+            raise
+
+    def __iter__(self) -> Iterator[Found]:
+        return self._found
+
+    def check(self, database: sqlite3.Connection) -> None:
+        """Raises OutputError if a folder has lost all its pictures: more likely a share is not mounted."""
+        missing = [folder for folder in self._empty if has_pictures_under(folder, database)]
+        if missing and not self._forgets:
+            message = f"there is no picture in `{printable(missing[0])}`, but there was: is it mounted?"
+            raise OutputError(message, "nothing is lost; --prune forgets what was there")
 
 
-def _answer(job: Job, ledger: Ledger, tally: Tally, timings: Timings) -> None:
+def _answer(
+    job: Job, checkpoint: Checkpoint, pending: Iterator[Source], ledger: Ledger, tally: Tally, timings: Timings
+) -> None:
     """Has the model answer what the ledger cannot."""
 
     def settings_of() -> "Settings":
-        chosen = settings_for(
-            job.inputs, job.model, job.output, job.checkpoint, padded=True, digest=not job.batch.no_dedupe
-        )
-        ledger.runs_in(chosen.runtime.dtype)
-        return chosen
+        digest = not job.batch.no_dedupe
+        settings = settings_for(job.inputs, job.model, job.output, checkpoint, padded=True, digest=digest)
+        ledger.runs_in(settings.runtime.dtype)
+        return settings
 
-    pending = _pending(job, ledger, tally.skipped, Counter())
     with (
         notices.progress(job.output.quiet) as progress,
         closing(answers_to(pending, settings_of, timings, ledger.scores_of)) as answers,
@@ -116,19 +143,6 @@ def _answer(job: Job, ledger: Ledger, tally: Tally, timings: Timings) -> None:
             progress.update(len(records))
 
 
-def _pending(job: Job, ledger: Ledger, skipped: Counter[str], states: Counter[State]) -> Iterator[Source]:
-    def stop_where_a_share_is_missing(folder: str) -> None:
-        if not job.batch.prune and ledger.has_pictures_under(folder):
-            raise OutputError(
-                f"there is no picture in `{printable(folder)}`, but there was: is it mounted?",
-                "--prune forgets them; nothing has been changed",
-            )
-
-    found = shard(find(job.inputs, skipped, stop_where_a_share_is_missing), *job.batch.part())
-    again = Again(errors=job.batch.retry_errors, urls=job.batch.refresh_urls)
-    return ledger.pending(look(found), again, states)
-
-
 def _say_what_is_gone(ledger: Ledger, prune: bool) -> None:
     gone = ledger.gone()
     if gone and prune:
@@ -138,25 +152,24 @@ def _say_what_is_gone(ledger: Ledger, prune: bool) -> None:
         log.info("%d answers in the ledger are to what is not among the inputs any more (--prune forgets them)", gone)
 
 
-def _write(job: Job, ledger: Ledger, file_format: FileFormat) -> None:
-    layout = layout_of(file_format, job.output, job.checkpoint)
-    target, appearance = realpath(job.batch.out), f"{layout} {job.selection}"
+def _write(job: Job, layout: Layout, selection: Selection, ledger: Ledger) -> None:
+    target, appearance = realpath(job.batch.out), f"{__version__} {layout} {selection}"
     if ledger.is_written(target, appearance):
         return
     with replaced_file(target, keeps_part=False) as stream, writer(stream, layout) as rows:
         for records in ledger.records():
             with writing():
-                rows.write(job.selection.of(records))
+                rows.write(selection.of(records))
     ledger.wrote(target, appearance)
 
 
-def _facts(job: Job, digest: Callable[[str], str]) -> dict[str, str]:
+def _facts(job: Job, checkpoint: Checkpoint, database: sqlite3.Connection) -> dict[str, str]:
     """What decides an answer, besides the picture."""
-    labels = len(job.checkpoint.labels)
+    labels = len(checkpoint.labels)
     content = hashlib.sha256()
-    for path in job.checkpoint.files():
+    for path in checkpoint.files():
         try:
-            content.update(f"{basename(path)} {digest(path)}\n".encode())
+            content.update(f"{basename(path)} {digest_of(path, database)}\n".encode())
         except OSError as error:
             raise ModelError(f"cannot read `{path}`: {error.strerror}") from error
     return {

@@ -79,6 +79,14 @@ def digest_of(path: str, database: sqlite3.Connection) -> str:
     return digest.hexdigest()
 
 
+def has_pictures_under(folder: str, database: sqlite3.Connection) -> bool:
+    """Whether a picture below the folder was ever answered."""
+    prefix = os.fsencode(folder.rstrip("/")) + b"/"
+    after = prefix[:-1] + b"0"  # what follows the slash
+    query = "SELECT 1 FROM pictures WHERE kind = 'path' AND source > ? AND source < ? AND answered > 0"
+    return database.execute(query, (prefix, after)).fetchone() is not None
+
+
 def _prepare(database: sqlite3.Connection, path: str) -> None:
     database.execute("PRAGMA locking_mode = EXCLUSIVE")  # before WAL, which then does without shared memory
     has_tables = _value(database, "SELECT count(*) FROM sqlite_master")

@@ -83,13 +83,6 @@ class Ledger:
         """From now on answers are given in this dtype."""
         self._dtype = dtype
 
-    def has_pictures_under(self, folder: str) -> bool:
-        """Whether a picture below the folder was ever answered."""
-        prefix = os.fsencode(folder.rstrip("/")) + b"/"
-        after = prefix[:-1] + b"0"  # what follows the slash
-        query = "SELECT 1 FROM pictures WHERE kind = 'path' AND source > ? AND source < ? AND answered > 0"
-        return self._execute(query, (prefix, after)).fetchone() is not None
-
     def pending(self, found: Iterable[Found], again: Again, states: Counter[State]) -> Iterator[Source]:
         """What of it needs an answer. Notes the order of all that was found, and counts in `states` how each stands."""
         for item in found:

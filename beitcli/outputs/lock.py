@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 from beitcli.errors import OutputError
@@ -32,7 +32,8 @@ def alone(path: str, wait: bool) -> Iterator[None]:
             os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {started}\n".encode(), 0)
         yield
     finally:
-        os.unlink(lock)
+        with suppress(OSError):
+            os.unlink(lock)
         os.close(descriptor)
 
 
