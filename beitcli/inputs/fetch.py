@@ -16,7 +16,7 @@ import threading
 import time
 from calendar import timegm
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, aclosing, closing, suppress
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from weakref import WeakValueDictionary
 
 from beitcli import __version__
 from beitcli.errors import BeitError, PictureError
-from beitcli.records import MOST_STREAMED, Failure, Fetched, Found, Source, printable
+from beitcli.records import MOST_STREAMED, Failure, Fetched, Found, Identity, Source, printable
 
 if TYPE_CHECKING:
     import httpx2
@@ -41,6 +41,8 @@ BACK_OFF = 0.5  # seconds before the second try, twice as long before the third
 REDIRECTS = 5
 BODIES = 4  # how many bodies of the largest size fit in the memory for bodies
 CLOSING = 1.0  # seconds that the end of the downloads is waited for at most
+LONGEST_REASON = 200  # characters of a message that a server may have a say in
+LONGEST_VALIDATOR = 1000  # characters of an ETag or Last-Modified that is kept and said again
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"beit/{__version__} (+image classification command line tool)"}
 
 
@@ -57,9 +59,18 @@ def fetch(
 ) -> Iterator[Source | Fetched | Failure]:
     """What was found, in order, each URL and standard input replaced by its bytes or by the reason why there are none.
 
+    Left out is a URL whose server says (304) that it is still what is `known` of it: who knows it has its answer.
     Lazy: `found` is read ahead of what is handed on, by less than `LOOK_AHEAD`, and only while URLs are in flight.
     `waited` is told for how many seconds the network kept the caller waiting.
     """
+    with closing(_answers(found, limits, waited)) as answers:
+        yield from filter(None, answers)  # unlike a loop, it holds no body while the caller works on it
+
+
+def _answers(
+    found: Iterable[Found], limits: FetchLimits, waited: Callable[[float], None]
+) -> Generator[Source | Fetched | Failure | None, None, None]:
+    """As `fetch`, with None for what is unchanged."""
     ahead: deque[Found | _Download] = deque()
     fetcher: _Fetcher | None = None
     with ExitStack() as stack:
@@ -69,8 +80,7 @@ def fetch(
                 ahead.append(fetcher.start(item))
             else:
                 ahead.append(item)
-            first = ahead[0]
-            if len(ahead) == LOOK_AHEAD or not isinstance(first, _Download) or first.answer.done():
+            if len(ahead) == LOOK_AHEAD or _is_there(ahead[0]):
                 yield _handed_on(ahead.popleft(), waited)
             while ahead and not any(isinstance(item, _Download) for item in ahead):
                 yield _handed_on(ahead.popleft(), waited)
@@ -78,7 +88,11 @@ def fetch(
             yield _handed_on(ahead.popleft(), waited)
 
 
-def _handed_on(item: Found | _Download, waited: Callable[[float], None]) -> Source | Fetched | Failure:
+def _is_there(item: Found | _Download) -> bool:
+    return not isinstance(item, _Download) or item.answer.done()
+
+
+def _handed_on(item: Found | _Download, waited: Callable[[float], None]) -> Source | Fetched | Failure | None:
     if isinstance(item, _Download):
         start = time.monotonic()
         answer = item.answer.result()
@@ -108,9 +122,10 @@ class _PassingError(PictureError):
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One URL in work: its place among all URLs, where it is, and its time."""
+    """One URL in work: its place among all URLs, what was asked for, where it is, and its time."""
 
     number: int
+    source: Source
     url: httpx2.URL
     clock: _Clock
 
@@ -119,7 +134,7 @@ class _Job:
 class _Download:
     """An answer on its way; the fetcher wants to hear of each that is handed on, in the order of their start."""
 
-    answer: Future[Fetched | Failure]
+    answer: Future[Fetched | Failure | None]
     fetcher: _Fetcher
 
 
@@ -163,18 +178,18 @@ class _Fetcher:
         await self._fresh.aclose()
         await self._loop.shutdown_asyncgens()
 
-    async def _answer(self, number: int, source: Source) -> Fetched | Failure:
+    async def _answer(self, number: int, source: Source) -> Fetched | Failure | None:
         try:
             url = _checked(source.location, "the URL")
             # First come, first served: a slot that the next answer needs is never held by a later one that has to wait.
             async with self._slots.setdefault(url.raw_host, asyncio.Semaphore(PER_HOST)):
                 with _Clock(self._limits.seconds) as clock:
-                    return Fetched(source, await self._tries(_Job(number, url, clock)))
+                    return await self._tries(_Job(number, source, url, clock))
         except PictureError as error:
             self._room.give_back(number)
             return Failure(source, error.code, str(error))
 
-    async def _tries(self, job: _Job) -> bytes:
+    async def _tries(self, job: _Job) -> Fetched | None:
         failed = 0
         while True:
             await self._room.take(job, 0)
@@ -189,31 +204,34 @@ class _Fetcher:
                     raise
             await asyncio.sleep(pause)
 
-    async def _follow(self, job: _Job) -> bytes:
+    async def _follow(self, job: _Job) -> Fetched | None:
         hops = [job.url]
         while len(hops) <= 1 + REDIRECTS:
             answer = await self._get(hops[-1], job)
-            if isinstance(answer, bytes):
+            if answer is None or isinstance(answer, Fetched):
                 return answer
             if answer in hops:
                 raise PictureError("network", "the redirects go in a circle")
             hops.append(answer)
         raise PictureError("network", f"more than {REDIRECTS} redirects")
 
-    async def _get(self, url: httpx2.URL, job: _Job) -> bytes | httpx2.URL:
-        """The body that one request brings, or where it is redirected to."""
+    async def _get(self, url: httpx2.URL, job: _Job) -> Fetched | httpx2.URL | None:
+        """What one request brings: a body, where to go instead, or None if the body is what is known already."""
         import httpx2
 
         # A connection that was kept has no peer to judge any more, so foreign targets never get one.
         typed = (url.scheme, url.raw_host, url.port) == (job.url.scheme, job.url.raw_host, job.url.port)
         client, extensions = (self._keeping, {}) if typed else (self._fresh, {"trace": _refuse_private})
+        conditions = _conditions(job.source.known)
         try:
-            async with client.stream("GET", url, extensions=extensions) as response:
+            async with client.stream("GET", url, headers=conditions, extensions=extensions) as response:
                 if response.status_code in (301, 302, 303, 307, 308):
                     return _target(response)
+                if response.status_code == 304 and conditions:
+                    return None
                 if not response.is_success:
                     raise _http_failure(response)
-                return await self._body(response, job)
+                return Fetched(job.source, await self._body(response, job), _identity(response))
         except (httpx2.RequestError, httpx2.InvalidURL, OSError, ValueError) as error:
             what = "no connection" if isinstance(error, httpx2.ConnectError) else "the transfer broke off"
             raise _PassingError("network", f"{what}: {_reason(error)}") from error
@@ -326,7 +344,9 @@ def _clients() -> tuple[httpx2.AsyncClient, httpx2.AsyncClient]:
             timeout=None,
             verify=httpx2.create_ssl_context(),
         )
-        return client(limits=httpx2.Limits()), client(limits=httpx2.Limits(max_keepalive_connections=0))
+        # Without a limit they pile up in a list of many hosts, and each request goes through all of them.
+        keeping, fresh = (httpx2.Limits(max_keepalive_connections=most) for most in (LOOK_AHEAD, 0))
+        return client(limits=keeping), client(limits=fresh)
     except (ImportError, OSError, ValueError, httpx2.InvalidURL) as error:
         hint = "see the variables for proxies and certificates in the environment: ALL_PROXY, SSL_CERT_FILE and so on"
         raise BeitError(f"URLs cannot be fetched: {_reason(error)}", hint) from error
@@ -354,6 +374,22 @@ def _target(response: httpx2.Response) -> httpx2.URL:
     if "Location" not in response.headers:
         raise PictureError("network", f"the server answered {response.status_code} without saying where to go")
     return _checked(response.headers["Location"], "the target of a redirect", response.url)
+
+
+def _conditions(known: Identity) -> dict[bytes, bytes]:
+    """The headers that ask for a body only if it is not the one that is known; none if nothing tells them apart."""
+    headers = {b"If-None-Match": _validator(known.etag), b"If-Modified-Since": _validator(known.last_modified)}
+    return {name: value.encode() for name, value in headers.items() if value}
+
+
+def _identity(response: httpx2.Response) -> Identity:
+    headers = response.headers
+    return Identity(etag=_validator(headers.get("ETag")), last_modified=_validator(headers.get("Last-Modified")))
+
+
+def _validator(text: str | None) -> str | None:
+    """What a server said of a version, if it can be kept and said to it again."""
+    return text if text and len(text) <= LONGEST_VALIDATOR and text.isprintable() else None
 
 
 def _http_failure(response: httpx2.Response) -> PictureError:
@@ -397,4 +433,4 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno:
         has_own_numbers = isinstance(error, (socket.gaierror, ssl.SSLError))
         text = str(error.strerror) if has_own_numbers else os.strerror(error.errno)
-    return printable(" ".join(text.split())) or type(error).__name__
+    return printable(" ".join(text.split()))[:LONGEST_REASON] or type(error).__name__

@@ -18,7 +18,7 @@ from beitcli import __version__
 from beitcli.errors import BeitError
 from beitcli.inputs import fetch as module
 from beitcli.inputs.fetch import FetchLimits, fetch
-from beitcli.records import STDIN, Failure, Fetched, Source
+from beitcli.records import STDIN, Failure, Fetched, Identity, Source
 
 LIMITS = FetchLimits(seconds=0.8, max_bytes=100_000)
 
@@ -42,6 +42,8 @@ class Request(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     """Gives each answer once, in their order, and the last one for ever; remembers the requests."""
 
+    connections = 0
+
     request_queue_size = 128
 
     def __init__(self, answers: tuple["Answer", ...]) -> None:
@@ -51,6 +53,14 @@ class Server(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.ended = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        self.connections += 1
+        return super().get_request()
+
+    def shutdown_request(self, request: object) -> None:
+        super().shutdown_request(request)  # type: ignore[arg-type]
+        self.connections -= 1
 
     def handle_error(self, *_: object) -> None:
         """A client that hangs up is what many of these tests are about."""
@@ -200,6 +210,13 @@ BAD = [
         "the transfer broke off: peer closed",
         id="short body",
     ),
+    pytest.param(
+        [raw(HEAD + b"no header" + bytes(9999) + b"\r\n\r\n")],
+        3,
+        "network",
+        "the transfer broke off: illegal header",
+        id="talks on and on",
+    ),
     pytest.param([raw(CHUNKED + b"9\r\ncat")], 3, "network", "the transfer broke off: peer closed", id="short chunk"),
     pytest.param([reply(200, b"cat", Content_Encoding="gzip")], 3, "network", "the transfer broke off", id="not gzip"),
     pytest.param(
@@ -241,7 +258,7 @@ def test_bad(serve: Callable[..., Server], answers: list[Answer], requests: int,
     assert time.monotonic() - start < LIMITS.seconds + 1
     assert told[0] == code
     assert told[1].startswith(message)
-    assert "secret" not in told[1] and "\n" not in told[1]
+    assert "secret" not in told[1] and "\n" not in told[1] and len(told[1]) < 300
     assert len(server.requests) == requests
 
 
@@ -273,6 +290,109 @@ def test_not_a_url(location: str, message: str) -> None:
 def test_redirect_to_nonsense(serve: Callable[..., Server], location: str) -> None:
     code, _ = outcome(serve(reply(302, Location=location)).url)  # who notices first depends on the version of httpx2
     assert code == "network"
+
+
+ETAG, DATE = 'W/"7a"', "Sun, 06 Nov 1994 08:49:37 GMT"
+
+
+def known_url(location: str, **known: str | int) -> Source:
+    return Source(location, "url", Identity(**known))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("headers", "identity"),
+    [
+        ({"ETag": ETAG, "Last_Modified": DATE}, Identity(etag=ETAG, last_modified=DATE)),
+        ({"ETag": ETAG}, Identity(etag=ETAG)),
+        ({"Last_Modified": DATE}, Identity(last_modified=DATE)),
+        ({}, Identity()),
+        ({"ETag": ""}, Identity()),
+        ({"ETag": '"a\tb"', "Last_Modified": "\x85"}, Identity()),
+        ({"ETag": "e" * 1000, "Last_Modified": "m" * 1001}, Identity(etag="e" * 1000)),
+    ],
+)
+def test_a_body_says_which_version_it_is(
+    serve: Callable[..., Server], headers: dict[str, str], identity: Identity
+) -> None:
+    there = serve(reply(302, Location="/there", ETag='"of the redirect"'), reply(200, b"cat", **headers))
+    (item,) = fetched([url(there.url)])
+    assert isinstance(item, Fetched) and (item.data, item.identity) == (b"cat", identity)
+
+
+def test_a_failure_is_no_version(serve: Callable[..., Server]) -> None:
+    for answer in (reply(404, ETag=ETAG), reply(200, bytes(LIMITS.max_bytes + 1), ETag=ETAG)):
+        (item,) = fetched([url(serve(answer).url)])
+        assert isinstance(item, Failure) and item.identity == Identity()
+
+
+@pytest.mark.parametrize(
+    ("known", "conditions"),
+    [
+        ({"etag": ETAG, "last_modified": DATE}, {"If-None-Match": ETAG, "If-Modified-Since": DATE}),
+        ({"etag": ETAG}, {"If-None-Match": ETAG}),
+        ({"last_modified": DATE}, {"If-Modified-Since": DATE}),
+        ({"etag": '"é"'}, {"If-None-Match": '"é"'.encode().decode("latin-1")}),
+        ({"size": 3}, {}),
+        ({"etag": "a\r\nHost: b", "last_modified": "\udcff"}, {}),
+        ({"etag": "", "last_modified": "m" * 1001}, {}),
+    ],
+)
+def test_what_is_known_is_only_asked_for_if_it_has_changed(
+    serve: Callable[..., Server], known: dict[str, str | int], conditions: dict[str, str]
+) -> None:
+    server = serve(reply(304))
+    answers = fetched([known_url(server.url, **known)])
+    ((_, headers),) = server.requests
+    assert {name: headers[name] for name in ("If-None-Match", "If-Modified-Since") if name in headers} == conditions
+    if conditions:
+        assert answers == []
+    else:
+        assert answers == [Failure(url(server.url), "http_304", "the server answered 304 Not Modified")]
+
+
+@pytest.mark.parametrize("etag", [b'"plain"', b'W/"a b"', '"日本"'.encode()])
+def test_a_version_goes_back_to_the_server_as_it_came(serve: Callable[..., Server], etag: bytes) -> None:
+    def answer(request: Request) -> None:
+        said = request.headers.get("If-None-Match", "").encode("latin-1")
+        raw(HEAD.replace(b"200", b"304" if said == etag else b"200") + b"ETag: %b\r\n\r\ncat" % etag)(request)
+
+    location = serve(answer).url
+    (item,) = fetched([url(location)])
+    assert isinstance(item, Fetched) and item.data == b"cat"
+    assert fetched([Source(location, "url", item.identity)]) == []
+
+
+def test_what_has_changed_is_an_ordinary_download(serve: Callable[..., Server]) -> None:
+    server = serve(reply(500), reply(200, b"new", ETag='"8"'))
+    (item,) = fetched([known_url(server.url, etag=ETAG)])
+    assert isinstance(item, Fetched) and (item.data, item.identity.etag) == (b"new", '"8"')
+
+
+@pytest.mark.parametrize(("last", "answers"), [(reply(304), 0), (CAT, 1)], ids=["unchanged", "changed"])
+def test_conditions_go_along_with_a_redirect(serve: Callable[..., Server], last: Answer, answers: int) -> None:
+    server = serve(reply(302, Location="/there"), reply(503), reply(302, Location="/there"), last)
+    assert len(fetched([known_url(server.url, etag=ETAG)])) == answers
+    assert [path for path, _ in server.requests] == ["/", "/there"] * 2
+    assert {headers["If-None-Match"] for _, headers in server.requests} == {ETAG}
+
+
+def test_what_is_unchanged_keeps_no_place_and_no_memory(serve: Callable[..., Server]) -> None:
+    size = LIMITS.max_bytes
+    changed, unchanged = serve(reply(200, bytes(size))), serve(reply(304))
+    found = [known_url((unchanged if number % 3 else changed).url, etag=str(number)) for number in range(300)]
+    answers = fetch([Source("a.jpg"), *found, Source("b.jpg")], LIMITS, lambda _: None)
+    names = []
+    for item in answers:
+        assert isinstance(item, Source) or (isinstance(item, Fetched) and len(item.data) == size)
+        names.append(item.location if isinstance(item, Source) else item.source.known.etag)
+    assert names == ["a.jpg", *map(str, range(0, 300, 3)), "b.jpg"]
+    assert len(unchanged.requests) == 200
+
+
+def test_nothing_has_changed(serve: Callable[..., Server]) -> None:
+    server = serve(reply(304))
+    assert fetched([known_url(f"{server.url}/{number}", etag=ETAG) for number in range(150)]) == []
+    assert len(server.requests) == 150
 
 
 def test_connection_refused() -> None:
@@ -394,6 +514,20 @@ def test_eight_requests_per_host_and_waiting_for_them_takes_no_time(serve: Calla
     items = fetched(url(f"{server.url}/{number}") for number in range(40))  # five rounds: longer than the limit
     assert [item.data for item in items if isinstance(item, Fetched)] == [b"cat"] * 40
     assert most == 8
+
+
+def test_connections_are_kept_for_the_next_request_but_not_for_ever(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_AHEAD", 4)
+    servers = [serve(CAT) for _ in range(20)]
+    items = fetch([*(url(server.url) for server in servers), Source("a.jpg")], LIMITS, lambda _: None)
+    assert [item.data for item in itertools.islice(items, 20) if isinstance(item, Fetched)] == [b"cat"] * 20
+    end = time.monotonic() + 5
+    while (connected := sum(server.connections for server in servers)) > 4 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert 0 < connected <= 4
+    items.close()  # type: ignore[attr-defined]
 
 
 def bodies_in_pieces(size: int, sent: list[int], patience: float | None = None) -> Answer:
