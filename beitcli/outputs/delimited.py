@@ -1,11 +1,12 @@
 """Records as CSV (RFC 4180) or TSV: a header, then one row a record."""
 
-import csv
+import re
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from beitcli.records import Failure, Record, printable
 
+_NEEDS_QUOTES = re.compile('[,"\r\n]')
 _TSV_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
@@ -16,7 +17,6 @@ class CsvWriter:
         self._stream = stream
         self._columns = columns
         self._escaped = stream.isatty()
-        self._rows = csv.writer(stream, lineterminator="\n")
         self._write_row(_header(columns))
 
     def write(self, records: Iterable[Record]) -> None:
@@ -25,7 +25,8 @@ class CsvWriter:
         self._stream.flush()
 
     def _write_row(self, row: Sequence[str]) -> None:
-        self._rows.writerow([printable(field) for field in row] if self._escaped else row)
+        fields = map(printable, row) if self._escaped else row
+        self._stream.write(",".join(map(_quoted, fields)) + "\n")
 
 
 class TsvWriter(CsvWriter):
@@ -34,6 +35,11 @@ class TsvWriter(CsvWriter):
     def _write_row(self, row: Sequence[str]) -> None:
         fields = [field.translate(_TSV_ESCAPES) for field in row]
         self._stream.write("\t".join(map(printable, fields) if self._escaped else fields) + "\n")
+
+
+def _quoted(field: str) -> str:
+    # Python's csv.writer leaves a lone CR bare where lines end with LF, and no reader takes that back.
+    return '"' + field.replace('"', '""') + '"' if _NEEDS_QUOTES.search(field) else field
 
 
 def _header(columns: int) -> list[str]:
