@@ -1,6 +1,7 @@
 """Whole runs as real processes: inputs, formats, and that no picture's answer depends on another."""
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -68,6 +69,12 @@ def test_formats_agree(beit: Beit, text_format: str, tmp_path: Path) -> None:
     else:
         table = csv.DictReader(io.StringIO(out.read_text()), delimiter="," if text_format == "csv" else "\t")
         assert [(row["source"], row["label_2"], row["score_2"]) for row in table] == expected
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("out.csv.gz", ()), ("out.gz", ("--format", "jsonl"))])
+def test_a_suffix_compresses(beit: Beit, tmp_path: Path, name: str, arguments: tuple[str, ...]) -> None:
+    assert beit("batch", SAMPLES, *DEMO, *arguments, "--out", name).returncode == 0
+    assert gzip.decompress((tmp_path / name).read_bytes()) == beit("batch", SAMPLES, *DEMO, *arguments).stdout
 
 
 def test_bytes_depend_on_no_worker_neighbour_or_order(beit: Beit, pictures: Path, tmp_path: Path) -> None:
