@@ -24,7 +24,7 @@ MAY_IMPORT = {
 }
 """Each room and the rooms it may import; `""` is the package itself, which only knows the version."""
 
-HEAVY = ("torch", "transformers", "PIL", "numpy")
+HEAVY = ("torch", "transformers", "PIL", "numpy", "pyarrow")
 
 
 def room(module: str) -> str:

@@ -6,14 +6,19 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 from beitcli.errors import OutputError
 from beitcli.records import printable
 
 log = logging.getLogger(__name__)
 
-_Stream = TypeVar("_Stream", bound=BinaryIO)
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_Output = TypeVar("_Output", bound=_Closable)
 
 MAKE_ROOM = "make room, then run it again"
 
@@ -96,8 +101,8 @@ def replaced_file(path: str, keeps_part: bool) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def closed(stream: _Stream) -> Iterator[_Stream]:
-    """Closes the stream, without a second complaint where writing has failed already."""
+def closed(stream: _Output) -> Iterator[_Output]:
+    """Closes a stream or what writes to one, without a second complaint where writing has failed already."""
     try:
         yield stream
     except BaseException:
