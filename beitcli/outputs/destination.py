@@ -44,11 +44,11 @@ def check_writable(path: str) -> None:
     """Raises OutputError where `path` could not be written: before the expensive part of a run."""
     folder = os.path.dirname(os.path.realpath(path))
     if not path or path.endswith("/") or os.path.isdir(path):
-        raise OutputError(f"--out `{printable(path)}` names no file", "name a file")
+        raise OutputError(f"`{printable(path)}` names no file", "name a file")
     if not os.path.isdir(folder):
-        raise OutputError(f"the folder `{printable(folder)}` does not exist", "make it first, or choose another --out")
+        raise OutputError(f"the folder `{printable(folder)}` does not exist", "make it first, or write elsewhere")
     if not os.access(path if is_stream(path) else folder, os.W_OK):
-        raise OutputError(f"`{printable(folder)}` may not be written to", "choose another --out")
+        raise OutputError(f"`{printable(folder)}` may not be written to", "write elsewhere")
 
 
 def is_stream(path: str) -> bool:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from beitcli.records import Failure, Record
@@ -81,7 +80,7 @@ def _row(record: Record) -> dict[str, Any]:
     if isinstance(record, Failure):
         error = {"error_code": record.code, "error_message": _utf8(record.message)}
         return {"source": record.source.name, "status": "error", **error}
-    scores = [{**asdict(score), "label": _utf8(score.label)} for score in record.scores]
+    scores = [{"label": _utf8(score.label), "index": score.index, "score": score.score} for score in record.scores]
     return {"source": record.source.name, "status": "ok", "predictions": scores}
 
 
