@@ -23,6 +23,7 @@ class ParquetWriter:
 
         self._group: list[Record] = []
         self._scores = 0
+        self._groups = 0
         with arrow_errors():
             self._file = parquet.ParquetWriter(stream, schema(), compression="zstd")
 
@@ -35,7 +36,7 @@ class ParquetWriter:
 
     def close(self) -> None:
         try:
-            if self._group:
+            if self._group or not self._groups:  # some readers want a group, if an empty one
                 self._write_group()
         finally:
             with arrow_errors():
@@ -45,6 +46,7 @@ class ParquetWriter:
         import pyarrow
 
         group, self._group, self._scores = self._group, [], 0
+        self._groups += 1
         with arrow_errors():
             self._file.write_table(pyarrow.Table.from_pylist([_row(record) for record in group], schema()))
 
