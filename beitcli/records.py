@@ -1,6 +1,7 @@
 """What travels: where a picture is, and what was found out about it. Every record carries its source."""
 
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -26,6 +27,8 @@ class Identity:
 
 UNKNOWN = Identity()
 
+_ESCAPED_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -43,6 +46,18 @@ class Source:
     def name(self) -> str:
         """The location as records show it: bytes that are not UTF-8 are written `\\xNN`."""
         return os.fsencode(self.location).decode("utf-8", "backslashreplace")
+
+    @classmethod
+    def named(cls, name: str) -> "Source":
+        """The path that records show by this name. Raises ValueError for a name that no path has.
+
+        Where a file's own name has a backslash, `x` and two digits, nothing tells it from the byte.
+        """
+        if not name or "\0" in name:
+            raise ValueError(f"`{name}` is no source")
+        path = _ESCAPED_BYTE.sub(lambda match: bytes.fromhex(match[1].decode()), name.encode())
+        # What is text without its escapes was text before: those are the file's own.
+        return cls(os.fsdecode(path if path.decode("utf-8", "backslashreplace") == name else name.encode()))
 
 
 STDIN = Source("-", "stdin")

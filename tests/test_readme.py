@@ -53,7 +53,7 @@ def test_the_map_of_the_tree_is_the_tree() -> None:
     assert drawn == {path.name for path in (ROOT / "beitcli").rglob("*.py")}
 
 
-@pytest.mark.parametrize("command", ["", "classify", "batch", "models", "models pull"])
+@pytest.mark.parametrize("command", ["", "classify", "batch", "merge", "models", "models pull"])
 def test_help_has_examples(command: str) -> None:
     assert "Examples:" in help_of(command)
 

@@ -13,6 +13,8 @@ from beitcli.cli.batch import EXAMPLES as BATCH_EXAMPLES
 from beitcli.cli.batch import batch
 from beitcli.cli.classify import EXAMPLES as CLASSIFY_EXAMPLES
 from beitcli.cli.classify import classify
+from beitcli.cli.merge import EXAMPLES as MERGE_EXAMPLES
+from beitcli.cli.merge import merge
 from beitcli.cli.models import EXAMPLES as MODELS_EXAMPLES
 from beitcli.cli.models import models
 from beitcli.cli.options import examples
@@ -33,6 +35,7 @@ app = typer.Typer(
 )
 app.command(epilog=CLASSIFY_EXAMPLES)(classify)
 app.command(epilog=BATCH_EXAMPLES)(batch)
+app.command(epilog=MERGE_EXAMPLES)(merge)
 app.add_typer(models, name="models", epilog=MODELS_EXAMPLES)
 
 

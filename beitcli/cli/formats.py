@@ -1,5 +1,6 @@
 """Which format the records get."""
 
+import importlib.util
 import os
 import sys
 from typing import NamedTuple
@@ -8,8 +9,8 @@ from beitcli.cli.options import OutputOptions
 from beitcli.errors import OutputError, UsageError
 from beitcli.records import printable
 
-BY_SUFFIX = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
-"""The format of a file by its suffix, which `.gz` may follow."""
+BY_SUFFIX = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
+"""The format of a file by its suffix, which `.gz` may follow where the format is text."""
 
 
 class FileFormat(NamedTuple):
@@ -29,6 +30,10 @@ def standard_format(output: OutputOptions) -> FileFormat:
     on_terminal = sys.stdout.isatty()
     if output.format == "table" and not on_terminal:
         raise UsageError("--format table: standard output is no terminal", "one of csv, tsv, jsonl")
+    if output.format == "parquet":
+        raise UsageError(
+            "--format parquet: standard output is no file", "write one: `beit batch INPUT... --out FILE.parquet`"
+        )
     name = output.format if output.format != "auto" else "table" if on_terminal else "csv"
     _check_columns(output, name)
     return FileFormat(name)
@@ -37,14 +42,17 @@ def standard_format(output: OutputOptions) -> FileFormat:
 def format_of_file(out: str, output: OutputOptions) -> FileFormat:
     """The format for a file: what is asked for, else by its suffix. Raises UsageError where that says nothing."""
     if output.format == "table":
-        raise UsageError("--format table: a file is no terminal", "one of csv, tsv, jsonl")
+        raise UsageError("--format table: a file is no terminal", "one of csv, tsv, jsonl, parquet")
     found = by_suffix(out, None if output.format == "auto" else output.format)
     _check_columns(output, found.name)
     return found
 
 
 def by_suffix(path: str, name: str | None = None) -> FileFormat:
-    """The format of the file by its suffix, or the one of that name. Raises UsageError where neither says one."""
+    """The format of the file by its suffix, or the one of that name.
+
+    Raises UsageError where neither says one, or one that cannot be had.
+    """
     stem, suffix = os.path.splitext(path.lower())
     compressed = suffix == ".gz"
     if compressed:
@@ -54,9 +62,19 @@ def by_suffix(path: str, name: str | None = None) -> FileFormat:
             f"`{printable(path)}`: no format has the suffix `{printable(suffix)}`",
             f"one of {', '.join(BY_SUFFIX)}, or with .gz behind",
         )
-    return FileFormat(name or BY_SUFFIX[suffix], compressed)
+    found = FileFormat(name or BY_SUFFIX[suffix], compressed)
+    if found.name == "parquet":
+        _check_parquet(path, compressed)
+    return found
+
+
+def _check_parquet(path: str, compressed: bool) -> None:
+    if compressed:
+        raise UsageError(f"`{printable(path)}`: Parquet is compressed already", "leave out the .gz")
+    if importlib.util.find_spec("pyarrow") is None:
+        raise UsageError(f"`{printable(path)}`: Parquet needs pyarrow", "`pip install 'beitcli[parquet]'`")
 
 
 def _check_columns(output: OutputOptions, name: str) -> None:
-    if output.top_k == 0 and name != "jsonl":
-        raise UsageError(f"--top-k 0: all labels do not fit a {name}", "add --format jsonl")
+    if output.top_k == 0 and name not in ("jsonl", "parquet"):
+        raise UsageError(f"--top-k 0: all labels do not fit a {name}", "choose --format jsonl, or parquet for a file")

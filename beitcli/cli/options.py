@@ -19,7 +19,7 @@ from beitcli.inputs.sources import Walk
 from beitcli.model.catalog import KNOWN
 from beitcli.outputs.ledger import Again
 
-Format = Literal["auto", "table", "csv", "tsv", "jsonl"]
+Format = Literal["auto", "table", "csv", "tsv", "jsonl", "parquet"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 
 _DAY = 86_400.0  # seconds; the system's timers know no infinity
@@ -201,7 +201,7 @@ class OutputOptions:
     """What is written, and how the run ends."""
 
     top_k: Annotated[
-        int, _option(_OUTPUT, "--top-k", "-k", metavar="N", min=0, help="How many labels a picture; 0 = all (JSONL).")
+        int, _option(_OUTPUT, "--top-k", "-k", metavar="N", min=0, help="How many labels a picture; 0 = all.")
     ] = 5
     threshold: Annotated[
         float,

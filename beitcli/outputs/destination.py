@@ -6,14 +6,19 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 from beitcli.errors import OutputError
 from beitcli.records import printable
 
 log = logging.getLogger(__name__)
 
-_Stream = TypeVar("_Stream", bound=BinaryIO)
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_Output = TypeVar("_Output", bound=_Closable)
 
 MAKE_ROOM = "make room, then run it again"
 
@@ -39,11 +44,11 @@ def check_writable(path: str) -> None:
     """Raises OutputError where `path` could not be written: before the expensive part of a run."""
     folder = os.path.dirname(os.path.realpath(path))
     if not path or path.endswith("/") or os.path.isdir(path):
-        raise OutputError(f"--out `{printable(path)}` names no file", "name a file")
+        raise OutputError(f"`{printable(path)}` names no file", "name a file")
     if not os.path.isdir(folder):
-        raise OutputError(f"the folder `{printable(folder)}` does not exist", "make it first, or choose another --out")
+        raise OutputError(f"the folder `{printable(folder)}` does not exist", "make it first, or write elsewhere")
     if not os.access(path if is_stream(path) else folder, os.W_OK):
-        raise OutputError(f"`{printable(folder)}` may not be written to", "choose another --out")
+        raise OutputError(f"`{printable(folder)}` may not be written to", "write elsewhere")
 
 
 def is_stream(path: str) -> bool:
@@ -96,8 +101,8 @@ def replaced_file(path: str, keeps_part: bool) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def closed(stream: _Stream) -> Iterator[_Stream]:
-    """Closes the stream, without a second complaint where writing has failed already."""
+def closed(stream: _Output) -> Iterator[_Output]:
+    """Closes a stream or what writes to one, without a second complaint where writing has failed already."""
     try:
         yield stream
     except BaseException:

@@ -3,13 +3,15 @@
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any, TextIO
 
-from beitcli.records import Failure, Record
+from beitcli.records import Failure, Prediction, Record, Score, Source
 
 _CONTROLS = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 """What JSON leaves as it is but steers a terminal, or ends a line for some readers."""
+
+_SCORE_KEYS = {"label", "index", "score"}
+_LARGEST_INDEX = 2**31 - 1  # what a column of Parquet holds
 
 
 class JsonlWriter:
@@ -20,14 +22,43 @@ class JsonlWriter:
 
     def write(self, records: Iterable[Record]) -> None:
         for record in records:
-            text = json.dumps(_object(record), ensure_ascii=False, allow_nan=False)
+            text = json.dumps(object_of(record), ensure_ascii=False, allow_nan=False)
             self._stream.write(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
         self._stream.flush()
 
 
-def _object(record: Record) -> dict[str, Any]:
+def object_of(record: Record) -> dict[str, Any]:
+    """The record as what JSON knows: what one line holds."""
     if isinstance(record, Failure):
         error = {"code": record.code, "message": record.message}
         return {"source": record.source.name, "status": "error", "error": error}
-    scores = [asdict(score) for score in record.scores]
+    scores = [{"label": score.label, "index": score.index, "score": score.score} for score in record.scores]
     return {"source": record.source.name, "status": "ok", "predictions": scores}
+
+
+def record_of(value: object) -> Record:
+    """The record that `object_of` gives as `value`. Raises ValueError that says what is wrong where none does."""
+    match value:
+        case {"source": str(name), "status": "ok", "predictions": list(scores), **more} if not more:
+            return Prediction(Source.named(name), tuple(_score(score) for score in scores))
+        case {"source": str(name), "status": "error", "error": dict(error), **more} if not more:
+            return _failure(Source.named(name), error)
+    raise ValueError("neither a prediction nor an error")
+
+
+def _failure(source: Source, error: object) -> Failure:
+    match error:
+        case {"code": str(code), "message": str(message), **more} if code and not more:
+            return Failure(source, code, message)
+    raise ValueError("an error that is not a code and a message")
+
+
+def _score(value: object) -> Score:
+    if not isinstance(value, dict) or value.keys() != _SCORE_KEYS or not isinstance(value["label"], str):
+        raise ValueError("a prediction that is not a label, an index and a score")
+    label, index, score = value["label"], value["index"], value["score"]
+    if type(index) is not int or not 0 <= index <= _LARGEST_INDEX:
+        raise ValueError(f"`{index}` is no index")
+    if type(score) not in (float, int) or not 0 <= score <= 1:
+        raise ValueError(f"`{score}` is no score from 0 to 1")
+    return Score(label, index, float(score))

@@ -16,7 +16,7 @@ _LEVEL = 6  # gzip's own default; Python's takes twice the time for a hundredth 
 
 
 class Writer(Protocol):
-    """What turns records into bytes: a header when made, rows as they come, each call's rows flushed."""
+    """What turns records into bytes: a header when made, rows as they come, each call's flushed unless in Parquet."""
 
     def write(self, records: Iterable[Record]) -> None: ...
 
@@ -34,6 +34,14 @@ class Layout:
 @contextmanager
 def writer(stream: BinaryIO, layout: Layout) -> Iterator[Writer]:
     """A writer to the stream; what it has left to write is written when the block ends well. Raises OutputError."""
+    if layout.format == "parquet":
+        from beitcli.outputs.parquet import ParquetWriter
+
+        with writing():
+            file = ParquetWriter(stream)
+        with closed(file):
+            yield file
+        return
     compressed = _compressed(stream) if layout.gzip else nullcontext(stream)
     with compressed as binary, _text(binary) as text:
         if layout.format == "table":

@@ -39,6 +39,7 @@ LIGHT = [
     ("classify good -k x", 2, "Invalid value for '--top-k'"),
     ("classify good -k 0", 2, "--top-k 0"),
     ("classify good --format table", 2, "standard output is no terminal"),
+    ("classify good --format parquet", 2, "standard output is no file"),
     ("classify good --out x.csv", 2, "no --out"),
     ("classify good --device abacus", 2, "--device abacus"),
     ("classify good --decode-timeout inf", 2, "--decode-timeout"),
@@ -53,6 +54,10 @@ LIGHT = [
     ("classify good", 1, "is not cached and the Hub cannot be reached"),
     ("batch good --out x.xyz", 2, "no format has the suffix"),
     ("batch good --out x.csv --format table", 2, "a file is no terminal"),
+    ("batch good --format parquet", 2, "standard output is no file"),
+    ("batch good --out x.parquet.gz", 2, "compressed already"),
+    ("batch good --out x.gz --format parquet", 2, "compressed already"),
+    ("batch good --out x.csv -k 0", 2, "do not fit a csv"),
     ("batch good --out nowhere/x.csv", 1, "does not exist"),
     ("batch good --out mixed", 2, "no format has the suffix"),
     ("batch good --out mixed -f csv", 1, "names no file"),
@@ -104,6 +109,17 @@ def test_a_traceback_only_where_it_is_asked_for(beit: Beit, folder: Path, monkey
     process = beit("classify", "missing", cwd=folder)
     assert process.returncode == 1
     assert b"Traceback" in process.stderr
+
+
+def test_parquet_without_pyarrow_is_a_mistake_that_names_the_extra(folder: Path) -> None:
+    without = "import sys; sys.modules['pyarrow'] = None; from beitcli.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", without, "batch", "good", "-m", "nonsense", "--out", "x.parquet"]
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert process.returncode == 2
+    assert process.stderr.splitlines() == [
+        "beit: error: `x.parquet`: Parquet needs pyarrow",
+        "hint: `pip install 'beitcli[parquet]'`",
+    ]
 
 
 @pytest.mark.parametrize(

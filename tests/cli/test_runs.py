@@ -1,6 +1,7 @@
 """Whole runs as real processes: inputs, formats, and that no picture's answer depends on another."""
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from tests.conftest import SAMPLES
 
@@ -68,6 +70,25 @@ def test_formats_agree(beit: Beit, text_format: str, tmp_path: Path) -> None:
     else:
         table = csv.DictReader(io.StringIO(out.read_text()), delimiter="," if text_format == "csv" else "\t")
         assert [(row["source"], row["label_2"], row["score_2"]) for row in table] == expected
+
+
+@pytest.mark.parametrize("count", [2, 0])
+def test_parquet_agrees(beit: Beit, tmp_path: Path, count: int) -> None:
+    assert beit("batch", SAMPLES, *DEMO, "--out", "out.parquet", "-k", count).returncode == 0
+    reference = rows(beit("batch", SAMPLES, *DEMO, "-k", count, "--format", "jsonl").stdout)
+    table = parquet.ParquetFile(tmp_path / "out.parquet").read().to_pylist()
+    assert [row["source"] for row in table] == [row["source"] for row in reference]
+    for mine, theirs in zip(table, reference, strict=True):
+        assert len(mine["predictions"]) == (count or 10)
+        assert [{**s, "score": float(str(np.float32(s["score"])))} for s in mine["predictions"]] == theirs[
+            "predictions"
+        ]
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("out.csv.gz", ()), ("out.gz", ("--format", "jsonl"))])
+def test_a_suffix_compresses(beit: Beit, tmp_path: Path, name: str, arguments: tuple[str, ...]) -> None:
+    assert beit("batch", SAMPLES, *DEMO, *arguments, "--out", name).returncode == 0
+    assert gzip.decompress((tmp_path / name).read_bytes()) == beit("batch", SAMPLES, *DEMO, *arguments).stdout
 
 
 def test_bytes_depend_on_no_worker_neighbour_or_order(beit: Beit, pictures: Path, tmp_path: Path) -> None:
@@ -216,6 +237,15 @@ def test_an_out_file_is_whole_or_not_there(beit: Beit, tmp_path: Path) -> None:
 def test_a_full_disk_is_one_error(beit: Beit) -> None:
     with open("/dev/full", "wb") as full:
         process = beit("classify", SAMPLES, *DEMO, "-q", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert process.returncode == 1
+    assert process.stderr.decode().splitlines() == [
+        "beit: error: cannot write the records: No space left on device",
+        "hint: make room, then run it again",
+    ]
+
+
+def test_a_full_disk_is_one_error_in_parquet_too(beit: Beit) -> None:
+    process = beit("batch", SAMPLES, *DEMO, "-q", "--format", "parquet", "--out", "/dev/full")
     assert process.returncode == 1
     assert process.stderr.decode().splitlines() == [
         "beit: error: cannot write the records: No space left on device",

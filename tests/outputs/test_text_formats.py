@@ -46,6 +46,13 @@ def test_csv_is_read_back_by_the_standard_reader() -> None:
     assert {len(row) for row in rows} == {10}
 
 
+def test_csv_quotes_what_a_reader_would_take_for_the_end_of_a_field_or_row() -> None:
+    names = ["a\rb", "a\nb", "a,b", '"', " a ", "a;b", "'"]
+    text = written(CsvWriter, 0, records=[Failure(Source(name), "corrupt", "") for name in names])
+    assert [row[0] for row in csv.reader(io.StringIO(text, newline=""), strict=True)] == ["source", *names]
+    assert text.count('"') == 2 * 4 + 2
+
+
 def test_tsv() -> None:
     assert written(TsvWriter, 1, records=RECORDS[1:]) == (
         "source\tstatus\tlabel\tindex\tscore\terror_code\terror_message\n"

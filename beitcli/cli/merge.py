@@ -1,0 +1,74 @@
+"""`beit merge`: files of records into one, as one run over all of them would have written it."""
+
+import os
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from beitcli.cli import notices
+from beitcli.cli.formats import by_suffix
+from beitcli.cli.options import examples
+from beitcli.errors import UsageError
+from beitcli.outputs.collection import Collection, collection
+from beitcli.outputs.destination import check_writable, is_stream, replaced_file, writing
+from beitcli.outputs.lock import alone
+from beitcli.outputs.readers import Reader
+from beitcli.outputs.summary import Tally
+from beitcli.outputs.writers import Layout, writer
+from beitcli.records import printable
+
+EXAMPLES = examples("beit merge all.csv monday.csv tuesday.csv", "beit merge preds.parquet part-*.jsonl.gz")
+
+_ROWS_AT_ONCE = 1000
+
+
+def merge(
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="The file to write, in the format of its suffix.", show_default=False)
+    ],
+    parts: Annotated[
+        list[str],
+        typer.Argument(metavar="PART", help="What `beit batch --out` has written, in any formats.", show_default=False),
+    ],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary; errors only.", show_default=False)] = False,
+) -> None:
+    """Merge files of records into one, sorted as a folder walk is.
+
+    Equal rows appear once, an answer wins over an error, and of two errors the first stays. Where a picture has two
+    different answers, nothing is written. The exit status of a merge that is written is 0, even if rows are errors.
+    """
+    notices.set_up(quiet, verbose=False)
+    file_format = by_suffix(out)
+    readers = [_reader(path) for path in parts]
+    if is_stream(out):
+        raise UsageError(f"`{printable(out)}` is a FIFO or device", "name a file")
+    check_writable(out)
+    with alone(out, wait=False), collection() as collected:
+        for reader in readers:
+            collected.add(reader.records(), reader.path)
+        columns = max(reader.columns for reader in readers)
+        tally = _write(out, Layout(file_format.name, columns, file_format.gzip), collected)
+    if not quiet:
+        notices.say(
+            f"{tally.images} images from {len(parts)} parts: {collected.equal} equal rows left out, "
+            f"{collected.overruled} errors overruled, {tally.failed.total()} failed"
+        )
+
+
+def _reader(path: str) -> Reader:
+    if not os.path.exists(path):
+        raise UsageError(f"`{printable(path)}` does not exist")
+    if not os.path.isfile(path):
+        raise UsageError(f"`{printable(path)}` is no file", "name files that `beit batch --out` has written")
+    return Reader(path, *by_suffix(path))
+
+
+def _write(out: str, layout: Layout, collected: Collection) -> Tally:
+    tally, records = Tally(), collected.in_order()
+    with replaced_file(out, keeps_part=False) as stream, writer(stream, layout) as rows:
+        while some := list(islice(records, _ROWS_AT_ONCE)):
+            with writing():
+                rows.write(some)
+            tally.add(some)
+    return tally

@@ -1,0 +1,73 @@
+"""Records from many files, each source once, in the order in which a folder walk gives them."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+
+from beitcli.errors import BeitError, OutputError
+from beitcli.outputs.jsonl import object_of, record_of
+from beitcli.records import Failure, Record, Source, printable
+
+
+class Collection:
+    """Takes records and gives them back sorted; `equal` and `overruled` count those that are left out.
+
+    They are in a database on disk, because there may be more of them than memory.
+    """
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self.equal = 0
+        self.overruled = 0
+        self._database = database
+        self._parts: list[str] = []
+        database.execute("CREATE TABLE records (key BLOB PRIMARY KEY, failed INTEGER, part INTEGER, record TEXT)")
+
+    def add(self, records: Iterable[Record], part: str) -> None:
+        """Takes the records of the file `part`: of equal ones the first, an answer before an error.
+
+        Raises BeitError where a source has another answer already.
+        """
+        self._parts.append(part)
+        for record in records:
+            self._add(record.source, isinstance(record, Failure), json.dumps(object_of(record)))
+
+    def in_order(self) -> Iterator[Record]:
+        for (record,) in self._database.execute("SELECT record FROM records ORDER BY key"):
+            yield record_of(json.loads(record))
+
+    def _add(self, source: Source, failed: bool, record: str) -> None:
+        key, row = _key(source), (failed, len(self._parts) - 1, record)
+        known = self._database.execute("SELECT failed, part, record FROM records WHERE key = ?", (key,)).fetchone()
+        if known is None:
+            self._database.execute("INSERT INTO records VALUES (?, ?, ?, ?)", (key, *row))
+        elif known[2] == record:
+            self.equal += 1
+        elif failed or known[0]:
+            self.overruled += 1
+            if not failed:
+                self._database.execute("UPDATE records SET failed = ?, part = ?, record = ? WHERE key = ?", (*row, key))
+        else:
+            one, other = printable(self._parts[known[1]]), printable(self._parts[-1])
+            raise BeitError(
+                f"different answers for `{printable(source.name)}` in `{one}` and `{other}`",
+                "merge what one model has answered with one set of options",
+            )
+
+
+@contextmanager
+def collection() -> Iterator[Collection]:
+    """An empty collection, in a file that nobody else sees. Raises OutputError where that cannot be written."""
+    try:
+        with closing(sqlite3.connect("")) as database:
+            yield Collection(database)
+    except sqlite3.Error as error:
+        raise OutputError(
+            f"cannot sort the records: {error}", "make room for temporary files, or name a folder for them by TMPDIR"
+        ) from error
+
+
+def _key(source: Source) -> bytes:
+    """What sorts like a folder walk: NUL between names comes before every byte of a name, which `/` does not."""
+    return os.fsencode(source.location).replace(b"/", b"\0")
