@@ -4,9 +4,10 @@ import difflib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from beitcli.errors import ModelError, UsageError
@@ -24,6 +25,10 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 """Where weights may be, best first; an index names the files that they are split into."""
+
+
+_MAPPED_AT_ONCE = 64_000_000
+"""Bytes of tensors after which the mapping that they are in is given up; all of a large model's would be gigabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,13 +180,13 @@ class Checkpoint:
         described = (self.repository.file(name) for name in ("config.json", "preprocessor_config.json"))
         return [*filter(None, described), weights, *map(self._part, _parts(weights))]
 
-    def tensors(self) -> "dict[str, Tensor]":
-        """Every tensor by its name in the file, mapped from disk rather than read. Raises ModelError if unreadable."""
+    def tensors(self) -> "Mapping[str, Tensor]":
+        """Every tensor by its name, mapped from disk when it is asked for. Raises ModelError if unreadable."""
         path = self.weight_file()
-        tensors: dict[str, Tensor] = {}
-        for part in _parts(path) or [os.path.basename(path)]:
-            tensors.update(_read_tensors(self._part(part)))
-        return tensors
+        parts = [self._part(part) for part in _parts(path)] or [path]
+        if parts[0].endswith(".safetensors"):
+            return _MappedTensors(parts)
+        return dict(chain.from_iterable(_unpickled(part).items() for part in parts))
 
     def _part(self, name: str) -> str:
         path = self.repository.file(name)
@@ -210,13 +215,43 @@ def _parts(path: str) -> list[str]:
     return sorted(set(weight_map.values()))
 
 
-def _read_tensors(path: str) -> "dict[str, Tensor]":
+class _MappedTensors(Mapping[str, "Tensor"]):
+    """The tensors of safetensors files, mapped anew now and then: what was read leaves memory with its mapping."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._files: dict[str, Any] = {}
+        self._handed_out = 0
+        self._path_of = {name: path for path in paths for name in self._file(path).keys()}  # noqa: SIM118  # no mapping
+
+    def __getitem__(self, name: str) -> "Tensor":
+        path = self._path_of[name]
+        with weight_errors(path):
+            tensor: Tensor = self._file(path).get_tensor(name)
+        self._handed_out += tensor.nbytes
+        if self._handed_out > _MAPPED_AT_ONCE:
+            self._files.clear()
+            self._handed_out = 0
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._path_of)
+
+    def __len__(self) -> int:
+        return len(self._path_of)
+
+    def _file(self, path: str) -> Any:
+        from safetensors import safe_open
+
+        if path not in self._files:
+            with weight_errors(path):
+                self._files[path] = safe_open(path, "pt")
+        return self._files[path]
+
+
+def _unpickled(path: str) -> "dict[str, Tensor]":
     import torch
-    from safetensors.torch import load_file
 
     with weight_errors(path):
-        if path.endswith(".safetensors"):
-            return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     if not (isinstance(loaded, dict) and all(isinstance(value, torch.Tensor) for value in loaded.values())):
         raise ModelError(f"cannot read the weights `{path}`: not a mapping of names to tensors")

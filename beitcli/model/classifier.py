@@ -85,7 +85,7 @@ class Classifier:
 
     def _load(self, dtype: torch.dtype) -> nn.Module:
         try:
-            network = self._beit(self._recipe) if isinstance(self._recipe, Recipe) else self._reference()
+            network = self._beit(self._recipe, dtype) if isinstance(self._recipe, Recipe) else self._reference()
             return network.eval().to(self._runtime.device, dtype)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
@@ -93,11 +93,11 @@ class Classifier:
             hint = "try a smaller model, --image-size or --dtype, or --device cpu"
             raise DeviceError(f"{self._runtime.device} has too little memory for the model", hint) from error
 
-    def _beit(self, recipe: Recipe) -> nn.Module:
+    def _beit(self, recipe: Recipe, dtype: torch.dtype) -> nn.Module:
         checkpoint, scale = self._checkpoint, PixelScale(recipe.factor, recipe.mean, recipe.std)
         tensors = checkpoint.tensors()
         try:
-            network = Beit(checkpoint.config, tensors, recipe.size, scale)
+            network = Beit(checkpoint.config, tensors, recipe.size, scale, dtype)
         except (TypeError, ValueError, ZeroDivisionError) as error:
             raise ModelError(f"the config.json of `{checkpoint.name}` cannot be followed: {error}") from error
         outputs, labels = network.head.out_features, len(checkpoint.labels)

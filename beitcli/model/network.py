@@ -70,7 +70,12 @@ class Beit(nn.Module):
     """
 
     def __init__(
-        self, config: Mapping[str, Any], tensors: Mapping[str, Tensor], size: tuple[int, int], scale: PixelScale
+        self,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        size: tuple[int, int],
+        scale: PixelScale,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         weights = Weights(tensors)
@@ -82,12 +87,13 @@ class Beit(nn.Module):
         self.start = nn.Parameter(weights["beit.embeddings.cls_token"][0], requires_grad=False)
         self.positions = _absolute_positions(config, weights, self.grid)
         self.layers = nn.ModuleList(
-            _Layer(config, weights, f"beit.encoder.layer.{index}.", _position_bias(config, weights, index, self.grid))
+            _layer(config, weights, index, self.grid).to(dtype)  # one by one: no second model in float32
             for index in range(config.get("num_hidden_layers", 12))
         )
         self.mean_pooling = config.get("use_mean_pooling", True)
         self.norm = _norm(config, weights, "beit.pooler.layernorm" if self.mean_pooling else "beit.layernorm")
         self.head = _linear(weights["classifier.weight"], weights["classifier.bias"])
+        self.to(dtype)
 
     def forward(self, pixels: Tensor) -> Tensor:
         patches = F.linear(self._patches(pixels), self.patch_weight, self.patch_bias)
@@ -131,6 +137,11 @@ class _Layer(nn.Module):
         q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias)
         return attended.transpose(1, 2).flatten(2)
+
+
+def _layer(config: Mapping[str, Any], weights: Weights, index: int, grid: tuple[int, int]) -> _Layer:
+    bias = _position_bias(config, weights, index, grid)
+    return _Layer(config, weights, f"beit.encoder.layer.{index}.", bias)
 
 
 def _activation(config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:

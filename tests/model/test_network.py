@@ -108,7 +108,7 @@ def beit(checkpoint: Checkpoint, tensors: dict[str, Tensor] | None = None, **con
     ],
 )
 def test_a_missing_tensor_is_named(name: str, tiny: Checkpoint) -> None:
-    tensors = tiny.tensors()
+    tensors = dict(tiny.tensors())
     del tensors[name]
     with pytest.raises(ModelError, match=f"`{name}`"):
         beit(tiny, tensors)
