@@ -22,7 +22,8 @@ class Identity:
 
     @classmethod
     def of_file(cls, status: os.stat_result) -> "Identity":
-        return cls(size=status.st_size, mtime_ns=status.st_mtime_ns)
+        within = 2**63 - 1  # what a database can hold; some file systems do not mind a year of seven digits
+        return cls(size=status.st_size, mtime_ns=max(-within, min(status.st_mtime_ns, within)))
 
 
 UNKNOWN = Identity()

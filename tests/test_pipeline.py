@@ -1,7 +1,8 @@
 """The straight line from sources to records: batches, padding, and batches without a single picture."""
 
+import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -12,13 +13,13 @@ from beitcli.inputs.fetch import FetchLimits
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.recipe import checkpoint_recipe
 from beitcli.model.runtime import Runtime
-from beitcli.pipeline import Settings, predict
-from beitcli.records import Failure, Prediction, Record, Source
+from beitcli.pipeline import Scores, Settings, predict
+from beitcli.records import Failure, Prediction, Record, Score, Source
 from beitcli.timings import Timings
 from tests.conftest import SAMPLES
 
 
-def settings(batch_size: int, padded: bool) -> Settings:
+def settings(batch_size: int, padded: bool, digest: bool = False) -> Settings:
     checkpoint = open_checkpoint("demo", None)
     return Settings(
         checkpoint=checkpoint,
@@ -28,7 +29,7 @@ def settings(batch_size: int, padded: bool) -> Settings:
         batch_size=batch_size,
         padded=padded,
         workers=1,
-        decoding=Decoding(),
+        decoding=Decoding(digest=digest),
         fetching=FetchLimits(),
     )
 
@@ -98,3 +99,44 @@ def test_answers_come_before_the_input_ends(found: list[Source | Failure]) -> No
     with closing(predict(endless(), settings(2, padded=True), Timings())) as stream:
         assert len(next(stream)) == 2
     assert len(read) < 20
+
+
+def deduplicated(
+    found: list[Source | Failure], batch_size: int, known: Callable[[bytes], Scores | None] = lambda _: None
+) -> list[Record]:
+    batches = predict(found, settings(batch_size, padded=True, digest=True), Timings(), known)
+    return [record for batch in batches for record in batch]
+
+
+def marks(records: list[Record]) -> str:
+    """A letter a record: a failure, reused, or answered by the model."""
+    return "".join("f" if isinstance(record, Failure) else "r" if record.reused else "m" for record in records)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "expected"), [(1, "mfmffmfmm"), (2, "mfmffmfmm"), (3, "mfmffrfmm"), (8, "mfmffrfmr")]
+)
+def test_identical_pictures_in_a_batch_share_a_forward_pass(
+    found: list[Source | Failure], batch_size: int, expected: str
+) -> None:
+    records = deduplicated(found, batch_size)
+    undigested = [record for batch in answers(found, batch_size, padded=True) for record in batch]
+    assert (marks(records), marks(undigested)) == (expected, "mfmffmfmm")
+    assert records == undigested
+
+
+def test_scores_that_are_known_by_the_digest_need_no_model(found: list[Source | Failure]) -> None:
+    cat = hashlib.sha256((SAMPLES / "cat.jpg").read_bytes()).digest()
+    told, asked = (Score("what no model says", 77, 0.5),), []
+
+    def known(digest: bytes) -> Scores | None:
+        asked.append(digest)
+        return told if digest == cat else None
+
+    records = deduplicated(found, 8, known)
+    assert marks(records) == "rfmffrfmr"
+    assert [isinstance(record, Prediction) and record.scores == told for record in records] == [
+        isinstance(item, Source) and item.name.endswith("cat.jpg") for item in found
+    ]
+    assert [record.identity.digest for record in records if isinstance(record, Prediction)] == asked
+    assert sources(records) == [item.source if isinstance(item, Failure) else item for item in found]

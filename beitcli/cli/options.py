@@ -17,6 +17,7 @@ from beitcli.errors import UsageError
 from beitcli.inputs.formats import SUFFIXES
 from beitcli.inputs.sources import Walk
 from beitcli.model.catalog import KNOWN
+from beitcli.outputs.destination import is_stream
 from beitcli.outputs.ledger import Again
 
 Format = Literal["auto", "table", "csv", "tsv", "jsonl", "parquet"]
@@ -283,9 +284,14 @@ class BatchOptions:
         self.part()
         kept = ("dry_run", "retry_errors", "refresh_urls", "no_dedupe", "prune", "fresh")
         asked = next((name for name in kept if getattr(self, name)), None)
-        if asked and (self.no_ledger or self.out == "-"):
+        if asked and (self.no_ledger or self.streams):
             option = f"--{asked.replace('_', '-')}"
-            raise UsageError(f"{option} needs a ledger", "add --out FILE" if self.out == "-" else "drop --no-ledger")
+            raise UsageError(f"{option} needs a ledger", "drop --no-ledger" if self.no_ledger else "add --out FILE")
+
+    @property
+    def streams(self) -> bool:
+        """Whether the records go somewhere that keeps none."""
+        return self.out == "-" or is_stream(self.out)
 
     def again(self) -> Again:
         """What is asked again though it has an answer."""
@@ -293,7 +299,7 @@ class BatchOptions:
 
     def part(self) -> tuple[int, int]:
         """Which part of how many, the first being 1. Raises UsageError for anything that is none."""
-        match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", self.shard or "1/1")
+        match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", "1/1" if self.shard is None else self.shard)
         number, count = (int(text) for text in match.groups()) if match else (0, 0)
         if not 1 <= number <= count:
             raise UsageError(f"--shard {self.shard}: no such part", "for example --shard 1/4, the first of four")

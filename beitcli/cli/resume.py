@@ -66,14 +66,15 @@ def resume(job: Job, file_format: FileFormat) -> ExitStatus:
         try:
             _answer(job, checkpoint, ledger.pending(inputs, job.batch.again(), Counter()), ledger, tally, timings)
             inputs.check(database)
+            ledger.count(tally)
             _say_what_is_gone(ledger, job.batch.prune)
             _write(job, layout_of(file_format, job.output, checkpoint), selection, ledger)
         except signals.Stopped:
             ledger.count(tally)
-            log.info("stopped: what was answered is in `%s`, and the same command goes on from there", job.ledger)
+            again = "without --fresh it" if job.batch.fresh else "the same command"
+            log.info("stopped: what was answered is in `%s`, and %s goes on from there", job.ledger, again)
             summarise(tally, timings, job.output.quiet)
             raise
-        ledger.count(tally)
     summarise(tally, timings, job.output.quiet)
     return tally.exit_status(tolerated)
 
@@ -99,25 +100,31 @@ class _Inputs:
     """
 
     def __init__(self, job: Job, skipped: Counter[str]) -> None:
-        self._forgets = job.batch.prune or job.batch.fresh
+        self._forgets = job.batch.prune
         self._empty: list[str] = []
         try:
             self._found = look(shard(find(job.inputs, skipped, self._empty.append), *job.batch.part()))
         except UsageError:
-            if exists(job.ledger):
-                with open_database(job.ledger) as database:
-                    self.check(database)
-            raise
+            if job.batch.fresh or not (self._empty and exists(job.ledger)):
+                raise
+            with open_database(job.ledger) as database:
+                if not self._had_pictures(database):
+                    raise
+                self.check(database)
+            self._found = iter(())  # there is nothing any more, and that is as it should be
 
     def __iter__(self) -> Iterator[Found]:
         return self._found
 
     def check(self, database: sqlite3.Connection) -> None:
         """Raises OutputError if a folder has lost all its pictures: more likely a share is not mounted."""
-        missing = [folder for folder in self._empty if has_pictures_under(folder, database)]
+        missing = self._had_pictures(database)
         if missing and not self._forgets:
             message = f"there is no picture in `{printable(missing[0])}`, but there was: is it mounted?"
             raise OutputError(message, "nothing is lost; --prune forgets what was there")
+
+    def _had_pictures(self, database: sqlite3.Connection) -> list[str]:
+        return [folder for folder in self._empty if has_pictures_under(folder, database)]
 
 
 def _answer(

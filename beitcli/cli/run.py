@@ -188,9 +188,11 @@ def _usable_cores() -> int:
 
 
 def layout_of(file_format: FileFormat, output: OutputOptions, checkpoint: Checkpoint) -> Layout:
-    colored = {"always": True, "never": False}.get(output.color, False if os.environ.get("NO_COLOR") else None)
     columns = min(output.top_k, len(checkpoint.labels))
-    return Layout(file_format.name, columns, file_format.gzip, colored)
+    if file_format.name != "table":
+        return Layout(file_format.name, columns, file_format.gzip)
+    colored = {"always": True, "never": False}.get(output.color, False if os.environ.get("NO_COLOR") else None)
+    return Layout(file_format.name, columns, colored=colored)
 
 
 def summarise(tally: Tally, timings: Timings, quiet: bool) -> None:

@@ -89,10 +89,10 @@ class Ledger:
             source = item.source if isinstance(item, Failure) else item
             row = self._row(source)
             self._place(row.id)
-            if row.asked == self._run:  # named twice
-                continue
             state = self._state_of(item, row, again)
             states[state] += 1
+            if row.asked == self._run:  # named twice
+                continue
             refreshed = again.urls and source.kind == "url" and state == "up to date"
             if state == "up to date" and not refreshed:
                 continue
@@ -188,7 +188,7 @@ class Ledger:
         if row.code is not None and (again.errors or not row.lasts):
             return "to retry"
         if isinstance(item, Failure):
-            return "changed"
+            return "up to date" if item.code == row.code else "changed"
         if row.fingerprint != self._fingerprint:
             self._tell_what_changed()
             return "changed"
@@ -210,7 +210,7 @@ class Ledger:
             f"{name} {before.get(name)} -> {now}" for name, now in self._facts.items() if before.get(name) != now
         ]
         total = sum(count for _, count in stale)
-        log.info("%d answers were given with other settings and are given again (%s)", total, ", ".join(changes))
+        log.info("%d answers are of other settings; those asked for are given again (%s)", total, ", ".join(changes))
 
     def _store(self, record: Record) -> None:
         """An answer that is not what it was makes the output one of before."""

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from beitcli.errors import ExitStatus, UsageError
-from beitcli.inputs.sources import Walk, discover, open_list, read_list
-from beitcli.records import STDIN, Failure, Source
+from beitcli.inputs.sources import Walk, discover, look, open_list, read_list, shard
+from beitcli.records import STDIN, UNKNOWN, Failure, Found, Identity, Source
 from tests.conftest import unprivileged
 
 
@@ -671,3 +671,128 @@ def test_lines_arrive_while_the_writer_of_a_pipe_goes_on() -> None:
         assert list(lines) == [Source("last")]
     writer.join(10)
     assert seen_in_time == [True, True]
+
+
+SHARDED: list[Found] = [
+    Source("pics/0.jpg"),
+    Source("pics/1.jpg"),
+    Source(os.fsdecode(b"caf\xe9.jpg")),
+    Source("日本.jpg"),
+    Source("http://h/a.png", "url"),
+    STDIN,
+    Failure(Source("pics/closed"), "permission", "closed"),
+    Source("pics/0.jpg"),
+]
+
+
+@pytest.mark.parametrize(
+    ("count", "numbers"),
+    [
+        (1, [1, 1, 1, 1, 1, 1, 1, 1]),
+        (2, [2, 1, 2, 2, 1, 1, 2, 2]),
+        (3, [2, 3, 3, 2, 1, 3, 2, 2]),
+        (1000, [414, 133, 802, 632, 413, 155, 828, 414]),
+    ],
+)
+def test_a_name_belongs_to_one_shard_for_ever(count: int, numbers: list[int]) -> None:
+    """Machines share the work by these numbers, so no version of ours may change them."""
+    for number in set(numbers):
+        expected = [item for item, its in zip(SHARDED, numbers, strict=True) if its == number]
+        assert list(shard(SHARDED, number, count)) == expected
+
+
+def test_shards_are_disjoint_and_complete_and_keep_the_order() -> None:
+    items = [Source(f"{number}.jpg") for number in range(1000)]
+    parts = [list(shard(items, number, 7)) for number in range(1, 8)]
+    assert sorted(item.location for part in parts for item in part) == sorted(item.location for item in items)
+    assert all(part == [item for item in items if item in part] for part in parts)
+    assert all(100 < len(part) < 190 for part in parts)
+
+
+def test_shards_are_cut_lazily() -> None:
+    endless = (Source(f"{number}.jpg") for number in itertools.count())
+    assert len(list(itertools.islice(shard(endless, 2, 3), 5))) == 5
+
+
+def test_a_look_tells_size_and_time_or_why_not() -> None:
+    grow("a.jpg", "folder/", "pipe|", "link.jpg -> a.jpg", "nowhere.jpg -> missing", "loop.jpg -> loop.jpg")
+    os.makedirs("folder", exist_ok=True)
+    os.utime("a.jpg", ns=(5, 1_700_000_000_123_456_789))
+    here = Identity(size=7, mtime_ns=1_700_000_000_123_456_789)
+    cases: list[tuple[Found, object]] = [
+        (Source("a.jpg"), here),
+        (Source("link.jpg"), here),
+        (Source("missing.jpg"), "not_found"),
+        (Source("nowhere.jpg"), "not_found"),
+        (Source("a.jpg/b.jpg"), "not_found"),
+        (Source("a\0b.jpg"), "not_found"),
+        (Source("folder"), "not_an_image"),
+        (Source("loop.jpg"), UNKNOWN),
+        (Source("pipe"), UNKNOWN),
+        (Source("http://h/a.jpg", "url"), UNKNOWN),
+        (STDIN, UNKNOWN),
+        (Failure(Source("closed"), "permission", "closed"), "permission"),
+    ]
+    looked = list(look(item for item, _ in cases))
+    assert [item.code if isinstance(item, Failure) else item.known for item in looked] == [told for _, told in cases]
+    assert [item.source if isinstance(item, Failure) else item for item in looked] == [
+        item.source if isinstance(item, Failure) else item for item, _ in cases
+    ]
+
+
+def test_a_look_into_a_closed_folder_leaves_it_to_reading_to_say_why(here: Path) -> None:
+    grow("closed/a.jpg")
+    here.chmod(0o755)
+    os.chmod("closed", 0)
+    try:
+        with unprivileged():
+            looked = list(look([Source("closed/a.jpg")]))
+    finally:
+        os.chmod("closed", 0o755)
+    assert [item.known for item in looked if isinstance(item, Source)] == [UNKNOWN]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["full"], []),
+        (["full", "empty"], ["empty"]),
+        (["empty/", "full", "./texts"], ["empty/", "./texts"]),
+        (["full", "full/in"], []),
+        (["full", "full/none"], ["full/none"]),
+        (["full", "full/**/*.jpg"], []),
+        (["full/in/x.jpg"], []),
+        (["full", "http://h/a.jpg"], []),
+    ],
+    ids=str,
+)
+def test_a_folder_without_a_picture_is_reported(arguments: list[str], expected: list[str]) -> None:
+    grow("full/in/x.jpg", "texts/notes.txt")
+    for folder in ("empty", "full/none"):
+        os.makedirs(folder)
+    reported: list[str] = []
+    items = list(discover(arguments, [Source("listed.jpg")], Walk(), Counter(), reported.append))
+    assert reported == expected
+    assert items[-1] == Source("listed.jpg")
+
+
+def test_a_folder_is_reported_before_the_complaint_that_there_is_nothing_at_all() -> None:
+    grow("texts/notes.txt")
+    reported: list[str] = []
+    with pytest.raises(UsageError):
+        discover(["texts"], [], Walk(), Counter(), reported.append)
+    assert reported == ["texts"]
+
+
+def test_a_folder_that_may_not_be_read_is_one_without_a_picture(here: Path) -> None:
+    grow("full/x.jpg", "closed/x.jpg")
+    here.chmod(0o755)
+    os.chmod("closed", 0)
+    reported: list[str] = []
+    try:
+        with unprivileged():
+            items = list(discover(["full", "closed"], [], Walk(), Counter(), reported.append))
+    finally:
+        os.chmod("closed", 0o755)
+    assert reported == ["closed"]
+    assert [type(item) for item in items] == [Source, Failure]

@@ -1,0 +1,78 @@
+"""URLs in a run that is run again: kept, asked about, downloaded only where they have changed."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.cli.batches import DEMO, Counts, batch, counts, grow, light
+
+
+class Gallery(ThreadingHTTPServer):
+    """Serves `pages` with an ETag each, and notes what is asked for and answered with which status."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Request)
+        self.pages: dict[str, bytes] = {}
+        self.log: list[tuple[str, int]] = []
+
+    def answers(self) -> list[tuple[str, int]]:
+        """What has happened since the last call."""
+        log, self.log = sorted(self.log), []
+        return log
+
+
+class _Request(BaseHTTPRequestHandler):
+    server: Gallery
+
+    def do_GET(self) -> None:
+        body = self.server.pages.get(self.path)
+        tag = f'"{hash(body)}"'
+        status = 404 if body is None else 304 if self.headers["If-None-Match"] == tag else 200
+        self.server.log.append((self.path, status))
+        self.send_response(status)
+        self.send_header("ETag", tag)
+        self.send_header("Content-Length", str(len(body or b"") if status == 200 else 0))
+        self.end_headers()
+        if status == 200 and body is not None:
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Iterator[Gallery]:
+    grow(tmp_path / "made", ["a.png", "b.png", "c.png", "d.png"])
+    with Gallery() as server:
+        server.pages = {f"/{name}": (tmp_path / "made" / f"{name}.png").read_bytes() for name in "abc"}
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_only_what_has_changed_is_downloaded_again(gallery: Gallery, tmp_path: Path) -> None:
+    urls = [f"http://127.0.0.1:{gallery.server_port}/{name}" for name in ("a", "b", "c", "missing")]
+    arguments = (*urls, *DEMO, "--out", "out.jsonl")
+    assert counts(batch(tmp_path, *arguments).stderr) == Counts(4, 0, 3, 0, 1)
+    assert gallery.answers() == [("/a", 200), ("/b", 200), ("/c", 200), ("/missing", 404)]
+
+    assert counts(light(tmp_path, *arguments).stderr) == Counts(4, 3, 0, 0, 1)
+    assert gallery.answers() == []
+
+    before = (tmp_path / "out.jsonl").read_bytes()
+    gallery.pages["/b"] = (tmp_path / "made" / "d.png").read_bytes()
+    assert counts(batch(tmp_path, *arguments, "--refresh-urls").stderr) == Counts(4, 2, 1, 0, 1)
+    assert gallery.answers() == [("/a", 304), ("/b", 200), ("/c", 304), ("/missing", 404)]
+    after = (tmp_path / "out.jsonl").read_bytes()
+    changed = [one != other for one, other in zip(before.splitlines(), after.splitlines(), strict=True)]
+    assert changed == [False, True, False, False]
+
+    del gallery.pages["/c"]
+    assert counts(batch(tmp_path, *arguments, "--refresh-urls").stderr) == Counts(4, 2, 0, 0, 2)
+    assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[2])["error"]["code"] == "http_404"

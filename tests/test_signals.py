@@ -1,0 +1,71 @@
+"""A request to stop is kept while something is held together, but not for longer than it is worth."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SCRIPT = """
+import sys, time
+from beitcli import signals
+
+signals.listen()
+print("ready", flush=True)
+begin = time.monotonic()
+try:
+    with signals.held({held}):
+        time.sleep({block})
+        print("whole", flush=True)
+    signals.check()
+    print("not stopped", flush=True)
+    time.sleep({after})
+except signals.Stopped as stopped:
+    print(f"{{time.monotonic() - begin:.2f}}", flush=True)
+    signals.die_by(stopped.signal_number)
+"""
+
+
+def run(number: signal.Signals | None, held: str, block: float, after: float = 0, times: int = 1) -> tuple[int, str]:
+    """The exit status and what was said by a process that got the signal inside the block."""
+    script = SCRIPT.format(held=held, block=block, after=after)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(times if number else 0):
+            time.sleep(0.2)
+            process.send_signal(number or signal.SIGTERM)
+        said = process.stdout.read()
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("held", ["", "30"])
+def test_a_block_that_ends_in_time_is_whole(number: signal.Signals, held: str) -> None:
+    status, said = run(number, held, block=0.6)
+    assert status == -number
+    whole, seconds = said.split()
+    assert whole == "whole"
+    assert 0.6 <= float(seconds) < 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_block_that_outlives_its_seconds_is_interrupted(number: signal.Signals) -> None:
+    status, said = run(number, "0.4", block=20)
+    assert status == -number
+    assert 0.5 <= float(said) < 5
+
+
+def test_the_second_request_ends_the_process_at_once() -> None:
+    assert run(signal.SIGTERM, "", block=20, times=2) == (-signal.SIGTERM, "")
+
+
+def test_outside_a_block_a_request_interrupts() -> None:
+    status, said = run(signal.SIGTERM, "0.01", block=0.0, after=20)
+    assert status == -signal.SIGTERM
+    assert said.startswith("whole\nnot stopped\n")
+
+
+def test_without_a_request_no_time_runs_out() -> None:
+    assert run(None, "0.1", block=0.4) == (0, "whole\nnot stopped\n")
