@@ -56,10 +56,12 @@ def predict(
 
     Raises ModelError, DeviceError.
     """
-    heap = Heap()
     fetched = fetch(found, settings.fetching, timings.add_network)
     with Loader(fetched, settings.recipe, settings.decoding, settings.workers) as loader:
-        classifier = Classifier(settings.checkpoint, settings.recipe, settings.runtime, settings.top_k)
+        classifier = Classifier(
+            settings.checkpoint, settings.recipe, settings.runtime, settings.top_k, settings.batch_size
+        )
+        heap = Heap()
         timings.restart()
         batch = _Batch(classifier, settings, timings, known)
         for item in _timed(loader, timings):

@@ -146,7 +146,7 @@ def settings_for(
 ) -> "Settings":
     from beitcli.inputs.decode import Decoding
     from beitcli.inputs.fetch import FetchLimits
-    from beitcli.model.runtime import choose_batch_size, choose_runtime
+    from beitcli.model.runtime import choose_batch_size, choose_runtime, usable_cores
     from beitcli.pipeline import Settings
 
     runtime = choose_runtime(model.device, model.precision)
@@ -159,7 +159,7 @@ def settings_for(
         top_k=output.top_k,
         batch_size=model.batch_size or choose_batch_size(runtime.device, (size[0], size[1])),
         padded=padded,
-        workers=min(_usable_cores(), MOST_WORKERS) if model.workers is None else model.workers,
+        workers=min(usable_cores(), MOST_WORKERS) if model.workers is None else model.workers,
         decoding=Decoding(
             inputs.max_pixels, inputs.decode_timeout, recipe.scaled_to if inputs.fast_decode else None, digest
         ),
@@ -180,11 +180,6 @@ def _recipe(model: ModelOptions, checkpoint: Checkpoint) -> "Recipe | ProcessorR
     if model.preprocess == "paper":
         return paper_recipe(model.image_size or checkpoint.image_side)
     return checkpoint_recipe(checkpoint.processor, model.image_size)
-
-
-def _usable_cores() -> int:
-    """How many cores this process may run on: its CPU affinity where the system has one."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def layout_of(file_format: FileFormat, output: OutputOptions, checkpoint: Checkpoint) -> Layout:

@@ -1,6 +1,9 @@
 """What the network runs on: device, dtype and batch size, each chosen from what this machine has."""
 
 import logging
+import math
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +13,9 @@ from beitcli.errors import UsageError
 log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+CPU_QUOTA = "/sys/fs/cgroup/cpu.max"
+"""Where Linux (cgroup v2) tells a container its share: microseconds of CPU time, and in how many of the clock."""
 
 _TOKENS_PER_BATCH = {"cpu": 3_200, "cuda": 32_000, "mps": 8_000}
 """How many tokens keep a device busy. On a CPU, 16 pictures of 197 tokens were the fastest batch for base-224."""
@@ -35,12 +41,24 @@ def choose_runtime(device: str, dtype: str) -> Runtime:
     A dtype that the device has no instructions for is taken as asked, with one notice.
     """
     device = _choose_device(device)
+    if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(usable_cores())
     native = _native_dtypes(device)
     if dtype == "auto":
         return Runtime(device, native[0])
     if dtype not in native:
         log.info("%s is not native on this %s: expect it to be slow", dtype, device)
     return Runtime(device, dtype)
+
+
+def usable_cores() -> int:
+    """How many cores this process may keep busy: its CPU affinity, or less where a container's quota is lower."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no such limit: another system, or `max`
+        with open(CPU_QUOTA) as limit:
+            quota, period = map(int, limit.read().split())
+        return max(1, min(cores, math.ceil(quota / period)))
+    return cores
 
 
 def _choose_device(device: str) -> str:

@@ -1,0 +1,34 @@
+"""Linear layers whose weights are laid out once for the CPU's matrix instructions, instead of in every call."""
+
+import torch
+from torch import Tensor, nn
+
+
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this build of torch has oneDNN's packed linear layers, and this CPU native instructions for the dtype."""
+    if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def pack_linear_layers(network: nn.Module, rows: int) -> None:
+    """Packs every linear layer in the network, best for inputs of so many rows; the weights of before are dropped."""
+    for name, child in network.named_children():
+        if isinstance(child, nn.Linear):
+            setattr(network, name, _PackedLinear(child, rows))
+        else:
+            pack_linear_layers(child, rows)
+
+
+class _PackedLinear(nn.Module):
+    """A linear layer as oneDNN wants it; the arithmetic is the same, and torch's own compiler does no other."""
+
+    def __init__(self, linear: nn.Linear, rows: int) -> None:
+        super().__init__()
+        self.out_features = linear.out_features
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.data, rows)
+        self._bias = linear.bias.data
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        return y
