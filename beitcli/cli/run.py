@@ -159,7 +159,7 @@ def settings_for(
         top_k=output.top_k,
         batch_size=model.batch_size or choose_batch_size(runtime.device, (size[0], size[1])),
         padded=padded,
-        workers=min(_usable_cores(), MOST_WORKERS) if model.workers is None else model.workers,
+        workers=min(usable_cores(), MOST_WORKERS) if model.workers is None else model.workers,
         decoding=Decoding(
             inputs.max_pixels, inputs.decode_timeout, recipe.scaled_to if inputs.fast_decode else None, digest
         ),
@@ -182,7 +182,7 @@ def _recipe(model: ModelOptions, checkpoint: Checkpoint) -> "Recipe | ProcessorR
     return checkpoint_recipe(checkpoint.processor, model.image_size)
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
     """How many cores this process may run on: its CPU affinity where the system has one."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
