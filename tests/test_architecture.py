@@ -19,8 +19,9 @@ MAY_IMPORT = {
     "inputs": {"", "errors", "records", "inputs"},
     "model": {"", "errors", "records", "model"},
     "pipeline": {"", "errors", "records", "timings", "signals", "inputs", "model"},
+    "bench": {"", "errors", "records", "timings", "inputs", "model", "pipeline", "bench"},
     "outputs": {"errors", "records", "timings", "outputs"},
-    "cli": {"", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline", "cli"},
+    "cli": {"", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline", "bench", "cli"},
     "__main__": {"cli"},
 }
 """Each room and the rooms it may import; `""` is the package itself, which only knows the version."""
@@ -71,6 +72,8 @@ def test_writers_and_commands_import_nothing_heavy_at_the_top(path: Path) -> Non
         ["--version"],
         ["models"],
         ["classify", "no-such-file"],
+        ["bench", "--help"],
+        ["bench", "no-such-file", "--vs", "transformers"],
         ["batch", ".", "--out", "x.unknown"],
         ["batch", "--files-from", "/dev/null", "-m", "demo"],
         ["merge", "all.csv.gz", "part.jsonl"],

@@ -33,6 +33,12 @@ def test_every_option_is_in_the_readme(command: str) -> None:
     assert names - {"--help", "-h"} <= options_in(section("Options"))
 
 
+def test_every_option_of_the_benchmark_is_in_its_section() -> None:
+    shown = options_in(help_of("bench").partition("Options")[2].partition("Examples")[0])
+    listed = options_in(section("How fast it is here").partition("| option")[2].partition("\n\n")[0])
+    assert shown - {"--help", "-h"} == listed
+
+
 def test_every_option_in_the_readme_exists() -> None:
     table = "\n".join(line.split("|")[1] for line in section("Options").splitlines() if line.startswith("| `-"))
     assert options_in(table) <= options_in(help_of("batch"))
@@ -53,7 +59,7 @@ def test_the_map_of_the_tree_is_the_tree() -> None:
     assert drawn == {path.name for path in (ROOT / "beitcli").rglob("*.py")}
 
 
-@pytest.mark.parametrize("command", ["", "classify", "batch", "merge", "models", "models pull"])
+@pytest.mark.parametrize("command", ["", "classify", "batch", "merge", "bench", "models", "models pull"])
 def test_help_has_examples(command: str) -> None:
     assert "Examples:" in help_of(command)
 

@@ -11,6 +11,8 @@ from beitcli import __version__, signals
 from beitcli.cli import notices
 from beitcli.cli.batch import EXAMPLES as BATCH_EXAMPLES
 from beitcli.cli.batch import batch
+from beitcli.cli.bench import EXAMPLES as BENCH_EXAMPLES
+from beitcli.cli.bench import bench
 from beitcli.cli.classify import EXAMPLES as CLASSIFY_EXAMPLES
 from beitcli.cli.classify import classify
 from beitcli.cli.merge import EXAMPLES as MERGE_EXAMPLES
@@ -36,6 +38,7 @@ app = typer.Typer(
 app.command(epilog=CLASSIFY_EXAMPLES)(classify)
 app.command(epilog=BATCH_EXAMPLES)(batch)
 app.command(epilog=MERGE_EXAMPLES)(merge)
+app.command(epilog=BENCH_EXAMPLES)(bench)
 app.add_typer(models, name="models", epilog=MODELS_EXAMPLES)
 
 

@@ -1,8 +1,8 @@
 """The C library's heap, held to what a model needs: neither given back and taken anew in every pass, nor growing.
 
 By itself glibc maps large tensors from the system and gives them back when they are freed: base-224 takes 450 MB of
-zeroed pages anew in each pass, up to half of its time. Kept in the heap they leave holes that the next pass's tensors do
-not fit into: over ten thousand pictures the peak grew by 170 MB.
+zeroed pages anew in each pass, up to half of its time. Kept in the heap they leave holes into which the next tensors do
+not fit: over ten thousand pictures the peak grew by 170 MB.
 """
 
 import ctypes

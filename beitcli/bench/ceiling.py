@@ -1,0 +1,63 @@
+"""What this device can do at most: plain matrix products, and the model's linear maps with nothing between them.
+
+A model's rate means little by itself on a machine that others share; beside these, taken in the same run, it does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from beitcli.bench.clock import Effort, Rate, measured_rate
+from beitcli.bench.shapes import TINY, Shape
+from beitcli.model.packing import can_pack
+from beitcli.model.runtime import Runtime
+
+BATCH = 16
+
+_SIDE, _TINY_SIDE = 4096, 256
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """GFLOP/s in one dtype: of a square matrix product, and of the linear maps of one layer, `packed` or not."""
+
+    dtype: str
+    side: int
+    product: Rate
+    linears: Rate
+    packed: bool
+
+
+@torch.inference_mode()
+def ceiling(shape: Shape, runtime: Runtime, effort: Effort) -> Ceiling:
+    """The most that can be hoped for from this shape on this device in this dtype."""
+    side = _TINY_SIDE if shape is TINY else _SIDE
+    left, right = (torch.randn(side, side).to(runtime.device, runtime.torch_dtype) for _ in range(2))
+    product = measured_rate(2e-9 * side**3, lambda: _done(left @ right), effort)
+    packed = runtime.device == "cpu" and can_pack(runtime.torch_dtype)
+    maps = [_linear_map(*sides, BATCH * shape.tokens, runtime, packed) for sides in shape.linears]
+    linears = measured_rate(BATCH * shape.linear_gflop, lambda: _done([work() for work in maps][-1]), effort)
+    return Ceiling(runtime.dtype, side, product, linears, packed)
+
+
+def _linear_map(outputs: int, inputs: int, rows: int, runtime: Runtime, packed: bool) -> Callable[[], Tensor]:
+    """One linear map of so many rows, ready to be done; packed, its weights are in the library's own order already."""
+    weight, bias, x = (
+        torch.randn(*sides).to(runtime.device, runtime.torch_dtype)
+        for sides in ((outputs, inputs), (outputs,), (rows, inputs))
+    )
+    if not packed:
+        return lambda: F.linear(x, weight, bias)
+    reordered = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    return lambda: torch.ops.mkldnn._linear_pointwise(x, reordered, bias, "none", [], "")
+
+
+def _done(result: Tensor) -> None:
+    """Waits for a device that answers before it has worked."""
+    if result.is_cuda:
+        torch.cuda.synchronize(result.device)
+    elif result.is_mps:
+        torch.mps.synchronize()

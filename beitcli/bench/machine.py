@@ -1,0 +1,51 @@
+"""What the figures were measured on."""
+
+import platform
+from dataclasses import dataclass
+
+import torch
+
+from beitcli.model.runtime import choose_runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The machine as this process may use it; `best_dtype` is what `--dtype auto` takes on its device."""
+
+    processor: str
+    cores: int
+    threads: int
+    native_bf16: bool
+    gpu: str | None
+    device: str
+    best_dtype: str
+    python: str
+    torch: str
+
+
+def this_machine(device: str, cores: int) -> Machine:
+    """The machine this runs on, of which so many cores may be used. Raises UsageError for a device that is absent."""
+    best = choose_runtime(device, "auto")
+    return Machine(
+        processor=_processor(),
+        cores=cores,
+        threads=torch.get_num_threads(),
+        native_bf16=choose_runtime("cpu", "auto").dtype == "bf16",
+        gpu=torch.cuda.get_device_name(best.device) if best.device.startswith("cuda") else None,
+        device=best.device,
+        best_dtype=best.dtype,
+        python=platform.python_version(),
+        torch=torch.__version__,
+    )
+
+
+def _processor() -> str:
+    """The name that Linux gives the processor, or what Python knows of it elsewhere."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except FileNotFoundError:
+        pass
+    return platform.processor() or platform.machine()

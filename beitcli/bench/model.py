@@ -1,0 +1,49 @@
+"""The model alone: pixels in memory to scores, as a run's own classifier does it."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from beitcli.bench.clock import Effort, Rate, measured_rate
+from beitcli.bench.shapes import Shape
+from beitcli.model.checkpoint import Checkpoint
+from beitcli.model.classifier import Classifier
+from beitcli.model.memory import Heap
+from beitcli.model.recipe import Recipe
+from beitcli.model.runtime import Runtime, choose_runtime
+
+BATCH_SIZES = (1, 8, 16, 32)
+GPU_BATCH_SIZES = (*BATCH_SIZES, 64, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRate:
+    """Images a second of the model alone; `share` of the rate of its linear maps with nothing between them."""
+
+    runtime: Runtime
+    batch_size: int
+    images: Rate
+    gflops: float
+    share: float
+
+
+def runtimes(device: str) -> list[Runtime]:
+    """The ways of running the model that make sense on a device: what `--dtype auto` takes there, and fp32."""
+    best = choose_runtime(device, "auto")
+    return list(dict.fromkeys((best, replace(best, dtype="fp32"))))
+
+
+def model_rates(
+    shape: Shape, checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, linear_rate: float, effort: Effort
+) -> list[ModelRate]:
+    """The rate of the classifier for each batch size; `linear_rate` in GFLOP/s is what it is compared with."""
+    rates = []
+    for size in BATCH_SIZES if runtime.device == "cpu" else GPU_BATCH_SIZES:
+        classifier = Classifier(checkpoint, recipe, runtime, top_k=5, batch_size=size)
+        Heap()  # as a run has it
+        pixels = torch.randint(0, 256, (size, *recipe.shape), dtype=torch.uint8)
+        images = measured_rate(size, partial(classifier, pixels), effort)
+        gflops = images.per_second * shape.gflop
+        rates.append(ModelRate(runtime, size, images, gflops, gflops / linear_rate))
+    return rates

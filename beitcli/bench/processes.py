@@ -1,0 +1,134 @@
+"""Whole processes, as a user starts them: from the command line to the last answer."""
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from beitcli.bench.clock import Effort, Rate, Timing, rate_of, timing_of
+from beitcli.errors import BeitError
+from beitcli.records import printable
+
+BEIT = (sys.executable, "-m", "beitcli")
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_RATE = re.compile(r"^([\d.]+) images/s", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class StartUp:
+    """What it takes to get going: to print the version, to import torch, and to answer for one photo."""
+
+    version: Timing
+    import_torch: Timing
+    one_photo: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One whole process: its seconds, and the images a second that it reports itself, without its start-up."""
+
+    seconds: float
+    reported: float
+
+
+@dataclass(frozen=True, slots=True)
+class WholeRuns:
+    """The same process several times: images a second with start-up, and without it as each of them reports."""
+
+    images: Rate
+    reported: tuple[float, ...]
+    reported_median: float
+
+
+def start_up(model: str, picture: str, device: str, effort: Effort) -> StartUp:
+    """How long it takes to start, the disk's cache being warm."""
+    classify = (*BEIT, "classify", picture, "-m", model, "--device", device, "-q")
+    commands = ((*BEIT, "--version"), (sys.executable, "-c", "import torch"), classify)
+    return StartUp(*(_start_up(command, effort) for command in commands))
+
+
+def _start_up(command: Sequence[str], effort: Effort) -> Timing:
+    finished(command)
+    return timing_of([finished(command)[0] for _ in range(effort.rounds)])
+
+
+def batch_command(model: str, listed: str, device: str) -> tuple[str, ...]:
+    """`beit batch` on a list of pictures, each of which gets a forward pass; the output's path is to follow."""
+    inputs = ("--files-from", listed, "--null", "--no-dedupe")
+    return (*BEIT, "batch", *inputs, "-m", model, "--device", device, "--out")
+
+
+def classified(command: Sequence[str]) -> Run:
+    """One run of a command that wants the path of its output as its last argument, and prints a rate to stderr."""
+    with TemporaryDirectory(prefix="beit-bench-") as folder:
+        seconds, printed = finished((*command, os.path.join(folder, "answers.csv")))
+    rates = _RATE.findall(printed)
+    if not rates:
+        raise BeitError(f"`{_name(command)}` reports no images/s", printable(_last_line(printed)))
+    return Run(seconds, float(rates[-1]))
+
+
+def whole_runs(count: int, runs: Iterable[Run]) -> WholeRuns:
+    """What several runs of the same command on `count` pictures say together."""
+    each = list(runs)
+    reported = tuple(run.reported for run in each)
+    return WholeRuns(rate_of(count, [run.seconds for run in each]), reported, median(reported))
+
+
+def finished(command: Sequence[str]) -> tuple[float, str]:
+    """The seconds that the command took, and what it printed to stderr. It never outlives this process.
+
+    Raises BeitError where it fails.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads: the child takes no lock
+        start = time.perf_counter()
+        process = subprocess.run(
+            command,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+        seconds = time.perf_counter() - start
+    printed = process.stderr.decode(errors="replace")
+    if process.returncode:
+        message = f"`{_name(command)}` ended with status {process.returncode}"
+        raise BeitError(message, f"it said: {printable(_last_line(printed))}")
+    return seconds, printed
+
+
+def _environment() -> dict[str, str]:
+    """This process's own, without the user's options for `beit`, and without downloads.
+
+    So the rivals too have `OMP_WAIT_POLICY=passive`: on a quiet machine it is all the same to them, and beside other
+    work their threads would spin, which made them many times slower.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BEIT_")}
+    return kept | {"HF_HUB_OFFLINE": "1"}
+
+
+_LIBC = ctypes.CDLL(None)
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _name(command: Sequence[str]) -> str:
+    """What a reader knows the command by: the module, or the code, that Python runs, and its first argument."""
+    return " ".join(command[2:4])
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["nothing"])[-1]

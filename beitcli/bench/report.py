@@ -1,0 +1,105 @@
+"""Everything that was measured, and the tables that show it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from beitcli.bench.ceiling import Ceiling
+from beitcli.bench.clock import Timing
+from beitcli.bench.decoding import DecodingRates
+from beitcli.bench.machine import Machine
+from beitcli.bench.model import ModelRate
+from beitcli.bench.pictures import Pictures
+from beitcli.bench.processes import StartUp, WholeRuns
+from beitcli.bench.recommendation import Recommendation
+from beitcli.bench.shapes import Shape
+from beitcli.bench.versus import Duel
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One benchmark: every figure with all the times it was taken from. Rates in images or GFLOP a second."""
+
+    version: str
+    shape: Shape
+    gflop_per_image: float
+    machine: Machine
+    pictures: Pictures
+    ceilings: list[Ceiling]
+    models: list[ModelRate]
+    decoding: DecodingRates
+    start_up: StartUp
+    batch: WholeRuns
+    duels: list[Duel]
+    recommendation: Recommendation
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A title, the names of columns, and rows of text."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def tables(report: Report) -> Iterator[Table]:
+    """The report for a person, in the order of a run: what there is, what it could do, what it does, what to do."""
+    yield Table("Machine", ("", ""), _machine(report))
+    yield Table("Ceiling", ("dtype", "matrix product", "linear maps, batch 16"), [_ceiling(c) for c in report.ceilings])
+    by_batch = ("dtype", "batch", "images/s", "GFLOP/s", "of its linear maps")
+    yield Table("Model alone", by_batch, [_model(rate) for rate in report.models])
+    yield Table("Decoding, one worker", ("", "pictures/s"), _decoding(report.decoding))
+    yield Table("Start-up", ("", "seconds"), _start_up(report.start_up))
+    rates = ("images/s", "without start-up")
+    yield Table("From files", ("", *rates), [("beit batch", *_rates(report.batch))])
+    if report.duels:
+        yield Table("Against others", ("in turns", *rates), [row for duel in report.duels for row in _duel(duel)])
+    advice = report.recommendation
+    yield Table("Recommendation", ("", ""), [("options", advice.options), ("because", advice.limit)])
+
+
+def _machine(report: Report) -> list[tuple[str, ...]]:
+    machine, pictures, shape = report.machine, report.pictures, report.shape
+    origin = "made here" if pictures.made_here else f"yours, {pictures.left_out} more could not be read"
+    return [
+        ("processor", machine.processor),
+        ("cores, threads", f"{machine.cores}, {machine.threads}"),
+        ("bf16", "native" if machine.native_bf16 else "not native"),
+        ("device", f"{machine.device}: {machine.gpu}" if machine.gpu else machine.device),
+        ("beit, torch, Python", f"{report.version}, {machine.torch}, {machine.python}"),
+        ("model", f"{shape.name}, random weights, {report.gflop_per_image:.1f} GFLOP an image"),
+        ("pictures", f"{pictures.count} of {pictures.median_bytes / 1000:.0f} KB, {origin}"),
+    ]
+
+
+def _ceiling(ceiling: Ceiling) -> tuple[str, ...]:
+    linears = f"{ceiling.linears.per_second:.0f} GFLOP/s{', packed' if ceiling.packed else ''}"
+    return ceiling.dtype, f"{ceiling.product.per_second:.0f} GFLOP/s", linears
+
+
+def _model(rate: ModelRate) -> tuple[str, ...]:
+    images = f"{rate.images.per_second:.2f}"
+    return rate.runtime.dtype, str(rate.batch_size), images, f"{rate.gflops:.0f}", f"{rate.share:.0%}"
+
+
+def _decoding(rates: DecodingRates) -> list[tuple[str, ...]]:
+    return [("as it is", f"{rates.full.per_second:.1f}"), ("--fast-decode", f"{rates.fast.per_second:.1f}")]
+
+
+def _start_up(times: StartUp) -> list[tuple[str, ...]]:
+    named: tuple[tuple[str, Timing], ...] = (
+        ("beit --version", times.version),
+        ("import torch", times.import_torch),
+        ("beit classify, one photo", times.one_photo),
+    )
+    return [(name, f"{timing.median:.2f}") for name, timing in named]
+
+
+def _rates(runs: WholeRuns) -> tuple[str, str]:
+    return f"{runs.images.per_second:.2f}", f"{runs.reported_median:.2f}"
+
+
+def _duel(duel: Duel) -> Iterator[tuple[str, ...]]:
+    yield ("beit batch", *_rates(duel.ours))
+    yield (f"{duel.rival} {duel.version}, {duel.setting}", *_rates(duel.theirs))
+    yield ("ours over theirs", f"{duel.ratio:.2f} ×", f"{duel.ratio_reported:.2f} ×")
