@@ -16,7 +16,7 @@ from beitcli.bench.pictures import Pictures, described, make_pictures, readable_
 from beitcli.bench.processes import batch_command, classified, start_up, whole_runs
 from beitcli.bench.recommendation import recommend
 from beitcli.bench.report import Report
-from beitcli.bench.shapes import Shape
+from beitcli.bench.shapes import TINY, Shape
 from beitcli.bench.versus import Contest, check_device, duels
 from beitcli.bench.weights import make_checkpoint
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
@@ -99,12 +99,13 @@ def _listed(paths: list[str], folder: str) -> str:
 def _in_each_runtime(
     plan: Plan, device: str, checkpoint: Checkpoint, recipe: Recipe
 ) -> tuple[list[Ceiling], list[ModelRate]]:
-    ceilings: list[Ceiling] = []
+    ceilings: dict[str, Ceiling] = {}
     models: list[ModelRate] = []
-    for runtime in runtimes(device):
-        log.info("measuring the ceiling in %s", runtime.dtype)
-        ceilings.append(ceiling(plan.shape, runtime, plan.effort))
-        log.info("measuring the model in %s", runtime.dtype)
-        linear_rate = ceilings[-1].linears.per_second
+    for runtime in runtimes(device, compiled=plan.shape is not TINY):
+        if runtime.dtype not in ceilings:
+            log.info("measuring the ceiling in %s", runtime.dtype)
+            ceilings[runtime.dtype] = ceiling(plan.shape, runtime, plan.effort)
+        log.info("measuring the model in %s%s", runtime.dtype, ", compiled" if runtime.compiled else "")
+        linear_rate = ceilings[runtime.dtype].linears.per_second
         models += model_rates(plan.shape, checkpoint, recipe, runtime, linear_rate, plan.effort)
-    return ceilings, models
+    return list(ceilings.values()), models

@@ -9,12 +9,14 @@ from beitcli.bench.clock import Effort, Rate, measured_rate
 from beitcli.bench.shapes import Shape
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.classifier import Classifier
+from beitcli.model.compiled import can_compile
 from beitcli.model.memory import Heap
 from beitcli.model.recipe import Recipe
 from beitcli.model.runtime import Runtime, choose_runtime
 
 BATCH_SIZES = (1, 8, 16, 32)
 GPU_BATCH_SIZES = (*BATCH_SIZES, 64, 128)
+COMPILED_BATCH_SIZES = (1, 16)  # each takes a while to compile
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +30,11 @@ class ModelRate:
     share: float
 
 
-def runtimes(device: str) -> list[Runtime]:
-    """The ways of running the model that make sense on a device: what `--dtype auto` takes there, and fp32."""
+def runtimes(device: str, compiled: bool) -> list[Runtime]:
+    """The ways of running the model that make sense: what `--dtype auto` takes, compiled too if asked for, and fp32."""
     best = choose_runtime(device, "auto")
-    return list(dict.fromkeys((best, replace(best, dtype="fp32"))))
+    can = compiled and best == Runtime("cpu", "bf16") and can_compile()
+    return list(dict.fromkeys((best, *([replace(best, compiled=True)] if can else ()), replace(best, dtype="fp32"))))
 
 
 def model_rates(
@@ -39,7 +42,8 @@ def model_rates(
 ) -> list[ModelRate]:
     """The rate of the classifier for each batch size; `linear_rate` in GFLOP/s is what it is compared with."""
     rates = []
-    for size in BATCH_SIZES if runtime.device == "cpu" else GPU_BATCH_SIZES:
+    sizes = BATCH_SIZES if runtime.device == "cpu" else GPU_BATCH_SIZES
+    for size in COMPILED_BATCH_SIZES if runtime.compiled else sizes:
         classifier = Classifier(checkpoint, recipe, runtime, top_k=5, batch_size=size)
         Heap()  # as a run has it
         pixels = torch.randint(0, 256, (size, *recipe.shape), dtype=torch.uint8)

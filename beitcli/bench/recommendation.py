@@ -19,13 +19,14 @@ class Recommendation:
     """The options to run with, and in one sentence what limits the machine."""
 
     dtype: str
+    compiled: bool
     batch_size: int
     workers: int
     limit: str
 
     @property
     def options(self) -> str:
-        return f"--dtype {self.dtype} -b {self.batch_size} -j {self.workers}"
+        return f"--dtype {self.dtype}{' --compile' if self.compiled else ''} -b {self.batch_size} -j {self.workers}"
 
 
 def recommend(models: Sequence[ModelRate], decoding: DecodingRates, cores: int) -> Recommendation:
@@ -41,7 +42,11 @@ def recommend(models: Sequence[ModelRate], decoding: DecodingRates, cores: int) 
     )
     workers = ceil(_HEADROOM * chosen.images.per_second / decoding.full.per_second)
     return Recommendation(
-        chosen.runtime.dtype, chosen.batch_size, max(1, min(workers, cores)), _limit(chosen, decoding, cores)
+        chosen.runtime.dtype,
+        chosen.runtime.compiled,
+        chosen.batch_size,
+        max(1, min(workers, cores)),
+        _limit(chosen, decoding, cores),
     )
 
 

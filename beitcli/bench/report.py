@@ -79,7 +79,8 @@ def _ceiling(ceiling: Ceiling) -> tuple[str, ...]:
 
 def _model(rate: ModelRate) -> tuple[str, ...]:
     images = f"{rate.images.per_second:.2f}"
-    return rate.runtime.dtype, str(rate.batch_size), images, f"{rate.gflops:.0f}", f"{rate.share:.0%}"
+    kind = f"{rate.runtime.dtype}{', compiled' if rate.runtime.compiled else ''}"
+    return kind, str(rate.batch_size), images, f"{rate.gflops:.0f}", f"{rate.share:.0%}"
 
 
 def _decoding(rates: DecodingRates) -> list[tuple[str, ...]]:

@@ -184,6 +184,15 @@ class ModelOptions:
         Dtype, _option(_SPEED, "--dtype", help="Precision; auto = fp16 on a GPU, bf16 on a CPU that has it, else fp32.")
     ] = "auto"
     fp16: Annotated[bool, _flag(_SPEED, "--fp16", help="The same as --dtype fp16.")] = False
+    compile: Annotated[
+        bool | None,
+        _option(
+            _SPEED,
+            "--compile/--no-compile",
+            show_default=False,
+            help="Compile the network ahead, on a CPU, and keep it [default: in bf16, if the run is long enough].",
+        ),
+    ] = None
 
     def check(self) -> None:
         """Raises UsageError for combinations that make no sense."""

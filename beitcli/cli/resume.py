@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from os.path import basename, exists, realpath
@@ -16,7 +16,7 @@ from beitcli import __version__, signals
 from beitcli.cli import notices
 from beitcli.cli.formats import FileFormat
 from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, OutputOptions
-from beitcli.cli.run import answers_to, choose, find, layout_of, settings_for, summarise
+from beitcli.cli.run import Ahead, answers_to, choose, find, layout_of, settings_for, summarise
 from beitcli.errors import ExitStatus, ModelError, OutputError, UsageError
 from beitcli.inputs.formats import DECODER
 from beitcli.inputs.sources import look, shard
@@ -132,11 +132,14 @@ def _answer(
 ) -> None:
     """Has the model answer what the ledger cannot."""
 
-    def settings_of() -> "Settings":
+    def settings_of(ahead: Ahead) -> "Settings":
         digest = not job.batch.no_dedupe
-        settings = settings_for(job.inputs, job.model, job.output, checkpoint, padded=True, digest=digest)
+        settings = settings_for(job.inputs, job.model, job.output, checkpoint, ahead, padded=True, digest=digest)
         ledger.runs_in(settings.runtime.dtype)
-        return settings
+        if job.model.compile is not None:
+            return settings
+        compiled = ledger.decided("compiled", settings.runtime.compiled)
+        return replace(settings, runtime=replace(settings.runtime, compiled=compiled))
 
     with (
         notices.progress(job.output.quiet) as progress,

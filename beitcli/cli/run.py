@@ -2,12 +2,12 @@
 
 import logging
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, BinaryIO
 
 from beitcli import signals
@@ -27,6 +27,7 @@ from beitcli.timings import Timings
 
 if TYPE_CHECKING:
     from beitcli.model.recipe import ProcessorRecipe, Recipe
+    from beitcli.model.runtime import Runtime
     from beitcli.pipeline import Settings
 
 log = logging.getLogger(__name__)
@@ -109,9 +110,28 @@ def choose(model: ModelOptions, output: OutputOptions) -> tuple[Checkpoint, Sele
     return checkpoint, selection
 
 
+class Ahead:
+    """What was found, of which some may be counted before it is taken."""
+
+    def __init__(self, found: Iterator[Found]) -> None:
+        self._counted: deque[Found] = deque()
+        self._rest = found
+
+    def __iter__(self) -> "Ahead":
+        return self
+
+    def __next__(self) -> Found:
+        return self._counted.popleft() if self._counted else next(self._rest)
+
+    def count(self, most: int) -> int:
+        """How many there are, counted up to so many."""
+        self._counted.extend(islice(self._rest, most - len(self._counted)))
+        return len(self._counted)
+
+
 def answers_to(
     found: Iterator[Found],
-    settings_of: Callable[[], "Settings"],
+    settings_of: Callable[["Ahead"], "Settings"],
     timings: Timings,
     known: Callable[[bytes], tuple[Score, ...] | None] = lambda _: None,
 ) -> Generator[list[Record], None, None]:
@@ -122,17 +142,19 @@ def answers_to(
     use_one_heap()  # before torch starts threads
     from beitcli.pipeline import predict
 
-    settings = settings_of()
+    ahead = Ahead(chain([first], found))
+    settings = settings_of(ahead)
     signals.check()  # an import may have swallowed what a signal raised
     log.debug(
-        "%s on %s in %s, %d pictures a batch, %d decoding processes",
+        "%s on %s in %s%s, %d pictures a batch, %d decoding processes",
         settings.checkpoint.folder,
         settings.runtime.device,
         settings.runtime.dtype,
+        ", compiled" if settings.runtime.compiled else "",
         settings.batch_size,
         settings.workers,
     )
-    yield from predict(chain([first], found), settings, timings, known)
+    yield from predict(ahead, settings, timings, known)
 
 
 def settings_for(
@@ -140,10 +162,12 @@ def settings_for(
     model: ModelOptions,
     output: OutputOptions,
     checkpoint: Checkpoint,
+    ahead: Ahead,
     *,
     padded: bool,
     digest: bool = False,
 ) -> "Settings":
+    """How the run goes; only a run in padded batches is compiled unless that is asked for."""
     from beitcli.inputs.decode import Decoding
     from beitcli.inputs.fetch import FetchLimits
     from beitcli.model.runtime import choose_batch_size, choose_runtime, usable_cores
@@ -151,6 +175,10 @@ def settings_for(
 
     runtime = choose_runtime(model.device, model.precision)
     recipe = _recipe(model, checkpoint)
+    if model.compile or (model.compile is None and padded and inputs.files_from != "-"):
+        runtime = replace(
+            runtime, compiled=bool(model.compile) or _is_worth_compiling(runtime, checkpoint, recipe, ahead)
+        )
     size = recipe.shape[:2] if recipe.shape[-1] == 3 else recipe.shape[1:]
     return Settings(
         checkpoint=checkpoint,
@@ -165,6 +193,17 @@ def settings_for(
         ),
         fetching=FetchLimits(inputs.url_timeout, inputs.url_max_bytes),
     )
+
+
+def _is_worth_compiling(
+    runtime: "Runtime", checkpoint: Checkpoint, recipe: "Recipe | ProcessorRecipe", ahead: Ahead
+) -> bool:
+    from beitcli.model.compiled import LOOK_AHEAD, is_worth_compiling
+    from beitcli.model.recipe import Recipe
+
+    if runtime.device != "cpu" or runtime.dtype == "fp32" or not isinstance(recipe, Recipe):
+        return False
+    return is_worth_compiling(checkpoint, recipe, ahead.count(LOOK_AHEAD))
 
 
 def _recipe(model: ModelOptions, checkpoint: Checkpoint) -> "Recipe | ProcessorRecipe":

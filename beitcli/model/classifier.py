@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from beitcli.errors import DeviceError, ModelError
 from beitcli.model.checkpoint import Checkpoint, weight_errors
+from beitcli.model.compiled import compiled_network
 from beitcli.model.network import Beit, PixelScale
 from beitcli.model.packing import can_pack, pack_linear_layers
 from beitcli.model.recipe import ProcessorRecipe, Recipe
@@ -38,7 +39,7 @@ class Classifier:
         self._recipe = recipe
         self._runtime = runtime
         self._top_k = min(top_k or len(checkpoint.labels), len(checkpoint.labels))
-        self._network = self._load(runtime.torch_dtype)
+        self._network = (runtime.compiled and self._compiled()) or self._load(runtime.torch_dtype)
         self._exact: nn.Module | None = None
         self._largest_batch: int | None = None
 
@@ -101,6 +102,13 @@ class Classifier:
                 raise
             hint = "try a smaller model, --image-size or --dtype, or --device cpu"
             raise DeviceError(f"{self._runtime.device} has too little memory for the model", hint) from error
+
+    def _compiled(self) -> nn.Module | None:
+        """The network as torch's compiler makes it, or None where it is not for this device or architecture."""
+        if self._runtime.device != "cpu" or not isinstance(self._recipe, Recipe):
+            log.info("only a BEiT on a CPU is compiled: this one runs as it is")
+            return None
+        return compiled_network(self._checkpoint, self._recipe, self._runtime, self._batch_size)
 
     def _beit(self, recipe: Recipe, dtype: torch.dtype) -> nn.Module:
         checkpoint, scale = self._checkpoint, PixelScale(recipe.factor, recipe.mean, recipe.std)

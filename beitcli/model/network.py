@@ -141,7 +141,8 @@ class _Layer(nn.Module):
     def _attend(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         if x.is_cpu and x.dtype == torch.bfloat16:
-            return _attend_by_parts(q, k, v, self.bias)
+            attend = _attend_at_once if torch.compiler.is_compiling() else _attend_by_parts
+            return attend(q, k, v, self.bias)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias, scale=1.0)
         return attended.transpose(1, 2).flatten(2)
 
@@ -162,6 +163,22 @@ def _attend_by_parts(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Te
             scores += bias
         attended[part] = (scores.softmax(-1) @ v[part]).transpose(1, 2)
     return attended.flatten(2)
+
+
+def _attend_at_once(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """The same for torch's compiler, which fuses bias and softmax; on AMX its library's fused kernel is faster."""
+    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    if has_amx():
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
+    else:
+        scores = q @ k.transpose(2, 3)
+        attended = (scores if bias is None else scores + bias).softmax(-1) @ v
+    return attended.transpose(1, 2).flatten(2)
+
+
+def has_amx() -> bool:
+    """Whether this CPU has Intel's tile matrix instructions."""
+    return bool(getattr(torch._C._cpu, "_is_amx_tile_supported", bool)())
 
 
 def _layer(config: Mapping[str, Any], weights: Weights, index: int, grid: tuple[int, int]) -> _Layer:

@@ -25,10 +25,11 @@ _PATCH_AREA = 256  # of the published checkpoints; for others it is a measure of
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A torch device, as torch names it, and the dtype of the network there."""
+    """A torch device, as torch names it, the dtype of the network there, and whether it is compiled."""
 
     device: str
     dtype: str
+    compiled: bool = False
 
     @property
     def torch_dtype(self) -> torch.dtype:

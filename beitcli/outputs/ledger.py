@@ -83,6 +83,12 @@ class Ledger:
         """From now on answers are given in this dtype."""
         self._dtype = dtype
 
+    def decided(self, question: str, answer: bool) -> bool:
+        """What the first run of this ledger decided; this answer, if no run has been asked before."""
+        if self._state(question) is None:
+            self._set_state(question, answer)
+        return bool(self._state(question))
+
     def pending(self, found: Iterable[Found], again: Again, states: Counter[State]) -> Iterator[Source]:
         """What of it needs an answer. Notes the order of all that was found, and counts in `states` how each stands."""
         for item in found:

@@ -1,12 +1,14 @@
 """Device, dtype and batch size: what is asked for, or the best that this machine can run."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from beitcli.errors import ExitStatus, UsageError
+from beitcli.model import runtime
 from beitcli.model.runtime import DTYPES, Runtime, choose_batch_size, choose_runtime
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
@@ -102,3 +104,15 @@ def test_batch_sizes_are_powers_of_two_that_fall_with_the_size(device: str) -> N
 def test_a_batch_follows_the_area_whatever_its_shape(device: str) -> None:
     assert choose_batch_size(device, (128, 512)) == choose_batch_size(device, (512, 128))
     assert choose_batch_size(device, (128, 512)) == choose_batch_size(device, (256, 256))
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores"), [("100000 100000", 1), ("150000 100000", 2), ("10000 100000", 1), ("max 100000", 0)]
+)
+def test_a_containers_share_is_respected(
+    limit: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    monkeypatch.setattr(runtime, "CPU_QUOTA", str(tmp_path / "cpu.max"))
+    mine = len(os.sched_getaffinity(0))
+    assert runtime.usable_cores() == min(mine, cores or mine)

@@ -1,0 +1,141 @@
+"""The network compiled ahead of time by torch's inductor, weights and all, and kept in the user's cache."""
+
+import hashlib
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from beitcli import __version__
+from beitcli.model.checkpoint import Checkpoint
+from beitcli.model.network import Beit, PixelScale, has_amx
+from beitcli.model.recipe import Recipe
+from beitcli.model.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+WORTH = 400_000.0
+"""GFLOP from which on a run repays being compiled: 8 % of five minutes at 1,300 GFLOP/s, for 10 to 20 s."""
+
+LOOK_AHEAD = 2000
+"""How many pictures are counted at most before that is decided; of so many, ten times as many are expected."""
+
+_KEPT = 4
+"""How many compiled networks stay in the cache, each as large as its weights."""
+
+
+def _work_of(config: Mapping[str, Any], recipe: Recipe) -> float:
+    """GFLOP for one picture in the network's layers: two for each weight and token, and those of attention."""
+    height, width = recipe.size
+    patch, hidden = config.get("patch_size", 16), config.get("hidden_size", 768)
+    tokens = 1 + (height // patch) * (width // patch)
+    weights = 4 * hidden**2 + 2 * hidden * config.get("intermediate_size", 3072)
+    return float(2e-9 * tokens * (weights + 2 * tokens * hidden) * config.get("num_hidden_layers", 12))
+
+
+def is_worth_compiling(checkpoint: Checkpoint, recipe: Recipe, pictures: int) -> bool:
+    """Whether a run over so many pictures, counted up to `LOOK_AHEAD`, repays compiling the network first."""
+    expected = pictures * (10 if pictures >= LOOK_AHEAD else 1)
+    return can_compile() and expected * _work_of(checkpoint.config, recipe) >= WORTH
+
+
+def can_compile() -> bool:
+    """Whether there is a C++ compiler, which inductor needs."""
+    return any(map(shutil.which, (os.environ.get("CXX") or "g++", "g++", "clang++", "c++")))
+
+
+def compiled_network(checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, batch_size: int) -> nn.Module | None:
+    """The network for batches of this size, from the cache or compiled now; None, with a notice, where that fails."""
+    path = _place(checkpoint, recipe, runtime, batch_size)
+    if not os.path.exists(path):
+        log.info("compiling the network, once for this model, batch size and machine (--no-compile does without)")
+        if not (can_compile() and _compile_apart(checkpoint, recipe, runtime, batch_size, path)):
+            log.info("the network runs uncompiled: %s", "compiling failed" if can_compile() else "no C++ compiler")
+            return None
+    try:
+        network = _Compiled(path, batch_size)
+        os.utime(path)  # the oldest are the first to go
+        return network
+    except (RuntimeError, OSError, AttributeError) as error:
+        log.info("the network runs uncompiled: `%s` cannot be loaded (%s)", path, str(error).partition("\n")[0])
+        return None
+
+
+class _Compiled(nn.Module):
+    """A package that inductor made for one batch size; smaller batches are filled up."""
+
+    def __init__(self, path: str, batch_size: int) -> None:
+        super().__init__()
+        # Not torch's Python function for it, which imports the whole compiler.
+        self._package = torch._C._aoti.AOTIModelPackageLoader(path, "model", False, 1, -1)
+        self._batch_size = batch_size
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        count = len(pixels)
+        if count < self._batch_size:
+            pixels = torch.cat((pixels, pixels.new_zeros(self._batch_size - count, *pixels.shape[1:])))
+        logits: Tensor = self._package.run([pixels])[0]
+        return logits[:count]
+
+
+def _compile_apart(checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, batch_size: int, path: str) -> bool:
+    """Compiles in another process, so that this one never imports the compiler; whether that went well."""
+    work = multiprocessing.get_context("spawn").Process(
+        target=_compile, args=(checkpoint, recipe, runtime.dtype, batch_size, path), daemon=True
+    )
+    work.start()
+    try:
+        work.join()
+    finally:
+        work.kill()
+    return work.exitcode == 0
+
+
+def _compile(checkpoint: Checkpoint, recipe: Recipe, dtype: str, batch_size: int, path: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with TemporaryDirectory(dir=os.path.dirname(path)) as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # a daemon has no children
+        from torch._inductor import aoti_compile_and_package
+
+        scale = PixelScale(recipe.factor, recipe.mean, recipe.std)
+        runtime = Runtime("cpu", dtype)
+        network = Beit(checkpoint.config, checkpoint.tensors(), recipe.size, scale, runtime.torch_dtype).eval()
+        pixels = torch.zeros((batch_size, *recipe.shape), dtype=torch.uint8)
+        with torch.no_grad():
+            program = torch.export.export(network, (pixels,))
+            package = os.path.join(folder, "network.pt2")
+            aoti_compile_and_package(program, package_path=package, inductor_configs={"freezing": True})
+        os.replace(package, path)
+    _forget_oldest(os.path.dirname(path))
+
+
+def _forget_oldest(folder: str) -> None:
+    packages = [entry for entry in os.scandir(folder) if entry.name.endswith(".pt2")]
+    packages.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+    for entry in packages[_KEPT:]:
+        os.unlink(entry.path)
+
+
+def _place(checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, batch_size: int) -> str:
+    """Where in the cache the package is: its name is a digest of everything that it depends on."""
+    files = [(os.path.realpath(path), os.stat(path)) for path in checkpoint.files()]
+    facts = (
+        (__version__, torch.__version__, torch.backends.cpu.get_cpu_capability(), has_amx()),
+        (recipe, runtime.dtype, batch_size),
+        [(path, status.st_size, status.st_mtime_ns) for path, status in files],
+    )
+    name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(cache, "beit", "compiled", f"{name}.pt2")

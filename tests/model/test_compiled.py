@@ -1,0 +1,75 @@
+"""The network compiled ahead: the same answers, made once, kept, and done without where that cannot be."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from beitcli.model.checkpoint import Checkpoint, open_checkpoint
+from beitcli.model.classifier import Classifier
+from beitcli.model.compiled import LOOK_AHEAD, can_compile, is_worth_compiling
+from beitcli.model.recipe import Recipe, checkpoint_recipe
+from beitcli.model.runtime import Runtime
+
+needs_compiler = pytest.mark.skipif(not can_compile(), reason="no C++ compiler")
+
+
+@pytest.fixture
+def tiny(tiny_beit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return open_checkpoint(str(tiny_beit), None)
+
+
+def recipe_of(checkpoint: Checkpoint) -> Recipe:
+    return checkpoint_recipe(checkpoint.processor, None)
+
+
+def pixels(count: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def answers(checkpoint: Checkpoint, runtime: Runtime, count: int) -> list[list[tuple[int, float]]]:
+    found = Classifier(checkpoint, recipe_of(checkpoint), runtime, 0, 4)(pixels(count))
+    return [[(score.index, score.score) for score in sorted(scores, key=lambda score: score.index)] for scores in found]
+
+
+def packages(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "cache").rglob("*.pt2"))
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_it_answers_alike_and_is_compiled_once(tiny: Checkpoint, tmp_path: Path) -> None:
+    plain = answers(tiny, Runtime("cpu", "fp32"), 4)
+    compiled = answers(tiny, Runtime("cpu", "fp32", compiled=True), 4)
+    for mine, theirs in zip(compiled, plain, strict=True):
+        assert mine == [(index, pytest.approx(score, abs=1e-4)) for index, score in theirs]
+    [package] = packages(tmp_path)
+    assert answers(tiny, Runtime("cpu", "fp32", compiled=True), 3) == compiled[:3]  # a smaller batch is filled up
+    assert packages(tmp_path) == [package]
+    assert os.listdir(package.parent) == [package.name]
+    package.write_bytes(b"damaged")
+    assert answers(tiny, Runtime("cpu", "fp32", compiled=True), 4) == plain
+
+
+def test_without_a_compiler_it_runs_as_it_is(
+    tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = answers(tiny, Runtime("cpu", "fp32"), 4)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with caplog.at_level("INFO"):
+        assert answers(tiny, Runtime("cpu", "fp32", compiled=True), 4) == plain
+    assert "no C++ compiler" in caplog.text
+
+
+@needs_compiler
+def test_only_a_long_run_is_worth_it(tiny: Checkpoint) -> None:
+    large = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "image_size": 384}
+    checkpoint = Checkpoint("large", tiny.repository, tiny.folder, {**tiny.config, **large, "patch_size": 16}, None, ())
+    recipe = Recipe((384, 384), None, 2, 1 / 255, (0.5,) * 3, (0.5,) * 3)
+    assert not is_worth_compiling(tiny, recipe_of(tiny), LOOK_AHEAD)
+    assert not is_worth_compiling(checkpoint, recipe, 1000)
+    assert is_worth_compiling(checkpoint, recipe, 1100)
+    assert is_worth_compiling(checkpoint, recipe, LOOK_AHEAD)
