@@ -1,6 +1,7 @@
 """`beit batch`: records in a file, or streamed where there is no `--out`."""
 
 from functools import partial
+from os.path import realpath
 
 import typer
 
@@ -10,7 +11,7 @@ from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, Output
 from beitcli.cli.resume import Job, preview, resume
 from beitcli.cli.run import Destination, check, run
 from beitcli.errors import ExitStatus
-from beitcli.outputs.destination import check_writable, is_stream, replaced_file, standard_output, stream_to
+from beitcli.outputs.destination import check_writable, is_stream, replaced_file, standard_output, stream_to, writing
 from beitcli.outputs.lock import alone
 
 EXAMPLES = examples(
@@ -38,13 +39,14 @@ def batch(inputs: InputOptions, model: ModelOptions, output: OutputOptions, batc
     if is_stream(batch.out):
         destination = Destination(partial(stream_to, batch.out), file_format, padded=True)
         raise typer.Exit(run(inputs, model, output, destination, batch.part()))
+    target = realpath(batch.out)
+    job = Job(inputs, model, output, batch, target)
+    if batch.dry_run:
+        with writing():
+            print("\n".join(f"{count} {state}" for state, count in preview(job).items()))  # noqa: T201
+        raise typer.Exit(ExitStatus.OK)
     with alone(batch.out, batch.wait):
         if batch.no_ledger:
-            destination = Destination(partial(replaced_file, batch.out, keeps_part=True), file_format, padded=True)
+            destination = Destination(partial(replaced_file, target, keeps_part=True), file_format, padded=True)
             raise typer.Exit(run(inputs, model, output, destination, batch.part()))
-        job = Job(inputs, model, output, batch)
-        if not batch.dry_run:
-            raise typer.Exit(resume(job, file_format))
-        for state, count in preview(job).items():
-            print(f"{count} {state}")  # noqa: T201
-        raise typer.Exit(ExitStatus.OK)
+        raise typer.Exit(resume(job, file_format))

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -17,17 +17,17 @@ from beitcli.cli import notices
 from beitcli.cli.formats import FileFormat
 from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, OutputOptions
 from beitcli.cli.run import Ahead, answers_to, choose, find, layout_of, settings_for, summarise
-from beitcli.errors import ExitStatus, ModelError, OutputError, UsageError
+from beitcli.errors import ExitStatus, ModelError, OutputError
 from beitcli.inputs.formats import DECODER
-from beitcli.inputs.sources import look, shard
+from beitcli.inputs.sources import empty_folders, look, shard
 from beitcli.model.checkpoint import Checkpoint
-from beitcli.outputs.database import digest_of, has_pictures_under, move_aside, open_database
+from beitcli.outputs.database import copied_database, digest_of, has_pictures_under, move_aside, open_database
 from beitcli.outputs.destination import replaced_file, writing
 from beitcli.outputs.ledger import Ledger, State
 from beitcli.outputs.selection import Selection
 from beitcli.outputs.summary import Tally
 from beitcli.outputs.writers import Layout, writer
-from beitcli.records import Found, Source, printable
+from beitcli.records import Failure, Found, Source, printable
 from beitcli.timings import Timings
 
 if TYPE_CHECKING:
@@ -36,18 +36,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+_OWN = (".lock", ".ledger", ".ledger-wal", ".ledger-journal", ".part")
+"""What a run adds to the name of its output for the files beside it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a run was asked for, in all its options."""
+    """What a run was asked for, in all its options; `target` is the output with all links resolved."""
 
     inputs: InputOptions
     model: ModelOptions
     output: OutputOptions
     batch: BatchOptions
+    target: str
 
     @property
     def ledger(self) -> str:
-        return f"{realpath(self.batch.out)}.ledger"
+        return f"{self.target}.ledger"
 
 
 def resume(job: Job, file_format: FileFormat) -> ExitStatus:
@@ -57,20 +62,19 @@ def resume(job: Job, file_format: FileFormat) -> ExitStatus:
     with the file as it was, where the ledger or the file cannot be written or a folder has lost all its pictures.
     """
     tolerated, tally, timings = job.output.tolerated(), Tally(), Timings()
-    inputs = _Inputs(job, tally.skipped)
+    found = _found(job, tally.skipped)
     checkpoint, selection = choose(job.model, job.output)
     if job.batch.fresh:
         move_aside(job.ledger)
     with open_database(job.ledger) as database:
         ledger = Ledger(database, _facts(job, checkpoint, database), checkpoint.labels)
         try:
-            _answer(job, checkpoint, ledger.pending(inputs, job.batch.again(), Counter()), ledger, tally, timings)
-            inputs.check(database)
-            ledger.count(tally)
-            _say_what_is_gone(ledger, job.batch.prune)
+            _answer(job, checkpoint, ledger.pending(found, job.batch.again(), Counter()), ledger, tally, timings)
+            _say_what_is_old(ledger, job.batch.prune)
+            ledger.count(tally, is_complete=True)
             _write(job, layout_of(file_format, job.output, checkpoint), selection, ledger)
         except signals.Stopped:
-            ledger.count(tally)
+            ledger.count(tally, is_complete=False)
             again = "without --fresh it" if job.batch.fresh else "the same command"
             log.info("stopped: what was answered is in `%s`, and %s goes on from there", job.ledger, again)
             summarise(tally, timings, job.output.quiet)
@@ -82,49 +86,48 @@ def resume(job: Job, file_format: FileFormat) -> ExitStatus:
 def preview(job: Job) -> dict[str, int]:
     """How many pictures are in which state, and how many answers in the ledger are gone; changes nothing."""
     states: Counter[State] = Counter({"new": 0, "changed": 0, "to retry": 0, "up to date": 0})
-    inputs = _Inputs(job, Counter())
+    found = _found(job, Counter())
     checkpoint, _ = choose(job.model, job.output)
-    path = job.ledger if exists(job.ledger) and not job.batch.fresh else ""
-    with open_database(path) as database:
+    with copied_database("" if job.batch.fresh else job.ledger) as database:
         ledger = Ledger(database, _facts(job, checkpoint, database), checkpoint.labels)
-        for _ in ledger.pending(inputs, job.batch.again(), states):
+        for _ in ledger.pending(found, job.batch.again(), states):
             pass
-        inputs.check(database)
         return dict(states) | {"gone": ledger.gone()}
 
 
-class _Inputs:
-    """What is found, as the ledger wants to know it, and the folders in which there was nothing.
+def _found(job: Job, skipped: Counter[str]) -> Iterator[Found]:
+    """What is found, as the ledger wants to know it.
 
-    Raises UsageError for what does not exist, and OutputError where a ledger says that there was something.
+    Raises OutputError where a folder has lost all its pictures: more likely a share is not mounted.
     """
+    inputs, arguments = job.inputs, job.inputs.inputs or []
+    empty = empty_folders(arguments, inputs.walk())
+    if empty and exists(job.ledger) and not job.batch.fresh:
+        if job.batch.prune:  # gone for good, and so nothing to complain of
+            inputs = replace(inputs, inputs=[argument for argument in arguments if argument not in empty])
+        else:
+            _check_that_nothing_was_there(empty, job.ledger)
+    return look(_without_own(shard(find(inputs, skipped), *job.batch.part()), job.target))
 
-    def __init__(self, job: Job, skipped: Counter[str]) -> None:
-        self._forgets = job.batch.prune
-        self._empty: list[str] = []
-        try:
-            self._found = look(shard(find(job.inputs, skipped, self._empty.append), *job.batch.part()))
-        except UsageError:
-            if job.batch.fresh or not (self._empty and exists(job.ledger)):
-                raise
-            with open_database(job.ledger) as database:
-                if not self._had_pictures(database):
-                    raise
-                self.check(database)
-            self._found = iter(())  # there is nothing any more, and that is as it should be
 
-    def __iter__(self) -> Iterator[Found]:
-        return self._found
+def _check_that_nothing_was_there(folders: list[str], ledger: str) -> None:
+    with open_database(ledger) as database:
+        missing = next((folder for folder in folders if has_pictures_under(folder, database)), None)
+    if missing is not None:
+        message = (
+            f"there is no picture in `{printable(missing)}`, but there was: is it mounted, or are the options others?"
+        )
+        raise OutputError(message, "nothing has been touched; --prune forgets what was there")
 
-    def check(self, database: sqlite3.Connection) -> None:
-        """Raises OutputError if a folder has lost all its pictures: more likely a share is not mounted."""
-        missing = self._had_pictures(database)
-        if missing and not self._forgets:
-            message = f"there is no picture in `{printable(missing[0])}`, but there was: is it mounted?"
-            raise OutputError(message, "nothing is lost; --prune forgets what was there")
 
-    def _had_pictures(self, database: sqlite3.Connection) -> list[str]:
-        return [folder for folder in self._empty if has_pictures_under(folder, database)]
+def _without_own(found: Iterable[Found], target: str) -> Iterator[Found]:
+    """What was found, a run's own files among it unread: to open and close one would lose the lock that is on it."""
+    own = {target + suffix for suffix in _OWN}
+    for item in found:
+        if isinstance(item, Source) and item.location.endswith(_OWN) and realpath(item.location) in own:
+            yield Failure(item, "not_an_image", "one of the files that this run keeps")
+        else:
+            yield item
 
 
 def _answer(
@@ -153,7 +156,9 @@ def _answer(
             progress.update(len(records))
 
 
-def _say_what_is_gone(ledger: Ledger, prune: bool) -> None:
+def _say_what_is_old(ledger: Ledger, prune: bool) -> None:
+    if ledger.unrefreshed:
+        log.info("%d URLs could not be asked whether they have changed, and keep their answers", ledger.unrefreshed)
     gone = ledger.gone()
     if gone and prune:
         ledger.prune()
@@ -163,14 +168,14 @@ def _say_what_is_gone(ledger: Ledger, prune: bool) -> None:
 
 
 def _write(job: Job, layout: Layout, selection: Selection, ledger: Ledger) -> None:
-    target, appearance = realpath(job.batch.out), f"{__version__} {layout} {selection}"
-    if ledger.is_written(target, appearance):
+    appearance = f"{__version__} {layout} {selection}"
+    if ledger.is_written(job.target, appearance):
         return
-    with replaced_file(target, keeps_part=False) as stream, writer(stream, layout) as rows:
+    with replaced_file(job.target, keeps_part=False) as stream, writer(stream, layout) as rows:
         for records in ledger.records():
             with writing():
                 rows.write(selection.of(records))
-    ledger.wrote(target, appearance)
+    ledger.wrote(job.target, appearance)
 
 
 def _facts(job: Job, checkpoint: Checkpoint, database: sqlite3.Connection) -> dict[str, str]:

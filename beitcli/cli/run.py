@@ -94,11 +94,9 @@ def check(inputs: InputOptions, model: ModelOptions, output: OutputOptions) -> N
     output.tolerated()
 
 
-def find(
-    inputs: InputOptions, skipped: Counter[str], emptied: Callable[[str], None] = lambda _: None
-) -> Iterator[Found]:
+def find(inputs: InputOptions, skipped: Counter[str]) -> Iterator[Found]:
     listed = read_list(open_list(inputs.files_from), inputs.null) if inputs.files_from is not None else ()
-    return discover(inputs.inputs or (), listed, inputs.walk(), skipped, emptied)
+    return discover(inputs.inputs or (), listed, inputs.walk(), skipped)
 
 
 def choose(model: ModelOptions, output: OutputOptions) -> tuple[Checkpoint, Selection]:

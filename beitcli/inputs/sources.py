@@ -5,7 +5,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import chain
@@ -51,24 +51,18 @@ class Walk:
     max_depth: int | None = None
 
 
-def discover(
-    arguments: Sequence[str],
-    listed: Iterable[Source],
-    walk: Walk,
-    skipped: Counter[str],
-    emptied: Callable[[str], None] = lambda _: None,
-) -> Iterator[Found]:
+def discover(arguments: Sequence[str], listed: Iterable[Source], walk: Walk, skipped: Counter[str]) -> Iterator[Found]:
     """Gives back every picture asked for: the arguments in their order, then those listed.
 
     Lazy: it walks only as far as it is read, and remembers no more than the names of the folders it stands in. What a
     walk passes by is counted in `skipped` by reason. A folder that cannot be read is one `permission` or `io_error`
-    failure in its place. A typed folder in which there is no picture is reported to `emptied`.
+    failure in its place.
 
     Raises UsageError, at once, for an argument that does not exist or when all arguments together hold no picture.
     """
     if arguments.count("-") > 1:
         raise UsageError("`-` is given more than once, and standard input can be read only once")
-    typed = chain.from_iterable([_argument(argument, walk, skipped, emptied) for argument in arguments])
+    typed = chain.from_iterable([_argument(argument, walk, skipped) for argument in arguments])
     first = next(typed, None)
     if arguments and first is None:
         passed_by = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
@@ -96,6 +90,14 @@ def read_list(stream: BinaryIO, null: bool) -> Iterator[Source]:
         name = line if null else line.removesuffix(b"\r")
         if name:
             yield _literal(os.fsdecode(name))
+
+
+def empty_folders(arguments: Sequence[str], walk: Walk) -> list[str]:
+    """The folders among the arguments in which a walk takes no picture; it looks no further than to the first."""
+    folders = [argument for argument in arguments if argument != "-" and os.path.isdir(argument)]
+    return [
+        folder for folder in folders if all(isinstance(item, Failure) for item in _argument(folder, walk, Counter()))
+    ]
 
 
 def shard(found: Iterable[Found], number: int, count: int) -> Iterator[Found]:
@@ -137,11 +139,11 @@ def _literal(location: str) -> Source:
     return Source(location, "url" if _URL.match(location) else "path")
 
 
-def _argument(argument: str, walk: Walk, skipped: Counter[str], emptied: Callable[[str], None]) -> Iterable[Found]:
+def _argument(argument: str, walk: Walk, skipped: Counter[str]) -> Iterable[Found]:
     if argument == "-":
         return [STDIN]
     if os.path.isdir(argument):
-        return _watched(argument, _tree(argument.rstrip("/") + "/", EVERYTHING, walk, skipped), emptied)
+        return _tree(argument.rstrip("/") + "/", EVERYTHING, walk, skipped)
     if os.path.lexists(argument):
         return [Source(argument.rstrip("/"))]
     if _URL.match(argument):
@@ -149,15 +151,6 @@ def _argument(argument: str, walk: Walk, skipped: Counter[str], emptied: Callabl
     if _GLOB.search(argument):
         return _glob(argument, walk, skipped)
     raise UsageError(f"`{printable(argument)}` does not exist")
-
-
-def _watched(folder: str, found: Iterable[Found], emptied: Callable[[str], None]) -> Iterator[Found]:
-    empty = True
-    for item in found:
-        empty = empty and isinstance(item, Failure)
-        yield item
-    if empty:
-        emptied(folder)
 
 
 def _glob(pattern: str, walk: Walk, skipped: Counter[str]) -> Iterator[Found]:

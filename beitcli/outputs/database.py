@@ -5,6 +5,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from itertools import chain, count
 from typing import Any
 
 from beitcli.errors import OutputError
@@ -27,11 +28,13 @@ CREATE TABLE pictures (
 CREATE INDEX by_digest ON pictures (digest) WHERE digest IS NOT NULL;
 CREATE TABLE run (position INTEGER PRIMARY KEY, picture INTEGER NOT NULL);     -- what the last run was asked for
 CREATE TABLE fingerprints (id INTEGER PRIMARY KEY, facts TEXT NOT NULL UNIQUE);
-CREATE TABLE files (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, digest TEXT);
+CREATE TABLE files (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, digest TEXT);
 CREATE TABLE state (key TEXT PRIMARY KEY, value);
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_VERSION};
 """
+
+_SUFFIXES = ("", "-wal", "-journal")
 
 _START_OVER = "start over with --fresh, which keeps the old ledger beside the new one"
 
@@ -51,31 +54,41 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
         raise _explained(error, path) from error
 
 
+@contextmanager
+def copied_database(path: str) -> Iterator[sqlite3.Connection]:
+    """What is in the database at `path`, if there is one, in a copy that is forgotten. Raises OutputError."""
+    with open_database("") as copy:
+        if path and os.path.exists(path):
+            with open_database(path) as database:
+                database.backup(copy)
+        yield copy
+
+
 def move_aside(path: str) -> None:
-    """Renames the database to `….old`, with its log, which would otherwise be taken for that of the next one."""
-    for suffix in ("", "-wal", "-journal"):
+    """Renames the database to `….old`, or `….old2` and so on, with the log that would be taken for the next one's."""
+    names = (f"{path}.old{number}" for number in chain(("",), count(2)))
+    old = next(name for name in names if not any(os.path.exists(name + suffix) for suffix in _SUFFIXES))
+    for suffix in _SUFFIXES:
         try:
             with suppress(FileNotFoundError):
-                os.unlink(f"{path}.old{suffix}")
-            with suppress(FileNotFoundError):
-                os.replace(path + suffix, f"{path}.old{suffix}")
+                os.replace(path + suffix, old + suffix)
         except OSError as error:
             raise OutputError(f"cannot move `{printable(path)}` aside: {error.strerror}") from error
 
 
 def digest_of(path: str, database: sqlite3.Connection) -> str:
-    """The SHA-256 of a file's content, remembered by its size and time. Raises OSError where it cannot be read."""
+    """The SHA-256 of a file's content, remembered by its size and times. Raises OSError where it cannot be read."""
     key = os.fsencode(os.path.realpath(path))
     with open(path, "rb") as stream:
         status = os.fstat(stream.fileno())
-        version = (status.st_size, status.st_mtime_ns)
-        known = database.execute("SELECT size, mtime_ns, digest FROM files WHERE path = ?", (key,)).fetchone()
-        if known and known[:2] == version:
-            return str(known[2])
+        version = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        known = database.execute("SELECT size, mtime_ns, ctime_ns, digest FROM files WHERE path = ?", (key,)).fetchone()
+        if known and known[:3] == version:
+            return str(known[3])
         digest = hashlib.sha256()
         while block := stream.read(1 << 20):
             digest.update(block)
-    database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (key, *version, digest.hexdigest()))
+    database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", (key, *version, digest.hexdigest()))
     return digest.hexdigest()
 
 
@@ -112,6 +125,6 @@ def _explained(error: sqlite3.Error, path: str) -> OutputError:
         return OutputError(f"no room for the ledger `{name}`", MAKE_ROOM)
     if "is locked" in text:
         return OutputError(f"another program has the ledger `{name}` open", "close it there, then run it again")
-    if isinstance(error, sqlite3.OperationalError):
+    if isinstance(error, sqlite3.OperationalError) and "no such" not in text:
         return OutputError(f"cannot use the ledger `{name}`: {text}")
     return OutputError(f"the ledger `{name}` is damaged: {text}", _START_OVER)

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ class _Closable(Protocol):
 
 
 _Output = TypeVar("_Output", bound=_Closable)
+
+_DESCRIPTOR = re.compile(r"(?:/dev/fd/|/proc/self/fd/)(\d{1,9})|/dev/(std(?:in|out|err))")
 
 MAKE_ROOM = "make room, then run it again"
 
@@ -43,6 +46,8 @@ def writing() -> Iterator[None]:
 def check_writable(path: str) -> None:
     """Raises OutputError where `path` could not be written: before the expensive part of a run."""
     folder = os.path.dirname(os.path.realpath(path))
+    if os.path.basename(path).endswith((".ledger", ".lock", ".part")):
+        raise OutputError(f"`{printable(path)}` has the name of a file that a run keeps", "choose another name")
     if not path or path.endswith("/") or os.path.isdir(path):
         raise OutputError(f"`{printable(path)}` names no file", "name a file")
     if not os.path.isdir(folder):
@@ -52,7 +57,9 @@ def check_writable(path: str) -> None:
 
 
 def is_stream(path: str) -> bool:
-    """Whether `path` is a FIFO or device: something to write to, and nothing to replace."""
+    """Whether `path` is a FIFO, a device or an open descriptor: something to write to, and nothing to replace."""
+    if _DESCRIPTOR.fullmatch(path):
+        return True
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
@@ -66,9 +73,15 @@ def standard_output() -> Iterator[BinaryIO]:
 def stream_to(path: str) -> Iterator[BinaryIO]:
     """A stream to a FIFO or device. Raises OutputError where it cannot be opened or written."""
     with writing():
-        device = open(path, "wb")  # noqa: SIM115  # closed below
+        # A descriptor is written to as it is: opened by its name, a file behind it would lose what is in it.
+        number = _DESCRIPTOR.fullmatch(path)
+        device = open(os.dup(_number(number)) if number else path, "wb")  # noqa: SIM115  # closed below
     with closed(device) as stream:
         yield stream
+
+
+def _number(match: re.Match[str]) -> int:
+    return int(match[1]) if match[1] else {"stdin": 0, "stdout": 1, "stderr": 2}[match[2]]
 
 
 @contextmanager
@@ -81,7 +94,9 @@ def replaced_file(path: str, keeps_part: bool) -> Iterator[BinaryIO]:
     target = os.path.realpath(path)
     part = f"{target}.part"
     with writing():
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(
+            part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666
+        )
     try:
         with closed(open(descriptor, "wb")) as stream:
             if os.path.exists(target):

@@ -48,17 +48,16 @@ class _Row(NamedTuple):
     fingerprint: int | None = None
     code: str | None = None
     crashes: int = 0
+    has_scores: bool = False
     asked: int | None = None
     answered: int | None = None
 
     @property
-    def lasts(self) -> bool:
-        """Whether the answer is that of an unchanged picture for as long as it is unchanged."""
-        if self.code is None or self.code in LASTING:
-            return True
+    def passes(self) -> bool:
+        """Whether it is a failure that another try may get past."""
         if self.code == "decoder_crashed":
-            return self.crashes >= MOST_CRASHES
-        return self.code.startswith("http_4") and self.code not in PASSING
+            return self.crashes < MOST_CRASHES
+        return self.code is not None and _passes(self.code)
 
 
 class Ledger:
@@ -68,7 +67,8 @@ class Ledger:
         self._execute = database.execute
         self._facts = facts
         self._labels = labels
-        self._execute("BEGIN")
+        if not database.in_transaction:
+            self._execute("BEGIN")
         self._run = 1 + (self._state("runs") or 0)
         self._set_state("runs", self._run)
         text = json.dumps(facts, sort_keys=True)
@@ -78,6 +78,7 @@ class Ledger:
         self._order = hashlib.sha256()
         self._has_told = False
         self._dtype: str | None = None
+        self.unrefreshed = 0
 
     def runs_in(self, dtype: str) -> None:
         """From now on answers are given in this dtype."""
@@ -100,14 +101,17 @@ class Ledger:
             if row.asked == self._run:  # named twice
                 continue
             refreshed = again.urls and source.kind == "url" and state == "up to date"
+            if state == "up to date" and row.code is not None and row.has_scores:
+                self._forgive(row.id)
             if state == "up to date" and not refreshed:
                 continue
             self._execute("UPDATE pictures SET asked = ? WHERE id = ?", (self._run, row.id))
             if isinstance(item, Failure):
                 self._store(item)
+            elif refreshed:
+                yield replace(source, known=Identity(etag=row.etag, last_modified=row.last_modified))
             else:
-                known = Identity(etag=row.etag, last_modified=row.last_modified) if refreshed else source.known
-                yield replace(source, known=known)
+                yield source
         self._execute("DELETE FROM run WHERE position >= ?", (self._asked,))
 
     def add(self, records: Iterable[Record]) -> None:
@@ -122,19 +126,21 @@ class Ledger:
         found = self._execute(query, (digest, self._fingerprint)).fetchone()
         return found and self._scores(found[0])
 
-    def count(self, tally: Tally) -> None:
-        """Makes the tally of this run's work one of all that was asked for."""
+    def count(self, tally: Tally, is_complete: bool) -> None:
+        """Makes the tally of this run's work one of all that was asked for, as far as that has an answer.
+
+        In a run that `is_complete`, what was asked for and has none of this run is a URL that has not changed.
+        """
         query = """SELECT code, answered = ?, count(*) FROM run JOIN pictures ON id = picture
-                   WHERE answered > 0 AND position < ? GROUP BY 1, 2"""
-        tally.failed.clear()
-        tally.reused = -tally.decoded
-        for code, is_new, count in self._execute(query, (self._run, self._asked)).fetchall():
+                   WHERE answered > 0 AND position < ? AND (? OR asked IS NOT ? OR answered = ?) GROUP BY 1, 2"""
+        values = (self._run, self._asked, is_complete, self._run, self._run)
+        counts = self._execute(query, values).fetchall()
+        tally.failed = Counter()
+        for code, _, count in counts:
             if code is not None:
                 tally.failed[code] += count
-            elif is_new:
-                tally.reused += count
-            else:
-                tally.kept += count
+        tally.kept = sum(count for code, is_new, count in counts if code is None and not is_new)
+        tally.reused = sum(count for code, is_new, count in counts if code is None and is_new) - tally.decoded
 
     def records(self) -> Iterator[list[Record]]:
         """The answers to all that was asked for, in its order and in lists."""
@@ -176,7 +182,7 @@ class Ledger:
         self._execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, value))
 
     def _row(self, source: Source) -> _Row:
-        query = f"SELECT {', '.join(_Row._fields)} FROM pictures WHERE kind = ? AND source = ?"  # noqa: S608
+        query = f"SELECT {_COLUMNS} FROM pictures WHERE kind = ? AND source = ?"  # noqa: S608  # a constant
         found = self._execute(query, _key(source)).fetchone()
         if found:
             return _Row(*found)
@@ -191,17 +197,26 @@ class Ledger:
     def _state_of(self, item: Found, row: _Row, again: Again) -> State:
         if row.answered is None or (isinstance(item, Source) and item.kind == "stdin"):
             return "new"
-        if row.code is not None and (again.errors or not row.lasts):
-            return "to retry"
+        tried_again = row.passes or (row.code is not None and again.errors)
         if isinstance(item, Failure):
-            return "up to date" if item.code == row.code else "changed"
+            return "to retry" if tried_again else "up to date" if item.code == row.code else "changed"
+        now = (item.known.size, item.known.mtime_ns)
+        same = item.kind == "url" or (None not in now and now == (row.size, row.mtime_ns))
+        same = same and row.fingerprint == self._fingerprint
+        if tried_again:
+            return "up to date" if same and row.has_scores and item.kind == "path" else "to retry"
         if row.fingerprint != self._fingerprint:
             self._tell_what_changed()
-            return "changed"
-        now = (item.known.size, item.known.mtime_ns)
-        if item.kind == "path" and (None in now or now != (row.size, row.mtime_ns)):
-            return "changed"
-        return "up to date"
+        return "up to date" if same else "changed"
+
+    def _forgive(self, picture: int) -> None:
+        """A file that could not be had for a while is there again, unchanged: so is its answer."""
+        self._execute("UPDATE pictures SET code = NULL, message = NULL WHERE id = ?", (picture,))
+        self._forget_output()
+
+    def _forget_output(self) -> None:
+        """The output is one of before: an answer is not what it was."""
+        self._execute("DELETE FROM state WHERE key = 'written'")
 
     def _tell_what_changed(self) -> None:
         """Once: which facts are not those of other answers, and how many answers that costs."""
@@ -210,8 +225,10 @@ class Ledger:
         self._has_told = True
         query = """SELECT facts, count(*) FROM pictures p JOIN fingerprints f ON f.id = p.fingerprint
                    WHERE f.id != ? GROUP BY 1 ORDER BY 2 DESC"""
-        stale = [(json.loads(facts), count) for facts, count in self._execute(query, (self._fingerprint,))]
-        before = stale[0][0]
+        stale = self._execute(query, (self._fingerprint,)).fetchall()
+        if not stale:
+            return
+        before = _parsed(stale[0][0])
         changes = [
             f"{name} {before.get(name)} -> {now}" for name, now in self._facts.items() if before.get(name) != now
         ]
@@ -219,18 +236,26 @@ class Ledger:
         log.info("%d answers are of other settings; those asked for are given again (%s)", total, ", ".join(changes))
 
     def _store(self, record: Record) -> None:
-        """An answer that is not what it was makes the output one of before."""
-        answer: dict[str, str | None] = {"scores": None, "code": None, "message": None}
-        if isinstance(record, Failure):
-            answer.update(code=record.code, message=record.message)
-        else:
-            answer.update(scores=json.dumps([(score.index, score.score) for score in record.scores]))
-        query = "SELECT scores, code, message FROM pictures WHERE kind = ? AND source = ?"
-        if self._execute(query, _key(record.source)).fetchone() != tuple(answer.values()):
-            self._execute("DELETE FROM state WHERE key = 'written'")
+        """Keeps a record in place of the one before; a failure that may pass leaves what else is known."""
         kind, source = _key(record.source)
+        query = "SELECT scores, code, message, fingerprint FROM pictures WHERE kind = ? AND source = ?"
+        *before, fingerprint = self._execute(query, (kind, source)).fetchone()
+        answer: dict[str, str | None] = {"scores": None, "code": None, "message": None}
+        statement = _STORE
+        if isinstance(record, Prediction):
+            answer["scores"] = json.dumps([(score.index, score.score) for score in record.scores])
+        else:
+            answer |= {"code": record.code, "message": record.message}
+            if _passes(record.code):
+                if kind == "url" and before[0] and before[1] is None and fingerprint == self._fingerprint:
+                    self.unrefreshed += 1
+                    return
+                answer["scores"] = before[0]
+                statement = _STORE_PASSING
+        if before != list(answer.values()):
+            self._forget_output()
         values = asdict(record.identity) | answer | {"kind": kind, "source": source, "run": self._run}
-        self._execute(_STORE, values | {"fingerprint": self._fingerprint, "dtype": self._dtype})
+        self._execute(statement, values | {"fingerprint": self._fingerprint, "dtype": self._dtype})
 
     def _record(self, row: Sequence[Any]) -> Record:
         kind, location, scores, code, message = row
@@ -239,16 +264,17 @@ class Ledger:
 
     def _scores(self, text: str) -> tuple[Score, ...]:
         try:
-            return tuple(Score(self._labels[index], index, score) for index, score in json.loads(text))
+            return tuple(Score(self._labels[index], index, score) for index, score in _parsed(text))
         except (TypeError, ValueError, IndexError) as error:
             raise sqlite3.DatabaseError(f"scores that are none: {text}") from error
 
     def _written(self, path: str, appearance: str) -> str:
         status = os.stat(path)
         file = (status.st_ino, status.st_size, status.st_mtime_ns)
-        return json.dumps([self._asked, self._order.hexdigest(), appearance, *file])
+        return json.dumps([self._asked, self._order.hexdigest(), self._fingerprint, appearance, *file])
 
 
+_COLUMNS = ", ".join("scores IS NOT NULL" if name == "has_scores" else name for name in _Row._fields)
 _GONE = "id NOT IN (SELECT picture FROM run)"
 _PLACE = """
 INSERT INTO run VALUES (?, ?)
@@ -264,6 +290,24 @@ UPDATE pictures SET
     scores = :scores, code = :code, message = :message
 WHERE kind = :kind AND source = :source
 """
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise sqlite3.DatabaseError(f"no JSON: {text}") from error
+
+
+_STORE_PASSING = """
+UPDATE pictures SET code = :code, message = :message, answered = :run WHERE kind = :kind AND source = :source
+"""
+
+
+def _passes(code: str) -> bool:
+    """Whether another try may get past the failure, though the picture has not changed."""
+    lasting_http = code.startswith("http_4") and code not in PASSING
+    return not (code in LASTING or code == "decoder_crashed" or lasting_http)
 
 
 def _key(source: Source) -> tuple[str, bytes]:

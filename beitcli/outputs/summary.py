@@ -56,7 +56,8 @@ class Tally:
         if self.skipped:
             lines.append("skipped: " + _counts(self.skipped))
         if self.answered:
-            lines.append(f"{self.answered / timings.total:.1f} images/s, limited by {LIMITS[timings.limit]}")
+            limit = f", limited by {LIMITS[timings.limit]}" if self.decoded else ""
+            lines.append(f"{self.answered / timings.total:.1f} images/s{limit}")
         return lines
 
 

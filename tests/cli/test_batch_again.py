@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.cli.batches import (
     batch,
     bound_by_modes,
     clean_environment,
+    command,
     counts,
     grow,
     light,
@@ -283,7 +285,7 @@ def test_answers_to_other_settings_are_given_again_with_one_notice(finished: Pat
     process = batch(finished, *SAME, "-k", 3)
     assert counts(process.stderr) == (63, 0, 59, 0, 4)
     [notice] = [line for line in process.stderr.splitlines() if "other settings" in line]
-    assert "63 answers" in notice
+    assert "62 answers" in notice
     assert "--top-k 5 -> 3" in notice
     assert "--dtype" not in notice
     assert rows(finished / "out.jsonl") == [
@@ -500,3 +502,49 @@ def test_a_folder_that_is_empty_for_good_is_forgotten_by_prune(finished: Path) -
     assert (process.returncode, counts(process.stderr)) == (0, (0, 0, 0, 0, 0))
     assert (finished / "out.jsonl").read_bytes() == b""
     assert light(finished, "pictures", *MODEL, "--out", "out.jsonl").returncode == 2
+
+
+def test_an_answer_outlives_what_kept_its_file_away(finished: Path) -> None:
+    before = (finished / "out.jsonl").read_bytes()
+    (finished / "list").write_text("".join(f"pictures/{number:03}.png\n" for number in range(3)))
+    same = ("--files-from", "list", *MODEL, "--out", "out.jsonl")
+    os.rename(finished / "pictures", finished / "away")
+    assert counts(light(finished, *same).stderr) == Counts(3, 0, 0, 0, 3)
+    os.rename(finished / "away", finished / "pictures")
+    assert counts(light(finished, *same).stderr) == Counts(3, 3, 0, 0, 0)
+    assert (finished / "out.jsonl").read_bytes() == b"".join(before.splitlines(keepends=True)[:3])
+
+
+def test_other_names_for_labels_reach_the_output(tmp_path: Path) -> None:
+    grow(tmp_path / "pictures", numbered(3))
+    shutil.copytree(DEMO_FOLDER, tmp_path / "model")
+    same = ("pictures", "-m", "./model", "--dtype", "fp32", "-k", 0, "--out", "out.jsonl")
+    batch(tmp_path, *same)
+    config = tmp_path / "model" / "config.json"
+    config.write_text(config.read_text().replace('"frog"', '"KERMIT"'))
+    batch(tmp_path, *same)
+    assert (tmp_path / "out.jsonl").read_text().count('"KERMIT"') == 3
+
+
+def test_a_runs_own_files_are_records_and_stay_shut(tmp_path: Path) -> None:
+    grow(tmp_path, ["a.png"])
+    (tmp_path / "out.jsonl.lock").touch()
+    same = ("a.png", "out.jsonl.lock", *MODEL, "-j", 0, "--out", "out.jsonl")
+    assert counts(batch(tmp_path, *same).stderr) == Counts(2, 0, 1, 0, 1)
+    assert rows(tmp_path / "out.jsonl")[1]["error"]["code"] == "not_an_image"
+
+
+def test_a_descriptor_by_name_is_streamed_to(tmp_path: Path) -> None:
+    grow(tmp_path, ["a.png"])
+    with open(tmp_path / "log", "w+") as log:
+        log.write("precious\n")
+        log.flush()
+        arguments = command("a.png", *MODEL, "-f", "csv", "-o", "/dev/stdout", "-q")
+        subprocess.run(arguments, cwd=tmp_path, stdout=log, check=True, timeout=120)
+    assert (tmp_path / "log").read_text().startswith("precious\nsource,status")
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "log"]
+
+
+def test_the_name_of_a_ledger_is_no_name_for_an_output(finished: Path) -> None:
+    process = light(finished, "pictures", *MODEL, "-f", "csv", "--out", "out.jsonl.ledger")
+    assert (process.returncode, answered(finished / "out.jsonl.ledger")) == (1, 63)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from beitcli.errors import ExitStatus, UsageError
-from beitcli.inputs.sources import Walk, discover, look, open_list, read_list, shard
+from beitcli.inputs.sources import Walk, discover, empty_folders, look, open_list, read_list, shard
 from beitcli.records import STDIN, UNKNOWN, Failure, Found, Identity, Source
 from tests.conftest import unprivileged
 
@@ -766,33 +766,19 @@ def test_a_look_into_a_closed_folder_leaves_it_to_reading_to_say_why(here: Path)
     ],
     ids=str,
 )
-def test_a_folder_without_a_picture_is_reported(arguments: list[str], expected: list[str]) -> None:
+def test_folders_without_a_picture(arguments: list[str], expected: list[str]) -> None:
     grow("full/in/x.jpg", "texts/notes.txt")
     for folder in ("empty", "full/none"):
         os.makedirs(folder)
-    reported: list[str] = []
-    items = list(discover(arguments, [Source("listed.jpg")], Walk(), Counter(), reported.append))
-    assert reported == expected
-    assert items[-1] == Source("listed.jpg")
-
-
-def test_a_folder_is_reported_before_the_complaint_that_there_is_nothing_at_all() -> None:
-    grow("texts/notes.txt")
-    reported: list[str] = []
-    with pytest.raises(UsageError):
-        discover(["texts"], [], Walk(), Counter(), reported.append)
-    assert reported == ["texts"]
+    assert empty_folders(arguments, Walk()) == expected
 
 
 def test_a_folder_that_may_not_be_read_is_one_without_a_picture(here: Path) -> None:
     grow("full/x.jpg", "closed/x.jpg")
     here.chmod(0o755)
     os.chmod("closed", 0)
-    reported: list[str] = []
     try:
         with unprivileged():
-            items = list(discover(["full", "closed"], [], Walk(), Counter(), reported.append))
+            assert empty_folders(["full", "closed"], Walk()) == ["closed"]
     finally:
         os.chmod("closed", 0o755)
-    assert reported == ["closed"]
-    assert [type(item) for item in items] == [Source, Failure]
