@@ -108,14 +108,14 @@ def finished(command: Sequence[str]) -> tuple[float, str]:
     return seconds, printed
 
 
-def _environment() -> dict[str, str]:
-    """This process's own, without the user's options for `beit`, and without downloads.
+_FOR_OUR_THREADS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000"}
+"""What `beit` sets for itself where the user has not: rivals run as their libraries come."""
 
-    So the rivals too have `OMP_WAIT_POLICY=passive`: on a quiet machine it is all the same to them, and beside other
-    work their threads would spin, which made them many times slower.
-    """
+
+def _environment() -> dict[str, str]:
+    """The user's own, without options for `beit`, without what it tells its threads, and without downloads."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BEIT_")}
-    return kept | {"HF_HUB_OFFLINE": "1"}
+    return dict(kept.items() - _FOR_OUR_THREADS.items()) | {"HF_HUB_OFFLINE": "1"}
 
 
 _LIBC = ctypes.CDLL(None)

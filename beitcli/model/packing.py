@@ -1,12 +1,14 @@
 """Linear layers whose weights are laid out once for the CPU's matrix instructions, instead of in every call."""
 
+import platform
+
 import torch
 from torch import Tensor, nn
 
 
 def can_pack(dtype: torch.dtype) -> bool:
     """Whether this build of torch has oneDNN's packed linear layers, and this CPU native instructions for the dtype."""
-    if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if platform.machine() not in ("x86_64", "AMD64") or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
