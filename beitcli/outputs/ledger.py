@@ -76,7 +76,7 @@ class Ledger:
         [self._fingerprint] = self._execute("SELECT id FROM fingerprints WHERE facts = ?", (text,)).fetchone()
         self._asked = 0
         self._order = hashlib.sha256()
-        self._has_told = False
+        self._stale: Counter[int] = Counter()
         self._dtype: str | None = None
         self.unrefreshed = 0
 
@@ -111,7 +111,10 @@ class Ledger:
             elif refreshed:
                 yield replace(source, known=Identity(etag=row.etag, last_modified=row.last_modified))
             else:
+                if state == "changed" and row.fingerprint not in (None, self._fingerprint):
+                    self._stale[row.fingerprint] += 1
                 yield source
+        self._tell_what_changed()
         self._execute("DELETE FROM run WHERE position >= ?", (self._asked,))
 
     def add(self, records: Iterable[Record]) -> None:
@@ -205,8 +208,6 @@ class Ledger:
         same = same and row.fingerprint == self._fingerprint
         if tried_again:
             return "up to date" if same and row.has_scores and item.kind == "path" else "to retry"
-        if row.fingerprint != self._fingerprint:
-            self._tell_what_changed()
         return "up to date" if same else "changed"
 
     def _forgive(self, picture: int) -> None:
@@ -219,21 +220,16 @@ class Ledger:
         self._execute("DELETE FROM state WHERE key = 'written'")
 
     def _tell_what_changed(self) -> None:
-        """Once: which facts are not those of other answers, and how many answers that costs."""
-        if self._has_told:
+        """Which facts are not those of the answers that do not count any more, and how many those are."""
+        if not self._stale:
             return
-        self._has_told = True
-        query = """SELECT facts, count(*) FROM pictures p JOIN fingerprints f ON f.id = p.fingerprint
-                   WHERE f.id != ? GROUP BY 1 ORDER BY 2 DESC"""
-        stale = self._execute(query, (self._fingerprint,)).fetchall()
-        if not stale:
-            return
-        before = _parsed(stale[0][0])
+        [[most, _]] = self._stale.most_common(1)
+        found = self._execute("SELECT facts FROM fingerprints WHERE id = ?", (most,)).fetchone()
+        before = _parsed(found[0]) if found else {}
         changes = [
             f"{name} {before.get(name)} -> {now}" for name, now in self._facts.items() if before.get(name) != now
         ]
-        total = sum(count for _, count in stale)
-        log.info("%d answers are of other settings; those asked for are given again (%s)", total, ", ".join(changes))
+        log.info("%d answers of other settings are given again (%s)", self._stale.total(), ", ".join(changes))
 
     def _store(self, record: Record) -> None:
         """Keeps a record in place of the one before; a failure that may pass leaves what else is known."""
@@ -292,16 +288,16 @@ WHERE kind = :kind AND source = :source
 """
 
 
+_STORE_PASSING = """
+UPDATE pictures SET code = :code, message = :message, answered = :run WHERE kind = :kind AND source = :source
+"""
+
+
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
         raise sqlite3.DatabaseError(f"no JSON: {text}") from error
-
-
-_STORE_PASSING = """
-UPDATE pictures SET code = :code, message = :message, answered = :run WHERE kind = :kind AND source = :source
-"""
 
 
 def _passes(code: str) -> bool:

@@ -548,3 +548,9 @@ def test_a_descriptor_by_name_is_streamed_to(tmp_path: Path) -> None:
 def test_the_name_of_a_ledger_is_no_name_for_an_output(finished: Path) -> None:
     process = light(finished, "pictures", *MODEL, "-f", "csv", "--out", "out.jsonl.ledger")
     assert (process.returncode, answered(finished / "out.jsonl.ledger")) == (1, 63)
+
+
+def test_the_notice_counts_what_is_given_again(finished: Path) -> None:
+    process = batch(finished, "pictures/000.png", "pictures/001.png", *MODEL, "-k", 3, "--out", "out.jsonl")
+    [notice] = [line for line in process.stderr.splitlines() if "other settings" in line]
+    assert "beit: 2 answers" in notice
