@@ -89,7 +89,12 @@ def read_list(stream: BinaryIO, null: bool) -> Iterator[Source]:
     for line in _split(stream, b"\0" if null else b"\n"):
         name = line if null else line.removesuffix(b"\r")
         if name:
-            yield _literal(os.fsdecode(name))
+            yield literal(os.fsdecode(name))
+
+
+def literal(location: str) -> Source:
+    """What a list names: a URL by its scheme, else a path, never a glob or `-`."""
+    return Source(location, "url" if _URL.match(location) else "path")
 
 
 def empty_folders(arguments: Sequence[str], walk: Walk) -> list[str]:
@@ -135,10 +140,6 @@ def _split(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
     yield rest
 
 
-def _literal(location: str) -> Source:
-    return Source(location, "url" if _URL.match(location) else "path")
-
-
 def _argument(argument: str, walk: Walk, skipped: Counter[str]) -> Iterable[Found]:
     if argument == "-":
         return [STDIN]
@@ -147,7 +148,7 @@ def _argument(argument: str, walk: Walk, skipped: Counter[str]) -> Iterable[Foun
     if os.path.lexists(argument):
         return [Source(argument.rstrip("/"))]
     if _URL.match(argument):
-        return [_literal(argument)]
+        return [literal(argument)]
     if _GLOB.search(argument):
         return _glob(argument, walk, skipped)
     raise UsageError(f"`{printable(argument)}` does not exist")

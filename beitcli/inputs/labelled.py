@@ -1,0 +1,86 @@
+"""Pictures with the class that each belongs to: by the folder it stands in, or by a table."""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from beitcli.errors import UsageError
+from beitcli.inputs.sources import Walk, discover, literal
+from beitcli.records import Failure, Found, printable
+
+PATH_COLUMNS = ("path", "source", "file", "filename", "image")
+LABEL_COLUMNS = ("label", "class", "target")
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """What was found, and the name of its class as the folder or the table has it."""
+
+    found: Found
+    label: str
+
+
+def by_folder(folder: str, walk: Walk, skipped: Counter[str]) -> list[Labelled]:
+    """Every picture below a folder that holds a folder for each class; folders further down belong to their class.
+
+    Raises UsageError for a folder that does not exist or holds no picture, and for a picture that is in no class.
+    """
+    if not os.path.isdir(folder):
+        raise UsageError(f"`{printable(folder)}` is no folder", "it holds a folder of pictures for each class")
+    start = len(folder.rstrip("/")) + 1
+    labelled = []
+    for found in discover([folder], (), walk, skipped):
+        location = (found.source if isinstance(found, Failure) else found).location
+        label, _, below = location[start:].partition("/")
+        if not below and not isinstance(found, Failure):
+            raise UsageError(
+                f"`{printable(location)}` is in no class folder", "move it into one, or name the classes by --labels"
+            )
+        labelled.append(Labelled(found, label))
+    return labelled
+
+
+def by_table(path: str) -> list[Labelled]:
+    """Every picture in a CSV, or TSV by its suffix: a path or URL and a label a row.
+
+    A header names them (`path`, `source`, `file`, … and `label`, `class` or `target`, among other columns); without one
+    they are the first two columns. A path that does not exist as it is written is looked for beside the table.
+
+    Raises UsageError where the table cannot be read or a row has no label.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            rows = csv.reader(stream, "excel-tab" if path.lower().endswith(".tsv") else "excel")
+            labelled = list(_labelled_rows(rows, path))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"cannot read the labels in `{printable(path)}`: {reason}") from error
+    if not labelled:
+        raise UsageError(f"`{printable(path)}` has no row", "a path and a label a row")
+    return labelled
+
+
+def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
+    first = next(rows, [])
+    names = [name.strip().lower() for name in first]
+    place, label = _column(names, PATH_COLUMNS), _column(names, LABEL_COLUMNS)
+    if place is None or label is None:
+        place, label, rows = 0, 1, chain([first], rows)
+    for number, row in enumerate(rows, 1):
+        if not any(row):
+            continue
+        if len(row) <= max(place, label) or not row[place] or not row[label]:
+            raise UsageError(f"`{printable(path)}`, row {number}: no path and label", f"it has {len(row)} columns")
+        yield Labelled(literal(_found_beside(row[place], path)), row[label])
+
+
+def _column(names: list[str], known: tuple[str, ...]) -> int | None:
+    return next((names.index(name) for name in known if name in names), None)
+
+
+def _found_beside(location: str, table: str) -> str:
+    beside = os.path.join(os.path.dirname(table), location)
+    return beside if not os.path.lexists(location) and os.path.lexists(beside) else location
