@@ -1,11 +1,15 @@
 """Loader and classifier -> ordered stream of predictions and failures."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
+from torch import Tensor
 
 from beitcli import signals
 from beitcli.inputs.decode import Decoding
@@ -13,6 +17,7 @@ from beitcli.inputs.fetch import FetchLimits, fetch
 from beitcli.inputs.loader import Decoded, Loader
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.classifier import Classifier
+from beitcli.model.lanes import Lanes
 from beitcli.model.memory import Heap
 from beitcli.model.recipe import ProcessorRecipe, Recipe
 from beitcli.model.runtime import Runtime
@@ -52,7 +57,7 @@ def predict(
     Workers start, and decode ahead, before the model is loaded. With `settings.padded`, what a picture gets depends on
     no other picture: model batches are cut from the pictures that need an answer, and padded to one shape.
 
-    Pictures with a digest need none if an identical one is in the same batch, or if `known` has scores for it.
+    Pictures with a digest need none if an identical one is on its way, or if `known` has scores for it.
 
     Raises ModelError, DeviceError.
     """
@@ -61,16 +66,16 @@ def predict(
         classifier = Classifier(
             settings.checkpoint, settings.recipe, settings.runtime, settings.top_k, settings.batch_size
         )
-        heap = Heap()
-        timings.restart()
-        batch = _Batch(classifier, settings, timings, known)
-        for item in _timed(loader, timings):
-            batch.add(item)
-            if batch.is_complete():
-                yield batch.answered()
-                heap.tidy()
-        if batch.rows:
-            yield batch.answered()
+        with closing(Lanes(classifier, settings.runtime)) as lanes:
+            heap = Heap()
+            timings.restart()
+            batches = _Batches(lanes, settings, timings, known)
+            for item in _timed(loader, timings):
+                batches.add(item)
+                for records in batches.answered(wait=False):
+                    yield records
+                    heap.tidy()
+            yield from batches.answered(wait=True)
 
 
 def _timed(items: Iterable[Decoded | Failure], timings: Timings) -> Iterator[Decoded | Failure]:
@@ -84,70 +89,111 @@ def _timed(items: Iterable[Decoded | Failure], timings: Timings) -> Iterator[Dec
         yield item
 
 
+class _Batch:
+    """Pictures that go into the model together, and what needs no model between them, in input order."""
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.rows: list[_Place | Record] = []
+        self.pixels = pixels
+        self.filled = 0
+        self.digests: list[bytes] = []
+        self.answers: Future[list[Scores]] | None = None
+
+    def is_complete(self) -> bool:
+        """Full, without any picture to wait for, or holding back too much."""
+        size = len(self.pixels)
+        return self.filled in (0, size) or len(self.rows) >= size * _LONGEST_WAIT
+
+    def is_answered(self) -> bool:
+        return self.answers is None or self.answers.done()
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A picture in a batch, and which of the batch's pixels are its; `shared` with an identical one before it."""
+    """A picture, and which of a batch's pixels are its; `shared` with an identical one before it."""
 
     source: Source
     identity: Identity
+    batch: _Batch
     slot: int
     shared: bool
 
+    def prediction(self) -> Prediction:
+        assert self.batch.answers is not None  # noqa: S101  # a batch with a place in it was sent into the model
+        return Prediction(self.source, self.batch.answers.result()[self.slot], self.identity, self.shared)
 
-class _Batch:
-    """Pictures on their way into the model, and what needs no model between them, in input order."""
+
+class _Batches:
+    """The batch that is being filled, and those before it that the model is at, in input order."""
 
     def __init__(
         self,
-        classifier: Classifier,
+        lanes: Lanes,
         settings: Settings,
         timings: Timings,
         known: Callable[[bytes], Scores | None],
     ) -> None:
-        self.rows: list[_Place | Record] = []
-        self._slots: dict[bytes, int] = {}
-        self._known = known
-        self._classifier = classifier
+        self._lanes = lanes
         self._padded = settings.padded
         self._timings = timings
+        self._known = known
+        lanes_in_use = settings.runtime.lanes
+        self._most = lanes_in_use if lanes_in_use > 1 else 0  # and one more: a lane never waits for its next batch
         dtype = getattr(torch, settings.recipe.dtype)
         pin = settings.runtime.device.startswith("cuda")
-        self._pixels = torch.zeros((settings.batch_size, *settings.recipe.shape), dtype=dtype, pin_memory=pin)
-        self._filled = 0
+        shape = (settings.batch_size, *settings.recipe.shape)
+        self._free = [torch.zeros(shape, dtype=dtype, pin_memory=pin) for _ in range(self._most + 2)]
+        self._places: dict[bytes, _Place] = {}
+        self._ahead: deque[_Batch] = deque()
+        self._busy = 0
+        self._filling = _Batch(self._free.pop())
 
     def add(self, item: Decoded | Failure) -> None:
-        if isinstance(item, Failure):
-            self.rows.append(item)
-            return
-        digest = item.identity.digest
+        """Puts a picture or a failure in its place; a batch that is complete goes into the model."""
+        self._filling.rows.append(item if isinstance(item, Failure) else self._placed(item))
+        if self._filling.is_complete():
+            self._send()
+
+    def answered(self, wait: bool) -> Iterator[list[Record]]:
+        """The records of each batch that has its answers; with `wait`, of all there are."""
+        if wait and self._filling.rows:
+            self._send()
+        while self._ahead and (wait or self._busy > self._most or self._ahead[0].is_answered()):
+            batch = self._ahead.popleft()
+            if batch.answers is not None:
+                self._wait_for(batch.answers)
+                self._busy -= 1
+                self._free.append(batch.pixels)
+            yield [row.prediction() if isinstance(row, _Place) else row for row in batch.rows]
+            for digest in batch.digests:  # from here on `known` knows them
+                del self._places[digest]
+
+    def _placed(self, item: Decoded) -> _Place | Prediction:
+        digest, batch = item.identity.digest, self._filling
         scores = self._known(digest) if digest else None
         if scores is not None:
-            self.rows.append(Prediction(item.source, scores, item.identity, reused=True))
-            return
-        slot = self._slots.get(digest) if digest else None
-        self.rows.append(_Place(item.source, item.identity, self._filled if slot is None else slot, slot is not None))
-        if slot is None:
-            self._pixels[self._filled].copy_(item.pixels)
-            if digest:
-                self._slots[digest] = self._filled
-            self._filled += 1
+            return Prediction(item.source, scores, item.identity, reused=True)
+        same = self._places.get(digest) if digest else None
+        if same is not None:
+            return _Place(item.source, item.identity, same.batch, same.slot, shared=True)
+        place = _Place(item.source, item.identity, batch, batch.filled, shared=False)
+        batch.pixels[batch.filled].copy_(item.pixels)
+        batch.filled += 1
+        if digest:
+            self._places[digest] = place
+            batch.digests.append(digest)
+        return place
 
-    def is_complete(self) -> bool:
-        """Full, without any picture to wait for, or holding back too much."""
-        size = len(self._pixels)
-        return self._filled in (0, size) or len(self.rows) >= size * _LONGEST_WAIT
+    def _send(self) -> None:
+        batch = self._filling
+        self._ahead.append(batch)
+        if batch.filled:
+            batch.answers = self._lanes.submit(batch.pixels if self._padded else batch.pixels[: batch.filled])
+            self._busy += 1
+        self._filling = _Batch(self._free.pop() if batch.filled else batch.pixels)
 
-    def answered(self) -> list[Record]:
-        """The records, each picture with its prediction; the batch is empty afterwards."""
+    def _wait_for(self, answers: "Future[list[Scores]]") -> None:
         start = time.monotonic()
-        pixels = self._pixels if self._padded else self._pixels[: self._filled]
         with signals.held(signals.GRACE):
-            scores = self._classifier(pixels) if self._filled else []
+            answers.result()
         self._timings.model += time.monotonic() - start
-        records = [
-            Prediction(row.source, scores[row.slot], row.identity, row.shared) if isinstance(row, _Place) else row
-            for row in self.rows
-        ]
-        self.rows, self._filled = [], 0
-        self._slots.clear()
-        return records

@@ -19,12 +19,12 @@ from beitcli.timings import Timings
 from tests.conftest import SAMPLES
 
 
-def settings(batch_size: int, padded: bool, digest: bool = False) -> Settings:
+def settings(batch_size: int, padded: bool, digest: bool = False, lanes: int = 1) -> Settings:
     checkpoint = open_checkpoint("demo", None)
     return Settings(
         checkpoint=checkpoint,
         recipe=checkpoint_recipe(checkpoint.processor, None),
-        runtime=Runtime("cpu", "fp32"),
+        runtime=Runtime("cpu", "fp32", crowded=lanes > 1),
         top_k=3,
         batch_size=batch_size,
         padded=padded,
@@ -34,8 +34,8 @@ def settings(batch_size: int, padded: bool, digest: bool = False) -> Settings:
     )
 
 
-def answers(found: list[Source | Failure], batch_size: int, padded: bool) -> list[list[Record]]:
-    return list(predict(found, settings(batch_size, padded), Timings()))
+def answers(found: list[Source | Failure], batch_size: int, padded: bool, lanes: int = 1) -> list[list[Record]]:
+    return list(predict(found, settings(batch_size, padded, lanes=lanes), Timings()))
 
 
 @pytest.fixture
@@ -58,10 +58,11 @@ def sources(records: list[Record]) -> list[Source]:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
 @pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("lanes", [1, 2])
 def test_every_item_is_answered_once_and_in_its_place(
-    found: list[Source | Failure], batch_size: int, padded: bool
+    found: list[Source | Failure], batch_size: int, padded: bool, lanes: int
 ) -> None:
-    records = [record for batch in answers(found, batch_size, padded) for record in batch]
+    records = [record for batch in answers(found, batch_size, padded, lanes) for record in batch]
     assert sources(records) == [item.source if isinstance(item, Failure) else item for item in found]
     assert [isinstance(record, Prediction) for record in records] == [
         isinstance(item, Source) and not item.name.endswith("broken.jpg") for item in found
@@ -69,9 +70,9 @@ def test_every_item_is_answered_once_and_in_its_place(
 
 
 def test_padded_batches_keep_neighbours_apart(found: list[Source | Failure]) -> None:
-    whole = {record.source: record for batch in answers(found, 4, padded=True) for record in batch}
+    whole = {record.source: record for batch in answers(found, 4, padded=True, lanes=2) for record in batch}
     for item in found:
-        [[alone]] = answers([item], 4, padded=True)
+        [[alone]] = answers([item], 4, padded=True, lanes=2)
         assert alone == whole[alone.source]
 
 
@@ -88,7 +89,8 @@ def test_broken_pictures_do_not_hold_back_an_answer_for_ever(found: list[Source 
     assert sum(sizes) == 101
 
 
-def test_answers_come_before_the_input_ends(found: list[Source | Failure]) -> None:
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_answers_come_before_the_input_ends(found: list[Source | Failure], lanes: int) -> None:
     read = []
 
     def endless() -> Iterator[Source | Failure]:
@@ -96,9 +98,19 @@ def test_answers_come_before_the_input_ends(found: list[Source | Failure]) -> No
             read.append(1)
             yield found[0]
 
-    with closing(predict(endless(), settings(2, padded=True), Timings())) as stream:
+    with closing(predict(endless(), settings(2, padded=True, lanes=lanes), Timings())) as stream:
         assert len(next(stream)) == 2
-    assert len(read) < 20
+    assert len(read) < 40
+
+
+def test_identical_pictures_on_their_way_at_once_share_a_forward_pass(found: list[Source | Failure]) -> None:
+    pictures = [item for item in found if isinstance(item, Source) and not item.name.endswith("broken.jpg")]
+    answered: dict[bytes, Scores] = {}
+    marked = ""
+    for records in predict(pictures * 3, settings(2, padded=True, digest=True, lanes=2), Timings(), answered.get):
+        marked += marks(records)
+        answered |= {r.identity.digest: r.scores for r in records if isinstance(r, Prediction) and r.identity.digest}
+    assert marked == "mmrmr" + "r" * 10
 
 
 def deduplicated(

@@ -1,22 +1,28 @@
 """The model alone: pixels in memory to scores, as a run's own classifier does it."""
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from beitcli.bench.clock import Effort, Rate, measured_rate
 from beitcli.bench.shapes import Shape
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.classifier import Classifier
 from beitcli.model.compiled import can_compile
+from beitcli.model.lanes import Lanes
 from beitcli.model.memory import Heap
 from beitcli.model.recipe import Recipe
 from beitcli.model.runtime import Runtime, choose_runtime
 
 BATCH_SIZES = (1, 8, 16, 32)
 GPU_BATCH_SIZES = (*BATCH_SIZES, 64, 128)
-COMPILED_BATCH_SIZES = (1, 16)  # each takes a while to compile
+COMPILED_BATCH_SIZES = (1, 8)  # each takes a while to compile
+
+IN_FLIGHT = 4
+"""Batches that are handed over at once: enough for every lane to have its next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +38,8 @@ class ModelRate:
 
 def runtimes(device: str, compiled: bool) -> list[Runtime]:
     """The ways of running the model that make sense: what `--dtype auto` takes, compiled too if asked for, and fp32."""
-    best = choose_runtime(device, "auto")
-    can = compiled and best == Runtime("cpu", "bf16") and can_compile()
+    best = replace(choose_runtime(device, "auto"), crowded=True)
+    can = compiled and (best.device, best.dtype) == ("cpu", "bf16") and can_compile()
     return list(dict.fromkeys((best, *([replace(best, compiled=True)] if can else ()), replace(best, dtype="fp32"))))
 
 
@@ -47,7 +53,13 @@ def model_rates(
         classifier = Classifier(checkpoint, recipe, runtime, top_k=5, batch_size=size)
         Heap()  # as a run has it
         pixels = torch.randint(0, 256, (size, *recipe.shape), dtype=torch.uint8)
-        images = measured_rate(size, partial(classifier, pixels), effort)
+        with closing(Lanes(classifier, runtime)) as lanes:
+            images = measured_rate(size * IN_FLIGHT, partial(_answer, lanes, pixels), effort)
         gflops = images.per_second * shape.gflop
         rates.append(ModelRate(runtime, size, images, gflops, gflops / linear_rate))
     return rates
+
+
+def _answer(lanes: Lanes, pixels: Tensor) -> None:
+    for answers in [lanes.submit(pixels) for _ in range(IN_FLIGHT)]:
+        answers.result()

@@ -168,11 +168,12 @@ def settings_for(
     """How the run goes; only a run in padded batches is compiled unless that is asked for."""
     from beitcli.inputs.decode import Decoding
     from beitcli.inputs.fetch import FetchLimits
-    from beitcli.model.runtime import choose_batch_size, choose_runtime, usable_cores
+    from beitcli.model.runtime import choose_batch_size, choose_runtime, memory_of, usable_cores
     from beitcli.pipeline import Settings
 
     runtime = choose_runtime(model.device, model.precision)
     recipe = _recipe(model, checkpoint)
+    runtime = replace(runtime, crowded=padded)
     if model.compile or (model.compile is None and padded and inputs.files_from != "-"):
         runtime = replace(
             runtime, compiled=bool(model.compile) or _is_worth_compiling(runtime, checkpoint, recipe, ahead)
@@ -183,7 +184,7 @@ def settings_for(
         recipe=recipe,
         runtime=runtime,
         top_k=output.top_k,
-        batch_size=model.batch_size or choose_batch_size(runtime.device, (size[0], size[1])),
+        batch_size=model.batch_size or choose_batch_size(runtime.device, (size[0], size[1]), memory_of(runtime.device)),
         padded=padded,
         workers=min(usable_cores(), MOST_WORKERS) if model.workers is None else model.workers,
         decoding=Decoding(

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ class Classifier:
         self._top_k = min(top_k or len(checkpoint.labels), len(checkpoint.labels))
         self._network = (runtime.compiled and self._compiled()) or self._load(runtime.torch_dtype)
         self._exact: nn.Module | None = None
+        self._loading = Lock()
         self._largest_batch: int | None = None
 
     @torch.inference_mode()
@@ -67,8 +69,9 @@ class Classifier:
         broken = ~logits.isfinite().all(-1)
         if broken.any():
             log.info("%d pictures overflow %s and are computed in fp32", int(broken.sum()), self._runtime.dtype)
-            if self._exact is None:
-                self._exact = self._load(torch.float32)
+            with self._loading:  # other lanes may be here
+                if self._exact is None:
+                    self._exact = self._load(torch.float32)
             logits[broken] = self._logits(self._exact, pixels)[broken]
             if not logits.isfinite().all():
                 raise ModelError(

@@ -118,24 +118,36 @@ class Beit(nn.Module):
         return cut.transpose(2, 3).reshape(-1, rows * columns, patch * patch * 3)
 
 
+class ActivatedLinear(nn.Module):
+    """A linear map and the function behind it, which some libraries compute in one."""
+
+    def __init__(self, linear: nn.Linear, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.linear = linear
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.linear(x))
+
+
 class _Layer(nn.Module):
     """One transformer block, layer scale folded in (section 2.3 of the paper; lambda is CaiT's, arXiv:2103.17239)."""
 
     def __init__(self, config: Mapping[str, Any], weights: Weights, name: str, bias: Tensor | None) -> None:
         super().__init__()
         self.heads = config.get("num_attention_heads", 12)
-        self.activation = _activation(config)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.norm_before = _norm(config, weights, name + "layernorm_before")
         self.norm_after = _norm(config, weights, name + "layernorm_after")
         self.qkv = _joined_qkv(weights, name + "attention.attention.", self.heads)
         self.out = _scaled_linear(weights, name + "attention.output.dense", name + "lambda_1")
-        self.up = _linear(weights[name + "intermediate.dense.weight"], weights[name + "intermediate.dense.bias"])
+        up = _linear(weights[name + "intermediate.dense.weight"], weights[name + "intermediate.dense.bias"])
+        self.up = ActivatedLinear(up, _activation(config))
         self.down = _scaled_linear(weights, name + "output.dense", name + "lambda_2")
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.out(self._attend(self.norm_before(x)))
-        x = x + self.down(self.activation(self.up(self.norm_after(x))))
+        x = x + self.down(self.up(self.norm_after(x)))
         return x  # noqa: RET504  # mypy knows x as a Tensor
 
     def _attend(self, x: Tensor) -> Tensor:

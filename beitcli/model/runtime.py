@@ -17,23 +17,47 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_QUOTA = "/sys/fs/cgroup/cpu.max"
 """Where Linux (cgroup v2) tells a container its share: microseconds of CPU time, and in how many of the clock."""
 
-_TOKENS_PER_BATCH = {"cpu": 3_200, "cuda": 32_000, "mps": 8_000}
-"""How many tokens keep a device busy. On a CPU, 16 pictures of 197 tokens were the fastest batch for base-224."""
+_TOKENS_PER_BATCH = {"cpu": 1_600, "cuda": 32_000, "mps": 8_000}
+"""How many tokens keep a device busy. On a CPU, two batches of 8 pictures of 197 tokens were as fast as any larger."""
+
+_BYTES_PER_TOKEN = 64_000
+"""What a token of a large BEiT takes on a GPU at most: 14 states of 1,024 halves at once, and as much again."""
 
 _PATCH_AREA = 256  # of the published checkpoints; for others it is a measure of their work that serves as well
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A torch device, as torch names it, the dtype of the network there, and whether it is compiled."""
+    """A torch device, as torch names it, the dtype of the network there, and whether it is compiled.
+
+    `crowded` if there are many batches to come: then several are computed at once.
+    """
 
     device: str
     dtype: str
     compiled: bool = False
+    crowded: bool = False
 
     @property
     def torch_dtype(self) -> torch.dtype:
         return DTYPES[self.dtype]
+
+    @property
+    def lanes(self) -> int:
+        """How many batches are computed at once: two, where there are two threads and (unlike MPS) queues for work.
+
+        A compiled network holds Python's lock while it runs, and has all threads for one batch.
+        """
+        if not self.crowded or self.compiled:
+            return 1
+        if self.device == "cpu":
+            return min(2, torch.get_num_threads())
+        return 2 if self.device.startswith("cuda") else 1
+
+    @property
+    def threads(self) -> int:
+        """How many threads each lane has."""
+        return max(1, torch.get_num_threads() // self.lanes)
 
 
 def choose_runtime(device: str, dtype: str) -> Runtime:
@@ -84,8 +108,17 @@ def _native_dtypes(device: str) -> tuple[str, ...]:
     return ("fp32",)
 
 
-def choose_batch_size(device: str, size: tuple[int, int]) -> int:
-    """How many pictures of (height, width) pixels make a batch: a power of two that fills the device."""
+def memory_of(device: str) -> float:
+    """Bytes of memory that the device has for itself; a CPU and MPS share the machine's, which is not counted."""
+    return torch.cuda.get_device_properties(device).total_memory if device.startswith("cuda") else math.inf
+
+
+def choose_batch_size(device: str, size: tuple[int, int], memory: float = math.inf) -> int:
+    """How many pictures of (height, width) pixels make a batch: a power of two that fills the device.
+
+    All memory counts, not what is free now: the answers may depend on the batch size, and should not on the hour.
+    """
     tokens = size[0] * size[1] / _PATCH_AREA
-    wanted = _TOKENS_PER_BATCH[torch.device(device).type] / tokens
+    fits = memory / 2 / 2 / _BYTES_PER_TOKEN  # of two batches, and half is for the weights and for others
+    wanted = min(_TOKENS_PER_BATCH[torch.device(device).type], fits) / tokens
     return max(1, min(128 if device != "cpu" else 32, 1 << int(wanted).bit_length() - 1 if wanted >= 1 else 1))

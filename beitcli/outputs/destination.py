@@ -98,6 +98,7 @@ def replaced_file(path: str, keeps_part: bool) -> Iterator[BinaryIO]:
             part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666
         )
     try:
+        os.set_blocking(descriptor, True)  # only opening must not wait
         with closed(open(descriptor, "wb")) as stream:
             if os.path.exists(target):
                 os.fchmod(descriptor, stat.S_IMODE(os.stat(target).st_mode))

@@ -79,8 +79,8 @@ def test_names_of_dtypes() -> None:
         ("cpu", 32, 32),
         ("cuda", 32, 128),
         ("mps", 32, 128),
-        ("cpu", 224, 16),
-        ("cpu", 384, 4),
+        ("cpu", 224, 8),
+        ("cpu", 384, 2),
         ("cuda", 224, 128),
         ("cuda", 384, 32),
         ("cuda:1", 384, 32),
@@ -98,6 +98,11 @@ def test_batch_sizes_are_powers_of_two_that_fall_with_the_size(device: str) -> N
     assert all(size & (size - 1) == 0 for size in sizes)
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] > 8 > sizes[-1] == 1
+
+
+@pytest.mark.parametrize(("gigabytes", "pictures"), [(80, 128), (8, 128), (4, 64), (1, 16), (0.001, 1)])
+def test_a_gpu_with_little_memory_gets_smaller_batches(gigabytes: float, pictures: int) -> None:
+    assert choose_batch_size("cuda", (224, 224), gigabytes * 1e9) == pictures
 
 
 @pytest.mark.parametrize("device", DEVICES)
