@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from beitcli.errors import DeviceError, ModelError
 from beitcli.model.checkpoint import Checkpoint, weight_errors
-from beitcli.model.compiled import compiled_network
+from beitcli.model.compiled import OneShape, compiled_network
 from beitcli.model.network import Beit, PixelScale
 from beitcli.model.packing import can_pack, pack_linear_layers
 from beitcli.model.recipe import ProcessorRecipe, Recipe
@@ -108,9 +108,11 @@ class Classifier:
 
     def _compiled(self) -> nn.Module | None:
         """The network as torch's compiler makes it, or None where it is not for this device or architecture."""
-        if self._runtime.device != "cpu" or not isinstance(self._recipe, Recipe):
-            log.info("only a BEiT on a CPU is compiled: this one runs as it is")
+        if self._runtime.device == "mps" or not isinstance(self._recipe, Recipe):
+            log.info("only a BEiT on a CPU or a CUDA device is compiled: this one runs as it is")
             return None
+        if self._runtime.device != "cpu":  # by Triton, as it is first used: no package, and nothing kept
+            return OneShape(torch.compile(self._load(self._runtime.torch_dtype), dynamic=False), self._batch_size)
         return compiled_network(self._checkpoint, self._recipe, self._runtime, self._batch_size)
 
     def _beit(self, recipe: Recipe, dtype: torch.dtype) -> nn.Module:

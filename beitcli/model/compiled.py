@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from beitcli import __version__
 from beitcli.model.checkpoint import Checkpoint
-from beitcli.model.network import Beit, PixelScale, has_amx
+from beitcli.model.network import Beit, PixelScale
 from beitcli.model.recipe import Recipe
-from beitcli.model.runtime import Runtime
+from beitcli.model.runtime import Runtime, has_amx
 
 log = logging.getLogger(__name__)
 
@@ -64,29 +64,39 @@ def compiled_network(checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, b
             log.info("the network runs uncompiled: %s", "compiling failed" if can_compile() else "no C++ compiler")
             return None
     try:
-        network = _Compiled(path, batch_size)
+        network = _Package(path)
         os.utime(path)  # the oldest are the first to go
-        return network
+        return OneShape(network, batch_size)
     except (RuntimeError, OSError, AttributeError) as error:
         log.info("the network runs uncompiled: `%s` cannot be loaded (%s)", path, str(error).partition("\n")[0])
         return None
 
 
-class _Compiled(nn.Module):
-    """A package that inductor made for one batch size; smaller batches are filled up."""
+class OneShape(nn.Module):
+    """A network that is compiled for one batch size: smaller batches are filled up."""
 
-    def __init__(self, path: str, batch_size: int) -> None:
+    def __init__(self, network: Callable[[Tensor], Tensor], batch_size: int) -> None:
         super().__init__()
-        # Not torch's Python function for it, which imports the whole compiler.
-        self._package = torch._C._aoti.AOTIModelPackageLoader(path, "model", False, 1, -1)
+        self._network = network
         self._batch_size = batch_size
 
     def forward(self, pixels: Tensor) -> Tensor:
         count = len(pixels)
         if count < self._batch_size:
             pixels = torch.cat((pixels, pixels.new_zeros(self._batch_size - count, *pixels.shape[1:])))
+        return self._network(pixels)[:count]
+
+
+class _Package:
+    """What inductor made, as a function of pixels."""
+
+    def __init__(self, path: str) -> None:
+        # Not torch's Python function for it, which imports the whole compiler.
+        self._package = torch._C._aoti.AOTIModelPackageLoader(path, "model", False, 1, -1)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self._package.run([pixels])[0]
-        return logits[:count]
+        return logits
 
 
 def _compile_apart(checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, batch_size: int, path: str) -> bool:

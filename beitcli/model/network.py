@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from beitcli.errors import ModelError
 from beitcli.model.checkpoint import square_side
+from beitcli.model.runtime import has_amx
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -186,11 +187,6 @@ def _attend_at_once(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Ten
         scores = q @ k.transpose(2, 3)
         attended = (scores if bias is None else scores + bias).softmax(-1) @ v
     return attended.transpose(1, 2).flatten(2)
-
-
-def has_amx() -> bool:
-    """Whether this CPU has Intel's tile matrix instructions."""
-    return bool(getattr(torch._C._cpu, "_is_amx_tile_supported", bool)())
 
 
 def _layer(config: Mapping[str, Any], weights: Weights, index: int, grid: tuple[int, int]) -> _Layer:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from beitcli.model.network import ActivatedLinear, has_amx
+from beitcli.model.network import ActivatedLinear
+from beitcli.model.runtime import has_amx
 
 
 def can_pack(dtype: torch.dtype) -> bool:

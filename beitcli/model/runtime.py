@@ -46,12 +46,12 @@ class Runtime:
     def lanes(self) -> int:
         """How many batches are computed at once: two, where there are two threads and (unlike MPS) queues for work.
 
-        A compiled network holds Python's lock while it runs, and has all threads for one batch.
+        A network compiled for the CPU holds Python's lock while it runs, and has all threads for one batch.
         """
-        if not self.crowded or self.compiled:
+        if not self.crowded:
             return 1
         if self.device == "cpu":
-            return min(2, torch.get_num_threads())
+            return 1 if self.compiled else min(2, torch.get_num_threads())
         return 2 if self.device.startswith("cuda") else 1
 
     @property
@@ -102,10 +102,18 @@ def _native_dtypes(device: str) -> tuple[str, ...]:
     """What runs at full speed there, the fastest first."""
     if device != "cpu":
         return ("fp16", "bf16", "fp32")
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # absent in older torch
-    if any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")):
-        return ("bf16", "fp32")
-    return ("fp32",)
+    return ("bf16", "fp32") if _cpu_has("amx_bf16", "avx512_bf16", "bf16", "sve_bf16") else ("fp32",)
+
+
+def has_amx() -> bool:
+    """Whether this CPU has Intel's tile matrix instructions for bf16."""
+    return _cpu_has("amx_bf16")
+
+
+def _cpu_has(*names: str) -> bool:
+    """Whether this CPU has one of the instruction sets, by torch's names for them; older torch does not say."""
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name) for name in names)
 
 
 def memory_of(device: str) -> float:

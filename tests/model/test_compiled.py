@@ -67,7 +67,7 @@ def test_without_a_compiler_it_runs_as_it_is(
 @needs_compiler
 @pytest.mark.parametrize("amx", [True, False])
 def test_only_a_long_run_with_amx_is_worth_it(tiny: Checkpoint, amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._C._cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
     large = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "image_size": 384}
     checkpoint = Checkpoint("large", tiny.repository, tiny.folder, {**tiny.config, **large, "patch_size": 16}, None, ())
     recipe = Recipe((384, 384), None, 2, 1 / 255, (0.5,) * 3, (0.5,) * 3)
