@@ -6,13 +6,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from beitcli.evaluation.metrics import Figures
 
 NAMES = 30
-"""Classes up to which the picture of the matrix names them; beyond it is a heat map by index."""
+"""Classes up to which the picture of the matrix names them; beyond it is a heat map without names."""
 
 _CELLS = 1_000
 """Rows of the picture of the matrix; more classes share them."""
@@ -38,29 +39,32 @@ def confusion_table(figures: Figures, stream: BinaryIO) -> None:
 
 
 def confusion_plot(figures: Figures, stream: BinaryIO) -> None:
-    """Draws the matrix as PNG, each row as shares of its class, the diagonal what is right."""
+    """Draws the matrix as PNG, each row as shares of its class, the diagonal what is right.
+
+    A colour stands for the root of a share: what is rarely confused shows too.
+    """
     place = {each.index: number for number, each in enumerate(figures.classes)}
     count = len(place)
-    matrix = _matrix(figures, place)
-    figure = Figure(figsize=(10, 9), layout="constrained")
+    side = max(count, 1)  # without a picture there is an empty field
+    matrix = _matrix(figures, place, side)
+    figure = Figure(figsize=(10, 9), dpi=150, layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(matrix, vmin=0, vmax=1, cmap="viridis", interpolation="nearest", extent=(0, count, count, 0))
+    image = axes.imshow(matrix, norm=PowerNorm(0.5, 0, 1), extent=(0, side, side, 0))
     figure.colorbar(image, label="share of the class's pictures")
     axes.set_xlabel("taken for")
     axes.set_ylabel("class")
     if 0 < count <= NAMES:
         _name_classes(axes, figures, matrix)
     else:
-        axes.set_title(f"{count} classes, by index")
+        axes.set_title(f"{count} classes, in the order of confusion.csv")
     FigureCanvasAgg(figure).print_png(stream)
 
 
-def _matrix(figures: Figures, place: dict[int, int]) -> NDArray[np.float64]:
+def _matrix(figures: Figures, place: dict[int, int], side: int) -> NDArray[np.float64]:
     pairs = np.array([(place[each.truth], place[each.predicted]) for each in figures.confusion]).reshape(-1, 2)
     weights = [each.pictures for each in figures.confusion]
-    side = min(len(place), _CELLS) or 1
-    within = [(0, len(place) or 1)] * 2
-    counts, _, _ = np.histogram2d(pairs[:, 0], pairs[:, 1], bins=side, range=within, weights=weights)
+    cells, within = min(side, _CELLS), [(0, side)] * 2
+    counts, _, _ = np.histogram2d(pairs[:, 0], pairs[:, 1], bins=cells, range=within, weights=weights)
     shares: NDArray[np.float64] = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     return shares
 
@@ -73,7 +77,7 @@ def _name_classes(axes: Any, figures: Figures, matrix: NDArray[np.float64]) -> N
     size = max(4, 12 - len(names) // 4)
     for (row, column), share in np.ndenumerate(matrix):
         if share:
-            color = "black" if share > 0.5 else "white"
+            color = "black" if share > 0.4 else "white"
             at = (column + 0.5, row + 0.5)
             axes.annotate(f"{share:.0%}", at, ha="center", va="center", color=color, fontsize=size)
 
