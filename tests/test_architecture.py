@@ -15,17 +15,18 @@ MAY_IMPORT = {
     "errors": set(),
     "records": set(),
     "timings": set(),
+    "tables": set(),
     "signals": set(),
     "inputs": {"", "errors", "records", "inputs"},
     "model": {"", "errors", "records", "model"},
     "pipeline": {"", "errors", "records", "timings", "signals", "inputs", "model"},
-    "bench": {"", "errors", "records", "timings", "inputs", "model", "pipeline", "bench"},
+    "bench": {"", "errors", "records", "timings", "inputs", "model", "pipeline", "tables", "bench"},
     "outputs": {"errors", "records", "timings", "outputs"},
-    "evaluation": {"errors", "records", "inputs", "model", "evaluation"},
+    "evaluation": {"errors", "records", "inputs", "model", "tables", "evaluation"},
     "training": {"", "errors", "records", "timings", "signals", "inputs", "model", "pipeline", "training"},
     "cli": {
         *("", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline"),
-        *("bench", "evaluation", "training", "cli"),
+        *("bench", "evaluation", "tables", "training", "cli"),
     },
     "__main__": {"cli"},
 }
@@ -77,6 +78,9 @@ def test_writers_and_commands_import_nothing_heavy_at_the_top(path: Path) -> Non
         ["--version"],
         ["models"],
         ["classify", "no-such-file"],
+        ["eval", "--help"],
+        ["eval", "no-such-folder", "-m", "demo"],
+        ["eval", "val", "-m", "demo", "--plots", "."],
         ["bench", "--help"],
         ["bench", "no-such-file", "--vs", "transformers"],
         ["batch", ".", "--out", "x.unknown"],
@@ -88,8 +92,10 @@ def test_writers_and_commands_import_nothing_heavy_at_the_top(path: Path) -> Non
 )
 def test_light_work_never_imports_torch(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "part.jsonl").touch()
+    (tmp_path / "val" / "no-such-class").mkdir(parents=True)
+    (tmp_path / "val" / "no-such-class" / "a.jpg").touch()
     command = [sys.executable, "-X", "importtime", "-m", "beitcli", *arguments]
     process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, stdin=subprocess.DEVNULL)
     imported = {line.rpartition("|")[2].strip().split(".")[0] for line in process.stderr.splitlines() if "|" in line}
     assert "beitcli" in imported
-    assert not imported & {"torch", "transformers", "PIL", "pyarrow"}
+    assert not imported & {"torch", "transformers", "PIL", "pyarrow", "sklearn", "scipy", "matplotlib"}

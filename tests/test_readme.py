@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,15 @@ def test_every_option_of_the_benchmark_is_in_its_section() -> None:
     assert shown - {"--help", "-h"} == listed
 
 
+def test_every_option_of_the_evaluation_is_in_its_section_or_shared() -> None:
+    shown = options_in(help_of("eval").partition("Arguments")[2].partition("Examples")[0])
+    listed = options_in(section("Evaluate").partition("| option")[2].partition("\n\n")[0])
+    assert {"--labels", "--json", "--plots"} <= listed <= shown
+    shared = options_in(section("Options"))
+    assert shown - listed - {"--help", "-h"} <= shared
+    assert not {"--top-k", "--files-from", "--out"} & shown
+
+
 def test_every_option_in_the_readme_exists() -> None:
     table = "\n".join(line.split("|")[1] for line in section("Options").splitlines() if line.startswith("| `-"))
     assert options_in(table) <= options_in(help_of("batch"))
@@ -59,7 +69,7 @@ def test_the_map_of_the_tree_is_the_tree() -> None:
     assert drawn == {path.name for path in (ROOT / "beitcli").rglob("*.py")}
 
 
-@pytest.mark.parametrize("command", ["", "classify", "batch", "merge", "bench", "models", "models pull"])
+@pytest.mark.parametrize("command", ["", "classify", "batch", "merge", "eval", "bench", "models", "models pull"])
 def test_help_has_examples(command: str) -> None:
     assert "Examples:" in help_of(command)
 
@@ -75,6 +85,21 @@ def test_the_tour_shows_what_is_printed(number: int) -> None:
     expected = [without_digits(line) for line in shown if not re.match(r"source  |  +airplane", line)]
     assert expected
     assert set(expected) <= set(printed)
+
+
+def test_the_evaluation_shows_what_is_printed(tmp_path: Path) -> None:
+    """But for the rate, and digits that depend on the processor."""
+    block = section("Evaluate").partition("```console\n")[2].partition("```")[0]
+    *commands, line = re.findall(r"^\$ (.*)$", block, re.M)
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    subprocess.run(["sh", "-ec", "\n".join(commands)], cwd=tmp_path, check=True)
+    command = [sys.executable, "-m", "beitcli", *line.split()[1:]]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    printed = (process.stderr + process.stdout.rstrip()).splitlines()
+    shown = block.partition(f"$ {line}\n")[2].rstrip().splitlines()
+    assert [each for each in map(without_digits, printed) if "images/s" not in each] == [
+        each for each in map(without_digits, shown) if "images/s" not in each
+    ]
 
 
 def without_digits(line: str) -> str:

@@ -13,6 +13,7 @@ from beitcli.bench.processes import StartUp, WholeRuns
 from beitcli.bench.recommendation import Recommendation
 from beitcli.bench.shapes import Shape
 from beitcli.bench.versus import Duel
+from beitcli.tables import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +32,6 @@ class Report:
     batch: WholeRuns
     duels: list[Duel]
     recommendation: Recommendation
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A title, the names of columns, and rows of text."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
 
 
 def tables(report: Report) -> Iterator[Table]:

@@ -1,11 +1,9 @@
 """`beit bench`: how fast it is on this machine, and what to set."""
 
 import json
-import sys
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,9 +15,7 @@ from beitcli.cli.options import ModelOptions, examples
 from beitcli.errors import UsageError
 from beitcli.inputs.sources import Walk, discover
 from beitcli.model.memory import use_one_heap
-
-if TYPE_CHECKING:
-    from beitcli.bench.report import Table
+from beitcli.tables import show
 
 EXAMPLES = examples(
     "beit bench",
@@ -74,27 +70,3 @@ def bench(
         print(json.dumps(asdict(report)))  # noqa: T201
     else:
         show(tables(report))
-
-
-def show(tables: "Iterable[Table]") -> None:
-    """Prints tables: for a terminal drawn by rich, elsewhere as plain text of any width."""
-    if sys.stdout is None or not sys.stdout.isatty():
-        for table in tables:
-            print("\n".join(_plain(table)), end="\n\n")  # noqa: T201
-        return
-    from rich.console import Console
-    from rich.table import Table as Drawn
-
-    console = Console(highlight=False)
-    for table in tables:
-        drawn = Drawn(*table.columns, title=table.title, title_justify="left", box=None, show_header=any(table.columns))
-        for row in table.rows:
-            drawn.add_row(*row)
-        console.print(drawn, "")
-
-
-def _plain(table: "Table") -> list[str]:
-    rows = [row for row in (table.columns, *table.rows) if any(row)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return [table.title, *(f"  {line}".rstrip() for line in lines)]

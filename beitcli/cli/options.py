@@ -1,14 +1,15 @@
 """The options that commands share, and what they mean: each is declared once, here.
 
 A command takes whole records of options (`def batch(inputs: InputOptions, model: ModelOptions, …)`); `with_options`
-turns their fields into the command's own arguments and options.
+turns their fields into the command's own arguments and options, but for those that it takes a record `Without`.
 """
 
 import functools
 import inspect
+import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
@@ -244,6 +245,11 @@ class OutputOptions:
         _option(_OUTPUT, "--color", help="Colours in the table; NO_COLOR turns them off."),
     ] = "auto"
 
+    @property
+    def colored(self) -> bool | None:
+        """Whether a terminal gets colours; None where that is its own to say."""
+        return {"always": True, "never": False}.get(self.color, False if os.environ.get("NO_COLOR") else None)
+
     def tolerated(self) -> float | None:
         """The share of failed images that is still well, None for all. Raises UsageError for anything else."""
         if self.fail_on in ("never", "any"):
@@ -320,16 +326,24 @@ def examples(*lines: str) -> str:
     return "Examples:\n\n" + "\n\n".join(f"`{line}`" for line in lines)
 
 
+class Without:
+    """What a command has no use for in a record: `Annotated[OutputOptions, Without("label")]` leaves its default."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """The command with each record of options among its parameters spread into its fields, for Typer to read."""
+    types = get_type_hints(command)
     hints = get_type_hints(command, include_extras=True)
     signature = inspect.signature(command)
-    records = {name: hints[name] for name in signature.parameters if is_dataclass(hints[name])}
+    records = {name: _taken_from(hints[name]) for name in signature.parameters if is_dataclass(types[name])}
 
     @functools.wraps(command)
     def spread(**values: Any) -> None:
-        for name, record in records.items():
-            values[name] = record(**{field.name: values.pop(field.name) for field in fields(record)})
+        for name, taken in records.items():
+            values[name] = types[name](**{field.name: values.pop(field.name) for field in taken})
         command(**values)
 
     parameters = []
@@ -337,12 +351,18 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         if name not in records:
             parameters.append(parameter.replace(annotation=hints[name], kind=parameter.KEYWORD_ONLY))
             continue
-        types = get_type_hints(records[name], include_extras=True)
-        for field in fields(records[name]):
+        annotations = get_type_hints(types[name], include_extras=True)
+        for field in records[name]:
             keyword_only = inspect.Parameter.KEYWORD_ONLY
             parameters.append(
-                inspect.Parameter(field.name, keyword_only, default=field.default, annotation=types[field.name])
+                inspect.Parameter(field.name, keyword_only, default=field.default, annotation=annotations[field.name])
             )
     spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     spread.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return spread
+
+
+def _taken_from(hint: Any) -> list[Field[Any]]:
+    """The fields of a record of options that a command takes."""
+    left_out = {name for extra in getattr(hint, "__metadata__", ()) for name in extra.names}
+    return [field for field in fields(getattr(hint, "__origin__", hint)) if field.name not in left_out]

@@ -1,7 +1,6 @@
 """The job that `classify` and `batch` share: from options to records, in one straight line."""
 
 import logging
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
@@ -103,9 +102,13 @@ def choose(model: ModelOptions, output: OutputOptions) -> tuple[Checkpoint, Sele
     """The model that answers, and which of its answers are written."""
     checkpoint = open_checkpoint(model.model, model.revision)
     selection = Selection(output.threshold, indices_of(output.label or (), checkpoint.labels))
+    say_if_demo(checkpoint)
+    return checkpoint, selection
+
+
+def say_if_demo(checkpoint: Checkpoint) -> None:
     if checkpoint.is_demo:
         log.info("the demo model only tells %s apart: it is for trying the tool", ", ".join(checkpoint.labels))
-    return checkpoint, selection
 
 
 class Ahead:
@@ -224,8 +227,7 @@ def layout_of(file_format: FileFormat, output: OutputOptions, checkpoint: Checkp
     columns = min(output.top_k, len(checkpoint.labels))
     if file_format.name != "table":
         return Layout(file_format.name, columns, file_format.gzip)
-    colored = {"always": True, "never": False}.get(output.color, False if os.environ.get("NO_COLOR") else None)
-    return Layout(file_format.name, columns, colored=colored)
+    return Layout(file_format.name, columns, colored=output.colored)
 
 
 def summarise(tally: Tally, timings: Timings, quiet: bool) -> None:

@@ -36,8 +36,11 @@ KNOWN = (
 )
 BY_ALIAS = {known.alias: known for known in KNOWN}
 
-_LABELS_22K = 21_843
-_DELETED_22K = frozenset({9205, 15027})
+LABELS_22K = 21_843
+"""The classes of ImageNet-22k."""
+
+DELETED_22K = frozenset({9205, 15027})
+"""Those of them for which the `-pt22k-ft22k` checkpoints have no output."""
 
 
 def corrected_labels(id2label: Mapping[int, str]) -> Mapping[int, str]:
@@ -46,6 +49,6 @@ def corrected_labels(id2label: Mapping[int, str]) -> Mapping[int, str]:
     Those have 21,841 outputs for 21,843 classes: two were left out of the fine-tuning, and their keys deleted from the
     label list without renumbering, so that every output from 9205 on is named after its neighbour.
     """
-    if set(id2label) != set(range(_LABELS_22K)) - _DELETED_22K:
+    if set(id2label) != set(range(LABELS_22K)) - DELETED_22K:
         return id2label
     return dict(enumerate(id2label[key] for key in sorted(id2label)))

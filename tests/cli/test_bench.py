@@ -23,8 +23,8 @@ from beitcli.bench.recommendation import recommend
 from beitcli.bench.report import Report, tables
 from beitcli.bench.shapes import TINY
 from beitcli.bench.versus import Duel
-from beitcli.cli.bench import show
 from beitcli.model.runtime import Runtime
+from beitcli.tables import show
 from tests.cli.test_signals import descendants
 from tests.conftest import SAMPLES
 from tests.inputs.test_loader import is_running

@@ -1,0 +1,46 @@
+"""Figures in tables, on standard output: for a terminal drawn by rich, elsewhere plain text."""
+
+import io
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A title, the names of columns, and rows of text."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def show(tables: Iterable[Table], colored: bool | None = None) -> None:
+    """Prints tables: for a terminal drawn by rich, which decides on colours if `colored` is None, elsewhere as text."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every locale has every letter
+    if sys.stdout is None or not sys.stdout.isatty():
+        for table in tables:
+            print("\n".join(_plain(table)), end="\n\n")  # noqa: T201
+        return
+    from rich.console import Console
+    from rich.table import Table as Drawn
+    from rich.text import Text
+
+    console = Console(
+        color_system=None if colored is False else "auto", force_terminal=colored or None, highlight=False
+    )
+    for table in tables:
+        drawn = Drawn(title=table.title, title_justify="left", box=None, show_header=any(table.columns))
+        for column in table.columns:
+            drawn.add_column(column, overflow="fold")
+        for row in table.rows:
+            drawn.add_row(*map(Text, row))
+        console.print(drawn, "")
+
+
+def _plain(table: Table) -> list[str]:
+    rows = [row for row in (table.columns, *table.rows) if any(row)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return [table.title, *(f"  {line}".rstrip() for line in lines)]

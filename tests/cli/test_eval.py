@@ -1,0 +1,281 @@
+"""`beit eval` as a real process: its figures beside the rows of `beit batch`, its files, its mistakes, how it stops."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.test_runs import on_terminal
+from tests.cli.test_signals import descendants, start
+from tests.conftest import SAMPLES
+from tests.inputs.test_loader import is_running
+
+Beit = Callable[..., "subprocess.CompletedProcess[bytes]"]
+DEMO = ("-m", "demo", "--dtype", "fp32")
+SAMPLE_CLASSES = {"cat.jpg": "cat", "boats.jpg": "ship", "coffee.jpg": "frog"}
+
+
+@pytest.fixture
+def val(tmp_path: Path) -> Path:
+    """Forty pictures in four classes, some in folders further down; five are broken in three ways."""
+    folder, random = tmp_path / "val", np.random.default_rng(4)
+    for name, label in SAMPLE_CLASSES.items():
+        (folder / label / "more").mkdir(parents=True)
+        shutil.copy(SAMPLES / name, folder / label)
+    (folder / "automobile").mkdir()
+    for number in range(37):
+        label = ("cat", "ship", "frog/more", "automobile")[number % 4]
+        colors = random.integers(0, 256, (3, 3, 3), np.uint8)
+        Image.fromarray(colors).resize((48, 40)).save(folder / label / f"{number:02}.png")
+    broken = sorted(folder.glob("**/*.png"))[::8]
+    for number, path in enumerate(broken):
+        path.write_bytes((path.read_bytes()[:90], b"", b"no picture at all")[number % 3])
+    return folder
+
+
+def test_figures_are_those_of_the_rows_of_batch(beit: Beit, val: Path, tmp_path: Path) -> None:
+    process = beit("eval", val, *DEMO, "-b", 4, "--json", "eval.json")
+    assert process.returncode == 3
+    report = json.loads((tmp_path / "eval.json").read_text())
+    rows = [json.loads(line) for line in beit("batch", val, *DEMO, "-b", 4, "-f", "jsonl").stdout.splitlines()]
+    failed: dict[str, list[dict[str, str]]] = {}
+    pairs: Counter[tuple[str, str]] = Counter()
+    top5, mistakes = 0, []
+    for row in rows:
+        if row["status"] == "error":
+            error = {"source": row["source"], "message": row["error"]["message"]}
+            failed.setdefault(row["error"]["code"], []).append(error)
+            continue
+        truth = Path(row["source"]).relative_to(val).parts[0]
+        best = row["predictions"][0]
+        pairs[truth, best["label"]] += 1
+        top5 += truth in [prediction["label"] for prediction in row["predictions"]]
+        if best["label"] != truth:
+            mistakes.append((best["score"], row["source"]))
+    assert (len(rows), sum(map(len, failed.values())), len(failed)) == (40, 5, 3)
+    assert report["failures"] == failed
+    assert (report["read"], report["failed"]) == (35, 5)
+    figures = report["figures"]
+    label = {each["index"]: each["label"] for each in figures["classes"]}
+    assert {(label[c["truth"]], label[c["predicted"]]): c["pictures"] for c in figures["confusion"]} == pairs
+    right = sum(count for (truth, best), count in pairs.items() if truth == best)
+    assert 0 < right < 35
+    assert (figures["top1"]["value"], figures["top5"]["value"]) == (right / 35, top5 / 35)
+    assert [(each["score"], each["source"]) for each in figures["mistakes"]] == sorted(mistakes, key=lambda m: -m[0])
+    recalls = {each["label"]: each["recall"]["value"] for each in figures["classes"] if each["pictures"]}
+    by_class = Counter(truth for truth, _ in pairs.elements())
+    assert recalls == {truth: pytest.approx(pairs[truth, truth] / count) for truth, count in by_class.items()}
+    assert figures["macro"]["value"] == pytest.approx(sum(recalls.values()) / 4)
+    assert b"40 images: 0 kept, 35 decoded, 0 reused, 5 failed\n" in process.stderr
+
+
+def test_json_says_what_was_measured_and_how(beit: Beit, val: Path, tmp_path: Path) -> None:
+    process = beit("eval", val, *DEMO, "--preprocess", "paper", "--json", "eval.json", "--fail-on", "never")
+    assert process.returncode == 0
+    report = json.loads((tmp_path / "eval.json").read_text())
+    assert list(report) == [
+        "version", "setting", "truth", "published", "read", "failed", "skipped", "failures", "figures",
+    ]  # fmt: skip
+    assert report["setting"] | {"location": "", "device": ""} == {
+        "model": "demo",
+        "location": "",
+        "revision": None,
+        "labels": 10,
+        "preprocess": "paper",
+        "image_size": None,
+        "fast_decode": False,
+        "device": "",
+        "dtype": "fp32",
+    }
+    assert report["truth"] == {"source": str(val), "classes": 4, "matched_by": {"name": 4}}
+    assert report["published"] == {"top1": 85.39, "top5": 99.26, "pictures": "CIFAR-10", "preprocess": "checkpoint"}
+    assert b"on CIFAR-10 with --preprocess checkpoint, other than this run" in process.stdout
+
+
+TABLES = {
+    "a.csv": "source,confidence,label\nval/cat/cat.jpg,1,cat\n{samples}/boats.jpg,1,8\nval/frog/coffee.jpg,1,Frog\n",
+    "b.csv": "val/cat/cat.jpg,3\n{samples}/boats.jpg,SHIP\nval/frog/coffee.jpg,frog\n",
+    "c.tsv": "label\tpath\ncat\tval/cat/cat.jpg\nship\t{samples}/boats.jpg\n6\tval/frog/coffee.jpg\n",
+    "val/beside.csv": "cat/cat.jpg,cat\n{samples}/boats.jpg,ship\nfrog/coffee.jpg,frog\n",
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_give_what_folders_give(beit: Beit, val: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(TABLES[name].format(samples=SAMPLES))
+    process = beit("eval", "--labels", name, *DEMO, "--json", "eval.json")
+    assert process.returncode == 0, process.stderr
+    report = json.loads((tmp_path / "eval.json").read_text())
+    confusion = {(each["truth"], each["predicted"]) for each in report["figures"]["confusion"]}
+    assert confusion == {(3, 3), (8, 8), (6, 1)}
+    assert sum(report["truth"]["matched_by"].values()) == report["truth"]["classes"] == 3
+
+
+def test_a_missing_file_of_a_table_is_a_failure(beit: Beit, tmp_path: Path) -> None:
+    (tmp_path / "truth.csv").write_text(f"{SAMPLES}/cat.jpg,cat\nmissing.jpg,ship\n{SAMPLES}/cat.jpg,dog\n")
+    process = beit("eval", "--labels", "truth.csv", *DEMO, "--json", "eval.json")
+    assert process.returncode == 3
+    report = json.loads((tmp_path / "eval.json").read_text())
+    assert list(report["failures"]) == ["not_found"]
+    assert report["figures"]["top1"]["value"] == 0.5  # the cat is there twice, once as a dog
+
+
+def test_synonyms_of_another_model(beit: Beit, tiny_beit: Path, tmp_path: Path) -> None:
+    for name in ("moo cow", "cow, moo cow", "ANT"):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        shutil.copy(SAMPLES / "cat.jpg", tmp_path / "val" / name)
+    assert beit("eval", "val", "-m", tiny_beit, "--json", "eval.json").returncode == 0
+    report = json.loads((tmp_path / "eval.json").read_text())
+    assert report["truth"] == {"source": "val", "classes": 2, "matched_by": {"name": 2, "synonym": 1}}
+    assert report["published"] is None
+    assert report["figures"]["top5"]["value"] == 1  # five labels
+
+
+def test_nothing_that_can_be_read_is_said_and_divides_nothing(beit: Beit, tmp_path: Path) -> None:
+    (tmp_path / "val" / "cat").mkdir(parents=True)
+    (tmp_path / "val" / "cat" / "a.jpg").write_bytes(b"")
+    process = beit("eval", "val", *DEMO, "--json", "eval.json", "--plots", "plots")
+    assert process.returncode == 3
+    assert b"beit: no picture could be read: there are no figures\n" in process.stderr
+    assert re.search(rb"pictures +0 read, 1 failed\n", process.stdout)
+    report = json.loads((tmp_path / "eval.json").read_text())
+    assert (report["read"], report["failed"], report["figures"]["top1"]) == (0, 1, None)
+    assert sorted(os.listdir(tmp_path / "plots")) == ["confusion.csv", "confusion.png", "reliability.png"]
+
+
+def test_plots_and_the_matrix(beit: Beit, val: Path, tmp_path: Path) -> None:
+    (tmp_path / "plots").mkdir()
+    process = beit("eval", val, *DEMO, "--json", "eval.json", "--plots", "plots/", "-q")
+    assert (process.returncode, process.stderr) == (3, b"")
+    assert sorted(os.listdir(tmp_path / "plots")) == ["confusion.csv", "confusion.png", "reliability.png"]
+    for name in ("confusion.png", "reliability.png"):
+        with Image.open(tmp_path / "plots" / name) as drawn:
+            assert drawn.format == "PNG"
+    header, *rows = csv.reader((tmp_path / "plots" / "confusion.csv").read_text().splitlines())
+    counts = {(row[0], name): int(count) for row in rows for name, count in zip(header[1:], row[1:], strict=True)}
+    figures = json.loads((tmp_path / "eval.json").read_text())["figures"]
+    label = {each["index"]: each["label"] for each in figures["classes"]}
+    assert {pair: count for pair, count in counts.items() if count} == {
+        (label[each["truth"]], label[each["predicted"]]): each["pictures"] for each in figures["confusion"]
+    }
+
+
+def test_a_pipe_gets_plain_text_and_a_terminal_tables(val: Path, beit: Beit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "xterm")
+    process = beit("eval", val, *DEMO, "--color", "always")
+    assert b"\x1b" not in process.stdout
+    titles = [block.splitlines()[0] for block in process.stdout.decode().rstrip().split("\n\n")]
+    assert titles == ["Evaluation", "Figures", "Classes", "Most often confused", "Most confident mistakes"]
+    assert re.search(r"top-1 +\d+\.\d\d % +\d+\.\d\d–\d+\.\d\d % +85\.39 %\n", process.stdout.decode())
+    drawn = on_terminal("eval", str(val), *DEMO)
+    assert "\x1b[" in drawn
+    assert "35 read, 5 failed" in drawn
+    assert "\x1b[" not in on_terminal("eval", str(val), *DEMO, "--color", "never")
+
+
+@pytest.fixture
+def folder(val: Path, tmp_path: Path) -> Path:
+    """Where every kind of mistake can be made."""
+    shutil.copytree(val, tmp_path / "unknown")
+    (tmp_path / "unknown" / "frog").rename(tmp_path / "unknown" / "forg")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "header.csv").write_text("path,label\n")
+    (tmp_path / "hole.csv").write_text("a.jpg,cat\nb.jpg\n")
+    (tmp_path / "file").touch()
+    return tmp_path
+
+
+LIGHT = [
+    ("eval", 2, "nothing to evaluate"),
+    ("eval val --labels hole.csv", 2, "DIR and --labels both"),
+    ("eval missing", 2, "`missing` is no folder"),
+    ("eval empty", 2, "no image in `empty`"),
+    ("eval val/cat", 2, "is in no class folder"),
+    ("eval --labels missing.csv", 2, "cannot read the labels in `missing.csv`"),
+    ("eval --labels header.csv", 2, "`header.csv` has no row"),
+    ("eval --labels hole.csv", 2, "`hole.csv`, row 2: no path and label"),
+    ("eval --labels hole.csv --ext jpg", 2, "nothing is walked"),
+    ("eval unknown -m demo", 2, "no class for 1 of 4 labels: `forg` (nearest: frog"),
+    ("eval val -m demo --fail-on 2", 2, "--fail-on 2"),
+    ("eval val --device abacus", 2, "--device abacus"),
+    ("eval val --top-k 3", 2, "No such option"),
+    ("eval val -m demo --json nowhere/x.json", 1, "does not exist"),
+    ("eval val -m demo --json val", 1, "names no file"),
+    ("eval val -m demo --plots nowhere/x", 1, "does not exist"),
+    ("eval val -m demo --plots file", 1, "`file` is no folder"),
+    ("eval val", 1, "is not cached and the Hub cannot be reached"),
+]
+
+
+@pytest.mark.parametrize(("line", "status", "message"), LIGHT, ids=[row[0] for row in LIGHT])
+def test_mistakes_are_one_line_and_leave_nothing(
+    beit: Beit, folder: Path, line: str, status: int, message: str
+) -> None:
+    before = sorted(folder.rglob("*"))
+    process = beit(*line.split())
+    assert process.returncode == status, process.stderr
+    assert process.stdout == b""
+    lines = process.stderr.decode().splitlines()
+    assert lines[0].startswith("beit: error: ")
+    assert message in lines[0]
+    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: "))
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_plots_without_matplotlib_name_the_extra(val: Path, tmp_path: Path) -> None:
+    without = "import sys; sys.modules['matplotlib'] = None; from beitcli.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", without, "eval", "val", "-m", "demo"]
+    process = subprocess.run([*command, "--plots", "p"], cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 2
+    assert process.stderr.splitlines() == [
+        "beit: error: --plots needs matplotlib",
+        "hint: `pip install 'beitcli[plots]'`",
+    ]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 3
+
+
+def test_json_goes_where_a_stream_is(val: Path, beit: Beit) -> None:
+    process = beit("eval", val, *DEMO, "--json", "/dev/stderr", "-q")
+    assert json.loads(process.stderr)["read"] == 35
+    assert process.stdout.startswith(b"Evaluation\n")
+
+
+def test_a_reader_that_has_seen_enough_changes_nothing(val: Path) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", "beitcli", "eval", str(val), *DEMO, "-q"]
+    process = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    assert (process.returncode, process.stderr) == (3, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_without_a_figure(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "truth.csv").write_text(f"{SAMPLES / 'cat.jpg'},cat\n" * 100_000)
+    files = ("--json", tmp_path / "eval.json", "--plots", tmp_path / "plots")
+    process = start("eval", "--labels", tmp_path / "truth.csv", *DEMO, *files, stdout=subprocess.PIPE)
+    until = time.monotonic() + 60
+    while not (workers := descendants(process)):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    time.sleep(2)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stdout) == (-number, b"")
+    assert b"Traceback" not in stderr
+    assert b" images: 0 kept, " in stderr
+    assert os.listdir(tmp_path) == ["truth.csv"]
+    assert not any(map(is_running, workers))
