@@ -3,7 +3,10 @@
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,16 @@ class Prediction:
 
     source: Source
     scores: tuple[Score, ...]
+    identity: Identity = field(default=UNKNOWN, compare=False)
+    reused: bool = field(default=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The features of one picture, of shape (hidden,) or (patches, hidden); `reused` as in a prediction."""
+
+    source: Source
+    features: "np.ndarray[Any, Any]" = field(compare=False)
     identity: Identity = field(default=UNKNOWN, compare=False)
     reused: bool = field(default=False, compare=False)
 

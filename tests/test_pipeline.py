@@ -13,19 +13,19 @@ from beitcli.inputs.fetch import FetchLimits
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.recipe import checkpoint_recipe
 from beitcli.model.runtime import Runtime
-from beitcli.pipeline import Scores, Settings, predict
+from beitcli.pipeline import Scores, Settings, classification, predict
 from beitcli.records import Failure, Prediction, Record, Score, Source
 from beitcli.timings import Timings
 from tests.conftest import SAMPLES
 
 
-def settings(batch_size: int, padded: bool, digest: bool = False, lanes: int = 1) -> Settings:
+def settings(batch_size: int, padded: bool, digest: bool = False, lanes: int = 1) -> Settings[Scores, Prediction]:
     checkpoint = open_checkpoint("demo", None)
     return Settings(
+        task=classification(3),
         checkpoint=checkpoint,
         recipe=checkpoint_recipe(checkpoint.processor, None),
         runtime=Runtime("cpu", "fp32", crowded=lanes > 1),
-        top_k=3,
         batch_size=batch_size,
         padded=padded,
         workers=1,

@@ -16,6 +16,7 @@ from beitcli.model.lanes import Lanes
 from beitcli.model.memory import Heap
 from beitcli.model.recipe import Recipe
 from beitcli.model.runtime import Runtime, choose_runtime
+from beitcli.records import Score
 
 BATCH_SIZES = (1, 8, 16, 32)
 GPU_BATCH_SIZES = (*BATCH_SIZES, 64, 128)
@@ -60,6 +61,6 @@ def model_rates(
     return rates
 
 
-def _answer(lanes: Lanes, pixels: Tensor) -> None:
+def _answer(lanes: Lanes[tuple[Score, ...]], pixels: Tensor) -> None:
     for answers in [lanes.submit(pixels) for _ in range(IN_FLIGHT)]:
         answers.result()

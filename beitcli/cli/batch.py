@@ -1,18 +1,22 @@
 """`beit batch`: records in a file, or streamed where there is no `--out`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from os.path import realpath
 
 import typer
 
 from beitcli.cli import notices
-from beitcli.cli.formats import format_of_file, standard_format
+from beitcli.cli.formats import FileFormat, format_of_file, standard_format
 from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, OutputOptions, examples, with_options
-from beitcli.cli.resume import Job, preview, resume
-from beitcli.cli.run import Destination, check, run
-from beitcli.errors import ExitStatus
+from beitcli.cli.resume import Job, Work, resume, say_what_would_be_done
+from beitcli.cli.run import Destination, check, choose, layout_of, run
 from beitcli.outputs.destination import check_writable, is_stream, replaced_file, standard_output, stream_to, writing
+from beitcli.outputs.ledger import Scored
 from beitcli.outputs.lock import alone
+from beitcli.outputs.writers import writer
+from beitcli.records import Prediction, Record, Score
 
 EXAMPLES = examples(
     "beit batch ./images --out preds.csv",
@@ -40,13 +44,34 @@ def batch(inputs: InputOptions, model: ModelOptions, output: OutputOptions, batc
         destination = Destination(partial(stream_to, batch.out), file_format, padded=True)
         raise typer.Exit(run(inputs, model, output, destination, batch.part()))
     target = realpath(batch.out)
-    job = Job(inputs, model, output, batch, target)
+    job, work_of = Job(inputs, model, output, batch, target), partial(_classifying, file_format=file_format)
     if batch.dry_run:
-        with writing():
-            print("\n".join(f"{count} {state}" for state, count in preview(job).items()))  # noqa: T201
-        raise typer.Exit(ExitStatus.OK)
+        raise typer.Exit(say_what_would_be_done(job, work_of))
     with alone(batch.out, batch.wait):
         if batch.no_ledger:
             destination = Destination(partial(replaced_file, target, keeps_part=True), file_format, padded=True)
             raise typer.Exit(run(inputs, model, output, destination, batch.part()))
-        raise typer.Exit(resume(job, file_format))
+        raise typer.Exit(resume(job, work_of))
+
+
+@contextmanager
+def _classifying(job: Job, file_format: FileFormat) -> Iterator[Work[tuple[Score, ...], Prediction]]:
+    """What `batch` asks of its pictures."""
+    checkpoint, selection = choose(job.model, job.output)
+    layout, labels = layout_of(file_format, job.output, checkpoint), len(checkpoint.labels)
+
+    def write(_: int, records: Iterator[list[Record]]) -> None:
+        with replaced_file(job.target, keeps_part=False) as stream, writer(stream, layout) as rows:
+            for part in records:
+                with writing():
+                    rows.write(selection.of(part))
+
+    yield Work(
+        checkpoint=checkpoint,
+        facts={"--top-k": str(min(job.output.top_k or labels, labels))},
+        answers=Scored(checkpoint.labels),
+        settings=lambda settings: settings,
+        outputs=(job.target,),
+        appearance=f"{layout} {selection}",
+        write=write,
+    )

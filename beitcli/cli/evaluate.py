@@ -29,7 +29,7 @@ from beitcli.timings import Timings
 
 if TYPE_CHECKING:
     from beitcli.evaluation.report import Evaluation
-    from beitcli.pipeline import Settings
+    from beitcli.pipeline import ClassificationSettings
 
 log = logging.getLogger(__name__)
 
@@ -123,9 +123,9 @@ def _evaluate(
     asked: _Asked, checkpoint: Checkpoint, labelled: Sequence[Labelled], classes: Mapping[str, Match], tally: Tally
 ) -> "Evaluation":
     """Has the model answer, and measures the answers."""
-    used: list[Settings] = []
+    used: list[ClassificationSettings] = []
 
-    def settings_of(ahead: Ahead) -> "Settings":
+    def settings_of(ahead: Ahead) -> "ClassificationSettings":
         used.append(settings_for(asked.inputs, asked.model, asked.output, checkpoint, ahead, padded=True))
         return used[0]
 
@@ -159,7 +159,10 @@ def _evaluate(
 
 
 def _records(
-    labelled: Sequence[Labelled], settings_of: Callable[[Ahead], "Settings"], tally: Tally, quiet: bool
+    labelled: Sequence[Labelled],
+    settings_of: Callable[[Ahead], "ClassificationSettings"],
+    tally: Tally,
+    quiet: bool,
 ) -> list[Record]:
     """A record for each picture, in their order, with the summary of the run on stderr."""
     records, timings = [], Timings()

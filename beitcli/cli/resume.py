@@ -4,39 +4,36 @@ import hashlib
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from os.path import basename, exists, realpath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 from beitcli import __version__, signals
 from beitcli.cli import notices
-from beitcli.cli.formats import FileFormat
 from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, OutputOptions
-from beitcli.cli.run import Ahead, answers_to, choose, find, layout_of, settings_for, summarise
+from beitcli.cli.run import Ahead, answers_to, find, settings_for, summarise
 from beitcli.errors import ExitStatus, ModelError, OutputError
 from beitcli.inputs.formats import DECODER
 from beitcli.inputs.sources import empty_folders, look, shard
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.outputs.database import copied_database, digest_of, has_pictures_under, move_aside, open_database
-from beitcli.outputs.destination import replaced_file, writing
-from beitcli.outputs.ledger import Ledger, State
-from beitcli.outputs.selection import Selection
+from beitcli.outputs.destination import ReaderGone, writing
+from beitcli.outputs.ledger import Answer, Answered, Answers, Ledger, State
 from beitcli.outputs.summary import Tally
-from beitcli.outputs.writers import Layout, writer
 from beitcli.records import Failure, Found, Source, printable
 from beitcli.timings import Timings
 
 if TYPE_CHECKING:
-    from beitcli.pipeline import Settings
+    from beitcli.pipeline import ClassificationSettings, Settings
 
 log = logging.getLogger(__name__)
 
 
-_OWN = (".lock", ".ledger", ".ledger-wal", ".ledger-journal", ".part")
+_OWN = (".lock", ".ledger", ".ledger-wal", ".ledger-journal", ".ledger-features", ".part")
 """What a run adds to the name of its output for the files beside it."""
 
 
@@ -52,10 +49,32 @@ class Job:
 
     @property
     def ledger(self) -> str:
-        return f"{self.target}.ledger"
+        """The path of the ledger, or "" for one that is forgotten."""
+        return "" if self.batch.no_ledger else f"{self.target}.ledger"
 
 
-def resume(job: Job, file_format: FileFormat) -> ExitStatus:
+@dataclass(frozen=True, slots=True)
+class Work(Generic[Answer, Answered]):
+    """What a run asks of its pictures, how the ledger keeps what it hears, and how that is written.
+
+    `facts` decide an answer besides the picture and what every run depends on; `appearance` decides the bytes of the
+    `outputs` besides the answers. `write` is given how many of the records are no failures.
+    """
+
+    checkpoint: Checkpoint
+    facts: dict[str, str]
+    answers: Answers[Answer, Answered]
+    settings: "Callable[[ClassificationSettings], Settings[Answer, Answered]]"
+    outputs: tuple[str, ...]
+    appearance: str
+    write: Callable[[int, Iterator[list[Answered | Failure]]], None]
+
+
+WorkOf: TypeAlias = Callable[[Job], AbstractContextManager[Work[Answer, Answered]]]
+"""Makes a job's work; what it opened is closed at the end."""
+
+
+def resume(job: Job, work_of: WorkOf[Answer, Answered]) -> ExitStatus:
     """Does what is missing, changed or worth another try, then replaces the file by all that was asked for.
 
     With nothing to do nothing heavy is imported, and a file that is as it should be is not touched. Raises OutputError,
@@ -63,33 +82,41 @@ def resume(job: Job, file_format: FileFormat) -> ExitStatus:
     """
     tolerated, tally, timings = job.output.tolerated(), Tally(), Timings()
     found = _found(job, tally.skipped)
-    checkpoint, selection = choose(job.model, job.output)
-    if job.batch.fresh:
-        move_aside(job.ledger)
-    with open_database(job.ledger) as database:
-        ledger = Ledger(database, _facts(job, checkpoint, database), checkpoint.labels)
+    with ExitStack() as opened:
+        work = opened.enter_context(work_of(job))
+        if job.batch.fresh:
+            move_aside(job.ledger)
+        database = opened.enter_context(open_database(job.ledger))
+        ledger = Ledger(database, _facts(job, work, database), work.answers)
         try:
-            _answer(job, checkpoint, ledger.pending(found, job.batch.again(), Counter()), ledger, tally, timings)
+            _answer(job, work, ledger.pending(found, job.batch.again(), Counter()), ledger, tally, timings)
             _say_what_is_old(ledger, job.batch.prune)
             ledger.count(tally, is_complete=True)
-            _write(job, layout_of(file_format, job.output, checkpoint), selection, ledger)
+            _write(work, ledger)
         except signals.Stopped:
             ledger.count(tally, is_complete=False)
-            again = "without --fresh it" if job.batch.fresh else "the same command"
-            log.info("stopped: what was answered is in `%s`, and %s goes on from there", job.ledger, again)
+            if job.ledger:
+                again = "without --fresh it" if job.batch.fresh else "the same command"
+                log.info("stopped: what was answered is in `%s`, and %s goes on from there", job.ledger, again)
             summarise(tally, timings, job.output.quiet)
             raise
     summarise(tally, timings, job.output.quiet)
     return tally.exit_status(tolerated)
 
 
-def preview(job: Job) -> dict[str, int]:
+def say_what_would_be_done(job: Job, work_of: WorkOf[Answer, Answered]) -> ExitStatus:
+    """Prints how many pictures are in which state; changes nothing."""
+    with suppress(ReaderGone), writing():
+        print("\n".join(f"{count} {state}" for state, count in preview(job, work_of).items()))  # noqa: T201
+    return ExitStatus.OK
+
+
+def preview(job: Job, work_of: WorkOf[Answer, Answered]) -> dict[str, int]:
     """How many pictures are in which state, and how many answers in the ledger are gone; changes nothing."""
     states: Counter[State] = Counter({"new": 0, "changed": 0, "to retry": 0, "up to date": 0})
     found = _found(job, Counter())
-    checkpoint, _ = choose(job.model, job.output)
-    with copied_database("" if job.batch.fresh else job.ledger) as database:
-        ledger = Ledger(database, _facts(job, checkpoint, database), checkpoint.labels)
+    with work_of(job) as work, copied_database("" if job.batch.fresh else job.ledger) as database:
+        ledger = Ledger(database, _facts(job, work, database), work.answers)
         for _ in ledger.pending(found, job.batch.again(), states):
             pass
         return dict(states) | {"gone": ledger.gone()}
@@ -131,13 +158,20 @@ def _without_own(found: Iterable[Found], target: str) -> Iterator[Found]:
 
 
 def _answer(
-    job: Job, checkpoint: Checkpoint, pending: Iterator[Source], ledger: Ledger, tally: Tally, timings: Timings
+    job: Job,
+    work: Work[Answer, Answered],
+    pending: Iterator[Source],
+    ledger: Ledger[Answer, Answered],
+    tally: Tally,
+    timings: Timings,
 ) -> None:
     """Has the model answer what the ledger cannot."""
 
-    def settings_of(ahead: Ahead) -> "Settings":
+    def settings_of(ahead: Ahead) -> "Settings[Answer, Answered]":
         digest = not job.batch.no_dedupe
-        settings = settings_for(job.inputs, job.model, job.output, checkpoint, ahead, padded=True, digest=digest)
+        settings = work.settings(
+            settings_for(job.inputs, job.model, job.output, work.checkpoint, ahead, padded=True, digest=digest)
+        )
         ledger.runs_in(settings.runtime.dtype)
         if job.model.compile is not None:
             return settings
@@ -146,7 +180,7 @@ def _answer(
 
     with (
         notices.progress(job.output.quiet) as progress,
-        closing(answers_to(pending, settings_of, timings, ledger.scores_of)) as answers,
+        closing(answers_to(pending, settings_of, timings, ledger.answer_of)) as answers,
     ):
         for records in answers:
             with signals.held():
@@ -156,7 +190,7 @@ def _answer(
             progress.update(len(records))
 
 
-def _say_what_is_old(ledger: Ledger, prune: bool) -> None:
+def _say_what_is_old(ledger: Ledger[Any, Any], prune: bool) -> None:
     if ledger.unrefreshed:
         log.info("%d URLs could not be asked whether they have changed, and keep their answers", ledger.unrefreshed)
     gone = ledger.gone()
@@ -167,22 +201,17 @@ def _say_what_is_old(ledger: Ledger, prune: bool) -> None:
         log.info("%d answers in the ledger are to what is not among the inputs any more (--prune forgets them)", gone)
 
 
-def _write(job: Job, layout: Layout, selection: Selection, ledger: Ledger) -> None:
-    appearance = f"{__version__} {layout} {selection}"
-    if ledger.is_written(job.target, appearance):
-        return
-    with replaced_file(job.target, keeps_part=False) as stream, writer(stream, layout) as rows:
-        for records in ledger.records():
-            with writing():
-                rows.write(selection.of(records))
-    ledger.wrote(job.target, appearance)
+def _write(work: Work[Answer, Answered], ledger: Ledger[Answer, Answered]) -> None:
+    appearance = f"{__version__} {work.appearance}"
+    if not ledger.is_written(work.outputs, appearance):
+        work.write(ledger.answered(), ledger.records())
+        ledger.wrote(work.outputs, appearance)
 
 
-def _facts(job: Job, checkpoint: Checkpoint, database: sqlite3.Connection) -> dict[str, str]:
+def _facts(job: Job, work: Work[Any, Any], database: sqlite3.Connection) -> dict[str, str]:
     """What decides an answer, besides the picture."""
-    labels = len(checkpoint.labels)
     content = hashlib.sha256()
-    for path in checkpoint.files():
+    for path in work.checkpoint.files():
         try:
             content.update(f"{basename(path)} {digest_of(path, database)}\n".encode())
         except OSError as error:
@@ -192,10 +221,10 @@ def _facts(job: Job, checkpoint: Checkpoint, database: sqlite3.Connection) -> di
         "--preprocess": job.model.preprocess,
         "--image-size": str(job.model.image_size or "the model's"),
         "--dtype": job.model.precision,
-        "--top-k": str(min(job.output.top_k or labels, labels)),
         "--max-pixels": str(job.inputs.max_pixels),
         "--fast-decode": "on" if job.inputs.fast_decode else "off",
         "decoder": str(DECODER),
         "Pillow": ".".join(version("pillow").split(".")[:2]),
         "heif": "there" if find_spec("pillow_heif") else "not there",
+        **work.facts,
     }

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from beitcli import signals
 from beitcli.cli import notices
@@ -21,15 +21,18 @@ from beitcli.outputs.destination import ReaderGone, writing
 from beitcli.outputs.selection import Selection, indices_of
 from beitcli.outputs.summary import Tally
 from beitcli.outputs.writers import Layout, writer
-from beitcli.records import Found, Record, Score
+from beitcli.records import Failure, Found
 from beitcli.timings import Timings
 
 if TYPE_CHECKING:
     from beitcli.model.recipe import ProcessorRecipe, Recipe
     from beitcli.model.runtime import Runtime
-    from beitcli.pipeline import Settings
+    from beitcli.pipeline import ClassificationSettings, Settings
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+Answered = TypeVar("Answered")
 
 MOST_WORKERS = 8
 """More decoding processes than this are started only when asked for."""
@@ -132,10 +135,10 @@ class Ahead:
 
 def answers_to(
     found: Iterator[Found],
-    settings_of: Callable[["Ahead"], "Settings"],
+    settings_of: Callable[["Ahead"], "Settings[Answer, Answered]"],
     timings: Timings,
-    known: Callable[[bytes], tuple[Score, ...] | None] = lambda _: None,
-) -> Generator[list[Record], None, None]:
+    known: Callable[[bytes], Answer | None] = lambda _: None,
+) -> Generator[list[Answered | Failure], None, None]:
     """The records of what was found, in lists. Where nothing was, nothing heavy is imported."""
     first = next(found, None)
     if first is None:
@@ -167,12 +170,12 @@ def settings_for(
     *,
     padded: bool,
     digest: bool = False,
-) -> "Settings":
+) -> "ClassificationSettings":
     """How the run goes; only a run in padded batches is compiled unless that is asked for."""
     from beitcli.inputs.decode import Decoding
     from beitcli.inputs.fetch import FetchLimits
     from beitcli.model.runtime import choose_batch_size, choose_runtime, memory_of, usable_cores
-    from beitcli.pipeline import Settings
+    from beitcli.pipeline import Settings, classification
 
     runtime = choose_runtime(model.device, model.precision)
     recipe = _recipe(model, checkpoint)
@@ -183,10 +186,10 @@ def settings_for(
         )
     size = recipe.shape[:2] if recipe.shape[-1] == 3 else recipe.shape[1:]
     return Settings(
+        task=classification(output.top_k),
         checkpoint=checkpoint,
         recipe=recipe,
         runtime=runtime,
-        top_k=output.top_k,
         batch_size=model.batch_size or choose_batch_size(runtime.device, (size[0], size[1]), memory_of(runtime.device)),
         padded=padded,
         workers=min(usable_cores(), MOST_WORKERS) if model.workers is None else model.workers,

@@ -1,24 +1,14 @@
 """Checkpoint and runtime -> Classifier: pixels in, scores out."""
 
-import inspect
-import logging
-from threading import Lock
-from typing import Any
-
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from beitcli.errors import DeviceError, ModelError
-from beitcli.model.checkpoint import Checkpoint, weight_errors
-from beitcli.model.compiled import OneShape, compiled_network
-from beitcli.model.network import Beit, PixelScale
-from beitcli.model.packing import can_pack, pack_linear_layers
+from beitcli.model.checkpoint import Checkpoint
+from beitcli.model.forward import Forward
 from beitcli.model.recipe import ProcessorRecipe, Recipe
 from beitcli.model.runtime import Runtime
 from beitcli.records import Score
-
-log = logging.getLogger(__name__)
 
 
 class Classifier:
@@ -35,15 +25,10 @@ class Classifier:
         top_k: int,
         batch_size: int = 1,
     ) -> None:
-        self._batch_size = batch_size
-        self._checkpoint = checkpoint
-        self._recipe = recipe
-        self._runtime = runtime
+        self._labels = checkpoint.labels
+        self._multi_label = checkpoint.multi_label
         self._top_k = min(top_k or len(checkpoint.labels), len(checkpoint.labels))
-        self._network = (runtime.compiled and self._compiled()) or self._load(runtime.torch_dtype)
-        self._exact: nn.Module | None = None
-        self._loading = Lock()
-        self._largest_batch: int | None = None
+        self._logits = Forward(checkpoint, recipe, runtime, batch_size)
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> list[tuple[Score, ...]]:
@@ -52,126 +37,15 @@ class Classifier:
         `pixels` has the recipe's shape and dtype behind a first dimension of pictures. Scores are computed in float32:
         a softmax, or a sigmoid where the checkpoint is multi-label. Raises DeviceError where the device fails.
         """
-        logits = self._finite_logits(pixels)
-        scores = logits.sigmoid() if self._checkpoint.multi_label else logits.softmax(-1)
+        logits = self._logits(pixels)
+        scores = logits.sigmoid() if self._multi_label else logits.softmax(-1)
         best, order = scores.sort(dim=-1, descending=True, stable=True)
         indices = order[:, : self._top_k].cpu().numpy()
         values = best[:, : self._top_k].cpu().numpy()
-        labels = self._checkpoint.labels
         return [
-            tuple(Score(labels[index], int(index), _shortest(value)) for index, value in zip(*row, strict=True))
+            tuple(Score(self._labels[index], int(index), _shortest(value)) for index, value in zip(*row, strict=True))
             for row in zip(indices, values, strict=True)
         ]
-
-    def _finite_logits(self, pixels: Tensor) -> Tensor:
-        """Logits in float32. Rows that overflow the network's dtype are computed again in float32."""
-        logits = self._logits(self._network, pixels)
-        broken = ~logits.isfinite().all(-1)
-        if broken.any():
-            log.info("%d pictures overflow %s and are computed in fp32", int(broken.sum()), self._runtime.dtype)
-            with self._loading:  # other lanes may be here
-                if self._exact is None:
-                    self._exact = self._load(torch.float32)
-            logits[broken] = self._logits(self._exact, pixels)[broken]
-            if not logits.isfinite().all():
-                raise ModelError(
-                    f"`{self._checkpoint.name}` gives logits that are not finite", "are its weights whole?"
-                )
-        return logits
-
-    def _logits(self, network: nn.Module, pixels: Tensor) -> Tensor:
-        """The logits of a batch, in halves where the device has too little memory for all of it."""
-        if self._largest_batch and len(pixels) > self._largest_batch:
-            return torch.cat([self._logits(network, part) for part in torch.split(pixels, self._largest_batch)])
-        try:
-            logits: Tensor = network(pixels.to(self._runtime.device, non_blocking=True)).float()
-            return logits
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise DeviceError(f"{self._runtime.device} failed: {str(error).splitlines()[0]}") from error
-            if len(pixels) == 1:
-                hint = "try a smaller model, --image-size or --dtype"
-                raise DeviceError(f"{self._runtime.device} has too little memory for one picture", hint) from error
-        self._largest_batch = len(pixels) // 2
-        log.info("out of memory: the batch size is now %d", self._largest_batch)
-        return self._logits(network, pixels)
-
-    def _load(self, dtype: torch.dtype) -> nn.Module:
-        try:
-            network = self._beit(self._recipe, dtype) if isinstance(self._recipe, Recipe) else self._reference()
-            return network.eval().to(self._runtime.device, dtype)
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            hint = "try a smaller model, --image-size or --dtype, or --device cpu"
-            raise DeviceError(f"{self._runtime.device} has too little memory for the model", hint) from error
-
-    def _compiled(self) -> nn.Module | None:
-        """The network as torch's compiler makes it, or None where it is not for this device or architecture."""
-        if self._runtime.device == "mps" or not isinstance(self._recipe, Recipe):
-            log.info("only a BEiT on a CPU or a CUDA device is compiled: this one runs as it is")
-            return None
-        if self._runtime.device != "cpu":  # by Triton, as it is first used: no package, and nothing kept
-            return OneShape(torch.compile(self._load(self._runtime.torch_dtype), dynamic=False), self._batch_size)
-        return compiled_network(self._checkpoint, self._recipe, self._runtime, self._batch_size)
-
-    def _beit(self, recipe: Recipe, dtype: torch.dtype) -> nn.Module:
-        checkpoint, scale = self._checkpoint, PixelScale(recipe.factor, recipe.mean, recipe.std)
-        tensors = checkpoint.tensors()
-        try:
-            network = Beit(checkpoint.config, tensors, recipe.size, scale, dtype)
-        except (TypeError, ValueError, ZeroDivisionError) as error:
-            raise ModelError(f"the config.json of `{checkpoint.name}` cannot be followed: {error}") from error
-        outputs, labels = network.head.out_features, len(checkpoint.labels)
-        if outputs != labels:
-            raise ModelError(f"`{checkpoint.name}` has {outputs} outputs and {labels} labels")
-        if self._runtime.device == "cpu" and can_pack(dtype):
-            pack_linear_layers(network, self._batch_size * network.tokens)
-        return network
-
-    def _reference(self) -> nn.Module:
-        from transformers import AutoModelForImageClassification
-        from transformers.utils import logging as reports
-
-        reports.disable_progress_bar()
-        reports.set_verbosity_error()
-        path = self._checkpoint.weight_file()
-        try:
-            with weight_errors(path):
-                model, loading = AutoModelForImageClassification.from_pretrained(
-                    self._checkpoint.folder,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,
-                    trust_remote_code=False,
-                    dtype=torch.float32,
-                )
-        except (ValueError, ImportError, KeyError) as error:
-            raise ModelError(f"cannot load `{self._checkpoint.name}`: {str(error).splitlines()[0]}") from error
-        lacking = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
-        if lacking:
-            raise ModelError(
-                f"`{self._checkpoint.name}` has no `{lacking[0]}` of the shape that its config says",
-                "is it an image classifier, and complete?",
-            )
-        return _Reference(model)
-
-
-class _Reference(nn.Module):
-    """Another architecture, by transformers: normalised pixels of shape (n, 3, height, width) to logits."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-        takes = inspect.signature(model.forward).parameters
-        self.options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in takes else {}
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.model(pixel_values=pixels.to(self.model.dtype), **self.options).logits
-        return logits
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _shortest(value: np.float32) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from beitcli import __version__
 from beitcli.model.checkpoint import Checkpoint
-from beitcli.model.network import Beit, PixelScale
+from beitcli.model.network import Beit, Output, PixelScale
 from beitcli.model.recipe import Recipe
 from beitcli.model.runtime import Runtime, has_amx
 
@@ -55,12 +55,14 @@ def can_compile() -> bool:
     return any(map(shutil.which, (os.environ.get("CXX") or "g++", "g++", "clang++", "c++")))
 
 
-def compiled_network(checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, batch_size: int) -> nn.Module | None:
+def compiled_network(
+    checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, batch_size: int, output: Output = "logits"
+) -> nn.Module | None:
     """The network for batches of this size, from the cache or compiled now; None, with a notice, where that fails."""
-    path = _place(checkpoint, recipe, runtime, batch_size)
+    path = _place(checkpoint, recipe, runtime, batch_size, output)
     if not os.path.exists(path):
         log.info("compiling the network, once for this model, batch size and machine (--no-compile does without)")
-        if not (can_compile() and _compile_apart(checkpoint, recipe, runtime, batch_size, path)):
+        if not (can_compile() and _compile_apart(path, checkpoint, recipe, runtime, batch_size, output)):
             log.info("the network runs uncompiled: %s", "compiling failed" if can_compile() else "no C++ compiler")
             return None
     try:
@@ -99,10 +101,12 @@ class _Package:
         return logits
 
 
-def _compile_apart(checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, batch_size: int, path: str) -> bool:
+def _compile_apart(
+    path: str, checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, batch_size: int, output: Output
+) -> bool:
     """Compiles in another process, so that this one never imports the compiler; whether that went well."""
     work = multiprocessing.get_context("spawn").Process(
-        target=_compile, args=(checkpoint, recipe, runtime, batch_size, path, runtime.threads), daemon=True
+        target=_compile, args=(path, checkpoint, recipe, runtime, batch_size, output, runtime.threads), daemon=True
     )
     work.start()
     try:
@@ -113,7 +117,13 @@ def _compile_apart(checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, bat
 
 
 def _compile(
-    checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, batch_size: int, path: str, threads: int
+    path: str,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    runtime: Runtime,
+    batch_size: int,
+    output: Output,
+    threads: int,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -127,7 +137,7 @@ def _compile(
 
         scale = PixelScale(recipe.factor, recipe.mean, recipe.std)
         torch.set_num_threads(threads)  # what is compiled has their number in it
-        network = Beit(checkpoint.config, checkpoint.tensors(), recipe.size, scale, runtime.torch_dtype).eval()
+        network = Beit(checkpoint.config, checkpoint.tensors(), recipe.size, scale, runtime.torch_dtype, output).eval()
         pixels = torch.zeros((batch_size, *recipe.shape), dtype=torch.uint8)
         with torch.no_grad():
             program = torch.export.export(network, (pixels,))
@@ -144,12 +154,12 @@ def _forget_oldest(folder: str) -> None:
         os.unlink(entry.path)
 
 
-def _place(checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, batch_size: int) -> str:
+def _place(checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, batch_size: int, output: Output) -> str:
     """Where in the cache the package is: its name is a digest of everything that it depends on."""
     files = [(os.path.realpath(path), os.stat(path)) for path in checkpoint.files()]
     facts = (
         (__version__, torch.__version__, torch.backends.cpu.get_cpu_capability(), has_amx()),
-        (recipe, runtime.dtype, batch_size, runtime.threads),
+        (recipe, runtime.dtype, batch_size, runtime.threads, output),
         [(path, status.st_size, status.st_mtime_ns) for path, status in files],
     )
     name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]

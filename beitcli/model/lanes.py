@@ -1,35 +1,34 @@
-"""Batches on their way through a classifier: several at once, each on its share of the cores or on its own stream."""
+"""Batches on their way through a model: several at once, each on its share of the cores or on its own stream."""
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import local
-from typing import TypeAlias
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from beitcli.model.classifier import Classifier
 from beitcli.model.runtime import Runtime
-from beitcli.records import Score
 
-Answers: TypeAlias = list[tuple[Score, ...]]
+Answer = TypeVar("Answer")
 
 
-class Lanes:
+class Lanes(Generic[Answer]):
     """Threads that each take one batch at a time; on a GPU one copies while the other computes.
 
     One matrix product on two cores waits for the slower of them, and what lies between two products is bound by memory:
     two batches on a core each wait for nobody, and are seldom at the same place.
     """
 
-    def __init__(self, classifier: Classifier, runtime: Runtime) -> None:
-        self._classifier = classifier
+    def __init__(self, model: Callable[[Tensor], list[Answer]], runtime: Runtime) -> None:
+        self._model = model
         self._device = runtime.device
         self._threads = runtime.threads
         self._own = local()
         self._pool = ThreadPoolExecutor(runtime.lanes, "lane", initializer=self._settle_in)
 
-    def submit(self, pixels: Tensor) -> "Future[Answers]":
-        """What the classifier says of a batch, later; `pixels` must stay as they are until then."""
+    def submit(self, pixels: Tensor) -> "Future[list[Answer]]":
+        """What the model says of a batch, later; `pixels` must stay as they are until then."""
         return self._pool.submit(self._answers, pixels)
 
     def close(self) -> None:
@@ -41,6 +40,6 @@ class Lanes:
         on_gpu = self._device.startswith("cuda")
         self._own.stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
 
-    def _answers(self, pixels: Tensor) -> Answers:
+    def _answers(self, pixels: Tensor) -> list[Answer]:
         with torch.cuda.stream(self._own.stream):  # None: nothing to switch
-            return self._classifier(pixels)
+            return self._model(pixels)

@@ -7,7 +7,7 @@ it, q, k and v are one linear map, and each relative position bias is built once
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -67,8 +67,18 @@ class Weights:
         return tensor
 
 
+Output = Literal["logits", "mean", "cls", "patches"]
+"""What comes out for a picture: the classifier's logits, or the final states it is made from.
+
+`mean` and `cls` have shape (hidden,), `patches` (patches, hidden). In a checkpoint that classifies by the mean of its
+patches, the final layer norm belongs to that mean, and `cls` and `patches` are without it; in one that classifies by
+its first state, all states are behind the norm. So `mean` of the first kind is the pooler's output in transformers'
+`BeitModel`, and the others are its `last_hidden_state`.
+"""
+
+
 class Beit(nn.Module):
-    """Images to logits: uint8 of shape (n, height, width, 3) to the network's dtype of shape (n, labels).
+    """Images to logits or features: uint8 of shape (n, height, width, 3) to the network's dtype of shape (n, …).
 
     `size` is (height, width) in pixels; where it is not the checkpoint's own, positions are interpolated as
     transformers does. Raises ModelError when the config asks for something unknown or a tensor is missing.
@@ -81,6 +91,7 @@ class Beit(nn.Module):
         size: tuple[int, int],
         scale: PixelScale,
         dtype: torch.dtype = torch.float32,
+        output: Output = "logits",
     ) -> None:
         super().__init__()
         weights = Weights(tensors)
@@ -97,8 +108,13 @@ class Beit(nn.Module):
             for index in range(config.get("num_hidden_layers", 12))
         )
         self.mean_pooling = config.get("use_mean_pooling", True)
-        self.norm = _norm(config, weights, "beit.pooler.layernorm" if self.mean_pooling else "beit.layernorm")
-        self.head = _linear(weights["classifier.weight"], weights["classifier.bias"])
+        self.output = output
+        self.norm: nn.Module = nn.Identity()
+        if not self.mean_pooling or output in ("logits", "mean"):
+            self.norm = _norm(config, weights, "beit.pooler.layernorm" if self.mean_pooling else "beit.layernorm")
+        self.head: nn.Module = nn.Identity()
+        if output == "logits":
+            self.head = _linear(weights["classifier.weight"], weights["classifier.bias"])
         self.to(dtype)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -108,9 +124,21 @@ class Beit(nn.Module):
             x = x + self.positions
         for layer in self.layers:
             x = layer(x)
-        pooled = self.norm(x[:, 1:].mean(1)) if self.mean_pooling else self.norm(x[:, 0])
-        logits: Tensor = self.head(pooled)
-        return logits
+        answer: Tensor = self.head(self._pooled(x))
+        return answer
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        """Of the final states, those or the one that is asked for, behind the norm that belongs to it."""
+        output = self.output
+        if output == "logits":
+            output = "mean" if self.mean_pooling else "cls"
+        if output == "mean" and self.mean_pooling:
+            pooled: Tensor = self.norm(x[:, 1:].mean(1))
+        elif output == "mean":
+            pooled = self.norm(x[:, 1:]).mean(1)
+        else:
+            pooled = self.norm(x[:, 0] if output == "cls" else x[:, 1:])
+        return pooled
 
     def _patches(self, pixels: Tensor) -> Tensor:
         """(n, height, width, 3) to (n, patches, patch * patch * 3); what does not fill a patch is left out."""

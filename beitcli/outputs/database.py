@@ -34,7 +34,7 @@ PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_VERSION};
 """
 
-_SUFFIXES = ("", "-wal", "-journal")
+_SUFFIXES = ("", "-wal", "-journal", "-features")
 
 _START_OVER = "start over with --fresh, which keeps the old ledger beside the new one"
 

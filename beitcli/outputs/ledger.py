@@ -8,10 +8,10 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from beitcli.outputs.summary import Tally
-from beitcli.records import Failure, Found, Identity, Prediction, Record, Score, Source
+from beitcli.records import Embedding, Failure, Found, Identity, Prediction, Score, Source
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ PASSING = frozenset({"http_408", "http_425", "http_429"})
 MOST_CRASHES = 2
 """How often an unchanged picture may crash its decoder before it is left alone: once may be bad luck."""
 
-_RECORDS = 1000
-"""How many records are read at once."""
+_RECORDS = 100
+"""How many records are read at once: a picture's patches may be megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,47 @@ class _Row(NamedTuple):
         return self.code is not None and _passes(self.code)
 
 
-class Ledger:
+Answer = TypeVar("Answer")
+Answered = TypeVar("Answered", bound=Prediction | Embedding)
+_Read = TypeVar("_Read", covariant=True)
+
+
+class Answers(Protocol[_Read, Answered]):
+    """How a kind of answer is kept as text. Reading raises sqlite3.DatabaseError for what is none."""
+
+    def text(self, record: Answered) -> str: ...
+    def answer(self, text: str) -> _Read: ...
+    def record(self, source: Source, text: str) -> Answered: ...
+
+
+class Scored:
+    """Predictions as JSON `[[index, score], …]`."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._labels = labels
+
+    def text(self, record: Prediction) -> str:
+        return json.dumps([(score.index, score.score) for score in record.scores])
+
+    def answer(self, text: str) -> tuple[Score, ...]:
+        try:
+            return tuple(Score(self._labels[index], index, score) for index, score in parsed(text))
+        except (TypeError, ValueError, IndexError) as error:
+            raise sqlite3.DatabaseError(f"scores that are none: {text}") from error
+
+    def record(self, source: Source, text: str) -> Prediction:
+        return Prediction(source, self.answer(text))
+
+
+class Ledger(Generic[Answer, Answered]):
     """One run on a ledger. Only `add`, `prune` and `wrote` keep what has happened until then."""
 
-    def __init__(self, database: sqlite3.Connection, facts: Mapping[str, str], labels: Sequence[str]) -> None:
+    def __init__(
+        self, database: sqlite3.Connection, facts: Mapping[str, str], answers: Answers[Answer, Answered]
+    ) -> None:
         self._execute = database.execute
         self._facts = facts
-        self._labels = labels
+        self._answers = answers
         if not database.in_transaction:
             self._execute("BEGIN")
         self._run = 1 + (self._state("runs") or 0)
@@ -117,17 +151,17 @@ class Ledger:
         self._tell_what_changed()
         self._execute("DELETE FROM run WHERE position >= ?", (self._asked,))
 
-    def add(self, records: Iterable[Record]) -> None:
+    def add(self, records: Iterable[Answered | Failure]) -> None:
         """Keeps the records, whatever happens from here."""
         for record in records:
             self._store(record)
         self._commit()
 
-    def scores_of(self, digest: bytes) -> tuple[Score, ...] | None:
-        """The scores of an identical picture, if it has an answer."""
+    def answer_of(self, digest: bytes) -> Answer | None:
+        """What was answered to an identical picture."""
         query = "SELECT scores FROM pictures WHERE digest = ? AND fingerprint = ? AND scores IS NOT NULL LIMIT 1"
         found = self._execute(query, (digest, self._fingerprint)).fetchone()
-        return found and self._scores(found[0])
+        return self._answers.answer(found[0]) if found else None
 
     def count(self, tally: Tally, is_complete: bool) -> None:
         """Makes the tally of this run's work one of all that was asked for, as far as that has an answer.
@@ -145,7 +179,12 @@ class Ledger:
         tally.kept = sum(count for code, is_new, count in counts if code is None and not is_new)
         tally.reused = sum(count for code, is_new, count in counts if code is None and is_new) - tally.decoded
 
-    def records(self) -> Iterator[list[Record]]:
+    def answered(self) -> int:
+        """How many pictures of those asked for have an answer that is no failure."""
+        query = "SELECT count(*) FROM run JOIN pictures ON id = picture WHERE answered > 0 AND code IS NULL"
+        return int(self._execute(query).fetchone()[0])
+
+    def records(self) -> Iterator[list[Answered | Failure]]:
         """The answers to all that was asked for, in its order and in lists."""
         query = """SELECT kind, source, scores, code, message FROM run JOIN pictures ON id = picture
                    WHERE answered > 0 ORDER BY position"""
@@ -163,13 +202,13 @@ class Ledger:
         self._execute(f"DELETE FROM pictures WHERE {_GONE}")  # noqa: S608  # a constant
         self._commit()
 
-    def is_written(self, path: str, appearance: str) -> bool:
-        """Whether the file is still what this ledger wrote of these very answers, in this order and appearance."""
-        return os.path.exists(path) and self._state("written") == self._written(path, appearance)
+    def is_written(self, paths: Sequence[str], appearance: str) -> bool:
+        """Whether the files are still what this ledger wrote of these very answers, in this order and appearance."""
+        return all(map(os.path.exists, paths)) and self._state("written") == self._written(paths, appearance)
 
-    def wrote(self, path: str, appearance: str) -> None:
-        """Remembers that the file is what the ledger says."""
-        self._set_state("written", self._written(path, appearance))
+    def wrote(self, paths: Sequence[str], appearance: str) -> None:
+        """Remembers that the files are what the ledger says."""
+        self._set_state("written", self._written(paths, appearance))
         self._execute("DELETE FROM pictures WHERE kind = 'stdin'")  # other bytes next time
         self._commit()
 
@@ -225,21 +264,21 @@ class Ledger:
             return
         [[most, _]] = self._stale.most_common(1)
         found = self._execute("SELECT facts FROM fingerprints WHERE id = ?", (most,)).fetchone()
-        before = _parsed(found[0]) if found else {}
+        before = parsed(found[0]) if found else {}
         changes = [
             f"{name} {before.get(name)} -> {now}" for name, now in self._facts.items() if before.get(name) != now
         ]
         log.info("%d answers of other settings are given again (%s)", self._stale.total(), ", ".join(changes))
 
-    def _store(self, record: Record) -> None:
+    def _store(self, record: Answered | Failure) -> None:
         """Keeps a record in place of the one before; a failure that may pass leaves what else is known."""
         kind, source = _key(record.source)
         query = "SELECT scores, code, message, fingerprint FROM pictures WHERE kind = ? AND source = ?"
         *before, fingerprint = self._execute(query, (kind, source)).fetchone()
         answer: dict[str, str | None] = {"scores": None, "code": None, "message": None}
         statement = _STORE
-        if isinstance(record, Prediction):
-            answer["scores"] = json.dumps([(score.index, score.score) for score in record.scores])
+        if not isinstance(record, Failure):
+            answer["scores"] = self._answers.text(record)
         else:
             answer |= {"code": record.code, "message": record.message}
             if _passes(record.code):
@@ -253,21 +292,14 @@ class Ledger:
         values = asdict(record.identity) | answer | {"kind": kind, "source": source, "run": self._run}
         self._execute(statement, values | {"fingerprint": self._fingerprint, "dtype": self._dtype})
 
-    def _record(self, row: Sequence[Any]) -> Record:
+    def _record(self, row: Sequence[Any]) -> Answered | Failure:
         kind, location, scores, code, message = row
         source = Source(os.fsdecode(location), kind)
-        return Prediction(source, self._scores(scores)) if code is None else Failure(source, code, message)
+        return self._answers.record(source, scores) if code is None else Failure(source, code, message)
 
-    def _scores(self, text: str) -> tuple[Score, ...]:
-        try:
-            return tuple(Score(self._labels[index], index, score) for index, score in _parsed(text))
-        except (TypeError, ValueError, IndexError) as error:
-            raise sqlite3.DatabaseError(f"scores that are none: {text}") from error
-
-    def _written(self, path: str, appearance: str) -> str:
-        status = os.stat(path)
-        file = (status.st_ino, status.st_size, status.st_mtime_ns)
-        return json.dumps([self._asked, self._order.hexdigest(), self._fingerprint, appearance, *file])
+    def _written(self, paths: Sequence[str], appearance: str) -> str:
+        files = [(status.st_ino, status.st_size, status.st_mtime_ns) for status in map(os.stat, paths)]
+        return json.dumps([self._asked, self._order.hexdigest(), self._fingerprint, appearance, files])
 
 
 _COLUMNS = ", ".join("scores IS NOT NULL" if name == "has_scores" else name for name in _Row._fields)
@@ -293,7 +325,8 @@ UPDATE pictures SET code = :code, message = :message, answered = :run WHERE kind
 """
 
 
-def _parsed(text: str) -> Any:
+def parsed(text: str) -> Any:
+    """What the JSON says. Raises sqlite3.DatabaseError where it is none."""
     try:
         return json.loads(text)
     except ValueError as error:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from beitcli.errors import ExitStatus
-from beitcli.records import Failure, Record
+from beitcli.records import Embedding, Failure, Prediction
 from beitcli.timings import Timings
 
 LIMITS = {
@@ -27,7 +27,7 @@ class Tally:
     skipped: Counter[str] = field(default_factory=Counter)
     answered: int = 0
 
-    def add(self, records: Iterable[Record]) -> None:
+    def add(self, records: Iterable[Prediction | Embedding | Failure]) -> None:
         for record in records:
             if isinstance(record, Failure):
                 self.failed[record.code] += 1

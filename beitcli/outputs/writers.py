@@ -43,7 +43,7 @@ def writer(stream: BinaryIO, layout: Layout) -> Iterator[Writer]:
             yield file
         return
     compressed = _compressed(stream) if layout.gzip else nullcontext(stream)
-    with compressed as binary, _text(binary) as text:
+    with compressed as binary, text_in(binary) as text:
         if layout.format == "table":
             from beitcli.outputs.table import TableWriter
 
@@ -55,7 +55,7 @@ def writer(stream: BinaryIO, layout: Layout) -> Iterator[Writer]:
 
 
 @contextmanager
-def _text(binary: BinaryIO) -> Iterator[io.TextIOWrapper]:
+def text_in(binary: BinaryIO) -> Iterator[io.TextIOWrapper]:
     """UTF-8 with `\\n` line ends, whatever the locale; the stream below stays open."""
     text = io.TextIOWrapper(binary, encoding="utf-8", errors="backslashreplace", newline="")
     try:

@@ -14,7 +14,7 @@ import pytest
 
 from beitcli.errors import ERROR_CODES, OutputError
 from beitcli.outputs.database import digest_of, has_pictures_under, move_aside, open_database
-from beitcli.outputs.ledger import Again, Ledger
+from beitcli.outputs.ledger import Again, Ledger, Scored
 from beitcli.outputs.summary import Tally
 from beitcli.records import STDIN, UNKNOWN, Failure, Found, Identity, Prediction, Record, Score, Source
 
@@ -27,7 +27,7 @@ Answer = Callable[[Source], Record]
 @contextmanager
 def opened(path: Path, facts: Mapping[str, str] = FACTS, labels: Sequence[str] = LABELS) -> Iterator[Ledger]:
     with open_database(str(path)) as database:
-        yield Ledger(database, facts, labels)
+        yield Ledger(database, facts, Scored(labels))
 
 
 def picture(name: str, size: int = 10, mtime_ns: int = 1_700_000_000_123_456_789) -> Source:
@@ -210,8 +210,8 @@ def test_standard_input_is_new_each_time_and_no_answer_to_it_is_kept(path: Path,
             ledger.add([good(source) for source in ledger.pending([STDIN, picture("a.png")], Again(), states)])  # type: ignore[arg-type]
             assert states["new"] >= 1
             assert [[record.source for record in part] for part in ledger.records()] == [[STDIN, picture("a.png")]]
-            assert not ledger.is_written(str(out), "csv")
-            ledger.wrote(str(out), "csv")
+            assert not ledger.is_written([str(out)], "csv")
+            ledger.wrote([str(out)], "csv")
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("SELECT source FROM pictures").fetchall() == [(b"a.png",)]
     assert asked_again(path, [picture("a.png")]) == {"up to date": 1}
@@ -273,13 +273,13 @@ def test_an_identical_picture_has_the_answer_already(
 ) -> None:
     go(path, [picture("a.png")], answer)
     with opened(path, facts) as ledger:
-        assert ledger.scores_of(digest) == expected
+        assert ledger.answer_of(digest) == expected
 
 
 def test_an_answer_given_in_this_run_is_known_in_it(path: Path) -> None:
     with opened(path) as ledger:
         ledger.add([digested(source) for source in ledger.pending([picture("a.png")], Again(), Counter())])
-        assert ledger.scores_of(b"same") == SCORES
+        assert ledger.answer_of(b"same") == SCORES
 
 
 def test_a_tally_of_all_that_was_asked_for(path: Path) -> None:
@@ -338,7 +338,9 @@ def test_whether_there_was_a_picture_in_a_folder(path: Path, folder: str, expect
     names = ["pics/sub/a.png", "pics-2/b.png", "./dot/c.png", "/abs/d.png", os.fsdecode(b"caf\xe9/e.png")]
     go(path, [*map(picture, names), url("a.png")])
     with open_database(str(path)) as database:
-        next(Ledger(database, FACTS, LABELS).pending([picture("asked/but not answered.png")], Again(), Counter()))
+        next(
+            Ledger(database, FACTS, Scored(LABELS)).pending([picture("asked/but not answered.png")], Again(), Counter())
+        )
         assert has_pictures_under(folder, database) is expected
 
 
@@ -408,12 +410,12 @@ def test_whether_the_output_is_still_what_the_ledger_wrote(
     out.write_text("rows")
     with opened(path) as ledger:
         ledger.add([good(source) for source in ledger.pending([A, B], Again(), Counter())])
-        assert not ledger.is_written(str(out), "csv")
-        ledger.wrote(str(out), "csv")
+        assert not ledger.is_written([str(out)], "csv")
+        ledger.wrote([str(out)], "csv")
     meddle(out)
     with opened(path) as ledger:
         ledger.add([answer(source) for source in ledger.pending(found, Again(), Counter())])
-        assert ledger.is_written(str(out), appearance) is expected
+        assert ledger.is_written([str(out)], appearance) is expected
 
 
 def test_a_failure_that_fails_again_alike_leaves_the_output_alone(path: Path, tmp_path: Path) -> None:
@@ -422,8 +424,8 @@ def test_a_failure_that_fails_again_alike_leaves_the_output_alone(path: Path, tm
     for answer, expected in ((bad("timeout"), False), (bad("timeout"), True), (bad("network"), False)):
         with opened(path) as ledger:
             ledger.add([answer(source) for source in ledger.pending([A], Again(), Counter())])
-            assert ledger.is_written(str(out), "csv") is expected
-            ledger.wrote(str(out), "csv")
+            assert ledger.is_written([str(out)], "csv") is expected
+            ledger.wrote([str(out)], "csv")
 
 
 # The file itself
@@ -501,7 +503,7 @@ def test_a_database_without_a_name_is_forgotten(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         with open_database("") as database:
-            ledger = Ledger(database, FACTS, LABELS)
+            ledger = Ledger(database, FACTS, Scored(LABELS))
             ledger.add([good(source) for source in ledger.pending([A], Again(), Counter())])
             assert [record for part in ledger.records() for record in part] == [good(A)]
             assert os.listdir(tmp_path) == []
