@@ -15,6 +15,8 @@ from beitcli.cli.bench import EXAMPLES as BENCH_EXAMPLES
 from beitcli.cli.bench import bench
 from beitcli.cli.classify import EXAMPLES as CLASSIFY_EXAMPLES
 from beitcli.cli.classify import classify
+from beitcli.cli.embed import EXAMPLES as EMBED_EXAMPLES
+from beitcli.cli.embed import embed
 from beitcli.cli.evaluate import EXAMPLES as EVAL_EXAMPLES
 from beitcli.cli.evaluate import evaluate
 from beitcli.cli.merge import EXAMPLES as MERGE_EXAMPLES
@@ -40,6 +42,7 @@ app = typer.Typer(
 app.command(epilog=CLASSIFY_EXAMPLES)(classify)
 app.command(epilog=BATCH_EXAMPLES)(batch)
 app.command(epilog=MERGE_EXAMPLES)(merge)
+app.command(epilog=EMBED_EXAMPLES)(embed)
 app.command("eval", epilog=EVAL_EXAMPLES)(evaluate)
 app.command(epilog=BENCH_EXAMPLES)(bench)
 app.add_typer(models, name="models", epilog=MODELS_EXAMPLES)

@@ -212,12 +212,19 @@ def _is_worth_compiling(
 
 
 def _recipe(model: ModelOptions, checkpoint: Checkpoint) -> "Recipe | ProcessorRecipe":
-    from beitcli.model.recipe import checkpoint_recipe, paper_recipe, processor_recipe
+    from beitcli.model.recipe import processor_recipe
 
     if not checkpoint.is_beit:
         if model.preprocess == "paper":
             raise UsageError(f"--preprocess paper: `{checkpoint.name}` is no BEiT")
         return processor_recipe(checkpoint.folder, model.image_size)
+    return beit_recipe(model, checkpoint)
+
+
+def beit_recipe(model: ModelOptions, checkpoint: Checkpoint) -> "Recipe":
+    """How pictures become pixels for a BEiT. Raises UsageError for a size that its patches do not fill."""
+    from beitcli.model.recipe import checkpoint_recipe, paper_recipe
+
     patch = checkpoint.patch_side
     if model.image_size is not None and model.image_size % patch:
         raise UsageError(f"--image-size {model.image_size}: `{checkpoint.name}` needs a multiple of {patch}")

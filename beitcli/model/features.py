@@ -1,10 +1,12 @@
 """Which features a picture has, and their shape: what is known of them before anything is loaded."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from beitcli.model.checkpoint import Checkpoint
-from beitcli.model.recipe import Recipe
+
+if TYPE_CHECKING:
+    from beitcli.model.recipe import Recipe
 
 Pool = Literal["mean", "cls", "patches"]
 
@@ -22,7 +24,7 @@ class Encoding:
         return "float16" if self.half else "float32"
 
 
-def shape_of(checkpoint: Checkpoint, recipe: Recipe, pool: Pool) -> tuple[int, ...]:
+def shape_of(checkpoint: Checkpoint, recipe: "Recipe", pool: Pool) -> tuple[int, ...]:
     """The shape of one picture's features: (hidden,), or (patches, hidden)."""
     hidden, patch = int(checkpoint.config.get("hidden_size", 768)), checkpoint.patch_side
     patches = (recipe.size[0] // patch) * (recipe.size[1] // patch)

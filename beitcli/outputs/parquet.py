@@ -80,12 +80,12 @@ def arrow_errors() -> Iterator[None]:
 
 def _row(record: Record) -> dict[str, Any]:
     if isinstance(record, Failure):
-        error = {"error_code": record.code, "error_message": _utf8(record.message)}
+        error = {"error_code": record.code, "error_message": utf8(record.message)}
         return {"source": record.source.name, "status": "error", **error}
-    scores = [{"label": _utf8(score.label), "index": score.index, "score": score.score} for score in record.scores]
+    scores = [{"label": utf8(score.label), "index": score.index, "score": score.score} for score in record.scores]
     return {"source": record.source.name, "status": "ok", "predictions": scores}
 
 
-def _utf8(text: str) -> str:
+def utf8(text: str) -> str:
     """The text as the other formats write it: a surrogate on its own as an escape."""
     return text.encode("utf-8", "backslashreplace").decode()
