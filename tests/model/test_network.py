@@ -51,10 +51,8 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("size", "scale", "config"), CASES)
-def test_logits_are_those_of_transformers(
-    size: tuple[int, int], scale: PixelScale, config: dict[str, Any], tmp_path: Path
-) -> None:
+def reference_of(config: dict[str, Any]) -> Any:
+    """A seeded classifier of transformers."""
     from transformers import BeitConfig, BeitForImageClassification
 
     torch.manual_seed(3)
@@ -64,6 +62,14 @@ def test_logits_are_those_of_transformers(
     ).eval()
     for parameter in reference.parameters():
         parameter.data = torch.randn_like(parameter) * 0.3
+    return reference
+
+
+@pytest.mark.parametrize(("size", "scale", "config"), CASES)
+def test_logits_are_those_of_transformers(
+    size: tuple[int, int], scale: PixelScale, config: dict[str, Any], tmp_path: Path
+) -> None:
+    reference = reference_of(config)
     reference.save_pretrained(tmp_path)
     pixels = torch.randint(0, 256, (3, *size, 3), dtype=torch.uint8)
 
@@ -76,6 +82,27 @@ def test_logits_are_those_of_transformers(
 
     assert (expected[0] - expected[1]).abs().max() > 0.05
     assert (logits - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["BeitModel", "classifier"])
+@pytest.mark.parametrize("config", [{}, RELATIVE, SHARED | ABSOLUTE, RELATIVE | CLS])
+def test_features_are_those_of_transformers(config: dict[str, Any], alone: bool, tmp_path: Path) -> None:
+    reference = reference_of(config)
+    (reference.beit if alone else reference).save_pretrained(tmp_path)
+    pixels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    checkpoint = open_checkpoint(str(tmp_path), None)
+    with torch.inference_mode():
+        states = reference.beit((pixels / 127.5 - 1).permute(0, 3, 1, 2))
+        last = states.last_hidden_state
+        expected = {"mean": states.pooler_output, "cls": last[:, 0], "patches": last[:, 1:]}
+        if config == RELATIVE | CLS:  # there the pooler gives the first state
+            expected["mean"] = last[:, 1:].mean(1)
+        for output, values in expected.items():
+            network = Beit(checkpoint.config, checkpoint.tensors(), (32, 32), HALF, output=output)  # type: ignore[arg-type]
+            features = network.eval()(pixels)
+            assert features.shape == values.shape
+            assert (features - values).abs().max() < 1e-4 * values.abs().max()
+            assert (values[0] - values[1]).abs().max() > 0.05
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -1,0 +1,223 @@
+"""Features from a terminal: the formats, what is in them, and a run that goes on after another."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.batches import DEMO, clean_environment, counts, grow, numbered
+from tests.conftest import SAMPLES
+
+TOTAL = 120
+
+
+def embed(folder: Path, *arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """`beit embed` with the demo model in fp32, to its end."""
+    command = [sys.executable, "-m", "beitcli", "embed", *DEMO, *map(str, arguments)]
+    settings = {"stdin": subprocess.DEVNULL, "timeout": 120, "capture_output": True, "text": True, **options}
+    process = subprocess.run(command, cwd=folder, **settings)
+    assert "Traceback" not in process.stderr
+    return process
+
+
+def index(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three photographs, and a broken one between them."""
+    shutil.copytree(SAMPLES, tmp_path / "in")
+    (tmp_path / "in" / "bro,ken.jpg").write_bytes((SAMPLES / "cat.jpg").read_bytes()[:5000])
+    return tmp_path
+
+
+NAMES = ["in/boats.jpg", "in/bro,ken.jpg", "in/cat.jpg", "in/coffee.jpg"]
+GOOD = [name for name in NAMES if "bro" not in name]
+
+
+def reference(pool: str) -> "np.ndarray[Any, Any]":
+    """What transformers makes of the good photographs."""
+    import torch
+    from transformers import BeitModel
+    from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
+
+    from beitcli.model.catalog import DEMO_FOLDER
+
+    model = BeitModel.from_pretrained(DEMO_FOLDER, dtype=torch.float32).eval()
+    processor = BeitImageProcessorPil.from_pretrained(DEMO_FOLDER)
+    pictures = [Image.open(SAMPLES / os.path.basename(name)).convert("RGB") for name in GOOD]
+    with torch.inference_mode():
+        states = model(**processor(pictures, return_tensors="pt"))
+    last = states.last_hidden_state
+    features: np.ndarray[Any, Any] = {"mean": states.pooler_output, "cls": last[:, 0], "patches": last[:, 1:]}[
+        pool
+    ].numpy()
+    return features
+
+
+@pytest.mark.parametrize(("pool", "tolerance"), [("mean", 1e-4), ("cls", 1e-4), ("patches", 1e-3)])
+def test_an_array_has_the_features_of_transformers_and_an_index_of_its_rows(
+    folder: Path, pool: str, tolerance: float
+) -> None:
+    process = embed(folder, "in", "--pool", pool, "-o", "out.npy")
+    assert process.returncode == 3
+    assert counts(process.stderr) == (4, 0, 3, 0, 1)
+    features, expected = np.load(folder / "out.npy"), reference(pool)
+    assert features.dtype == (np.float16 if pool == "patches" else np.float32)
+    assert features.shape == expected.shape
+    assert np.abs(features - expected).max() < tolerance * np.abs(expected).max()
+    rows = index(folder / "out.npy.index.csv")
+    assert [(row["source"], row["row"]) for row in rows] == list(zip(NAMES, ["0", "", "1", "2"], strict=True))
+    assert [row["error_code"] for row in rows] == ["", "truncated", "", ""]
+    assert sorted(os.listdir(folder)) == [
+        "in",
+        *(f"out.npy{suffix}" for suffix in ("", ".index.csv", ".ledger", ".ledger-features")),
+    ]
+
+
+def test_other_formats_hold_the_same(folder: Path) -> None:
+    from pyarrow import parquet
+
+    for name in ("out.npy", "out.npz", "out.parquet"):
+        assert embed(folder, "in", "-o", name, "--no-ledger").returncode == 3
+    features = np.load(folder / "out.npy")
+    with np.load(folder / "out.npz") as archive:
+        assert np.array_equal(archive["features"], features)
+        assert archive["sources"].tolist() == GOOD
+        assert archive["failed_sources"].tolist() == ["in/bro,ken.jpg"]
+        assert archive["failed_codes"].tolist() == ["truncated"]
+    table = parquet.read_table(folder / "out.parquet")
+    assert table["source"].to_pylist() == NAMES
+    assert table["status"].to_pylist() == ["ok", "error", "ok", "ok"]
+    assert table["error_code"].to_pylist() == [None, "truncated", None, None]
+    assert table["features"].null_count == 1
+    assert np.array_equal(np.array(table["features"].drop_null().to_pylist(), np.float32), features)
+    assert json.loads(table.schema.metadata[b"shape"]) == [256]
+    assert sorted(os.listdir(folder)) == ["in", "out.npy", "out.npy.index.csv", "out.npz", "out.parquet"]
+
+
+def test_normalized_and_half(folder: Path) -> None:
+    embed(folder, "in", "-o", "plain.npy")
+    embed(folder, "in", "-o", "unit.npy", "--normalize")
+    embed(folder, "in", "-o", "half.parquet", "--half")
+    plain, unit = np.load(folder / "plain.npy"), np.load(folder / "unit.npy")
+    assert np.allclose(unit, plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-6)
+    from pyarrow import parquet
+
+    half = parquet.read_table(folder / "half.parquet")["features"].drop_null()
+    assert half.type.value_type == "halffloat"
+    assert np.array_equal(np.array(half.to_pylist(), np.float16), plain.astype(np.float16))
+
+
+@pytest.mark.parametrize("name", ["out.npy", "out.npz", "out.parquet"])
+def test_without_any_picture_the_file_is_valid_and_empty(folder: Path, name: str) -> None:
+    assert embed(folder, "--files-from", os.devnull, "-o", name).returncode == 0
+    if name == "out.parquet":
+        from pyarrow import parquet
+
+        assert parquet.read_table(folder / name).num_rows == 0
+    else:
+        loaded = np.load(folder / name)
+        assert (loaded if name == "out.npy" else loaded["features"]).shape == (0, 256)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["in"], 2, "features need a file"),
+        (["in", "-o", "-"], 2, "features need a file"),
+        (["in", "-o", "x.csv"], 2, "features have no format `.csv`"),
+        (["in", "-o", "x.npy", "--pool", "max"], 2, "--pool"),
+        (["in", "-o", "no/x.npy"], 1, "does not exist"),
+        (["-o", "x.npy"], 2, "nothing to"),
+    ],
+)
+def test_what_cannot_be_done_is_said_at_once(folder: Path, arguments: list[str], status: int, words: str) -> None:
+    process = embed(folder, *arguments)
+    assert process.returncode == status
+    assert words in process.stderr
+    assert os.listdir(folder) == ["in"]
+
+
+def test_a_second_run_does_what_has_changed(folder: Path) -> None:
+    embed(folder, "in", "-o", "out.npy")
+    before = np.load(folder / "out.npy")
+    assert counts(embed(folder, "in", "-o", "out.npy").stderr) == (4, 3, 0, 0, 1)
+    shutil.copy(folder / "in" / "cat.jpg", folder / "in" / "again.jpg")
+    os.unlink(folder / "in" / "boats.jpg")
+    assert counts(embed(folder, "in", "-o", "out.npy").stderr) == (4, 2, 0, 1, 1)
+    after = np.load(folder / "out.npy")
+    assert [row["source"] for row in index(folder / "out.npy.index.csv")] == [
+        "in/again.jpg",
+        "in/bro,ken.jpg",
+        "in/cat.jpg",
+        "in/coffee.jpg",
+    ]
+    assert np.array_equal(after, before[[1, 1, 2]])
+    assert counts(embed(folder, "in", "-o", "out.npy", "--half").stderr)[1:3] == (0, 2)  # other settings, other answers
+
+
+def test_with_nothing_to_do_nothing_heavy_is_imported(folder: Path) -> None:
+    embed(folder, "in", "-o", "out.npy")
+    status = (folder / "out.npy").stat()
+    command = [sys.executable, "-X", "importtime", "-m", "beitcli", "embed", *DEMO, "in", "-o", "out.npy"]
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert process.returncode == 3
+    assert not {"torch", "transformers"} & {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
+    assert (folder / "out.npy").stat() == status
+
+
+def test_features_that_are_not_what_they_were_are_found_out(folder: Path) -> None:
+    embed(folder, "in", "-o", "out.npy")
+    with (folder / "out.npy.ledger-features").open("r+b") as stream:
+        stream.write(b"\0" * 8)
+    os.unlink(folder / "out.npy")
+    process = embed(folder, "in", "-o", "out.npy")
+    assert process.returncode == 1
+    assert "is not what it was" in process.stderr
+    assert "--fresh" in process.stderr
+    assert not (folder / "out.npy").exists()
+    assert embed(folder, "in", "-o", "out.npy", "--fresh").returncode == 3
+    assert np.load(folder / "out.npy").shape == (3, 256)
+    assert (folder / "out.npy.ledger.old-features").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["out.npy", "out.npz", "out.parquet"])
+def test_killed_again_and_again_it_ends_with_the_file_of_an_undisturbed_run(tmp_path: Path, name: str) -> None:
+    grow(tmp_path / "in", numbered(TOTAL))
+    (tmp_path / "in" / "050.png").write_bytes(b"no picture")
+    same = ("in", "-b", "4", "-j", "1", "-o")
+    assert embed(tmp_path, *same, f"whole{Path(name).suffix}").returncode == 3
+    kept = 0
+    command = [sys.executable, "-m", "beitcli", "embed", *DEMO, *same, name]
+    for _ in range(4):
+        process = subprocess.Popen(command, cwd=tmp_path, env=clean_environment(), stderr=subprocess.PIPE)
+        until = time.monotonic() + 60
+        features = tmp_path / f"{name}.ledger-features"
+        while process.poll() is None and time.monotonic() < until:
+            if features.exists() and features.stat().st_size > kept + 5_000:
+                break
+            time.sleep(0.002)
+        time.sleep(random.uniform(0, 0.02))
+        process.send_signal(random.choice([signal.SIGKILL, signal.SIGTERM]))
+        process.communicate()
+        kept = features.stat().st_size
+    process = embed(tmp_path, *same, name)
+    images, before, _, _, failed = counts(process.stderr)
+    assert (images, failed) == (TOTAL, 1)
+    assert before > 0
+    assert (tmp_path / name).read_bytes() == (tmp_path / f"whole{Path(name).suffix}").read_bytes()
