@@ -85,6 +85,8 @@ def test_writers_and_commands_import_nothing_heavy_at_the_top(path: Path) -> Non
         ["bench", "no-such-file", "--vs", "transformers"],
         ["batch", ".", "--out", "x.unknown"],
         ["batch", "--files-from", "/dev/null", "-m", "demo"],
+        ["embed", "--help"],
+        ["embed", ".", "--out", "x.unknown"],
         ["merge", "all.csv.gz", "part.jsonl"],
         ["--show-completion", "bash"],
     ],

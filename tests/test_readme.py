@@ -49,6 +49,14 @@ def test_every_option_of_the_evaluation_is_in_its_section_or_shared() -> None:
     assert not {"--top-k", "--files-from", "--out"} & shown
 
 
+def test_every_option_of_features_is_in_their_section_or_shared() -> None:
+    shown = options_in(help_of("embed").partition("Arguments")[2].partition("Examples")[0])
+    listed = options_in(section("Features").partition("| option")[2].partition("\n\n")[0])
+    assert listed == {"--pool", "--normalize", "--half", "--out"}
+    assert shown - listed - {"--help", "-h"} <= options_in(section("Options"))
+    assert not {"--top-k", "--threshold", "--label", "--format", "--color"} & shown
+
+
 def test_every_option_in_the_readme_exists() -> None:
     table = "\n".join(line.split("|")[1] for line in section("Options").splitlines() if line.startswith("| `-"))
     assert options_in(table) <= options_in(help_of("batch"))
@@ -69,7 +77,9 @@ def test_the_map_of_the_tree_is_the_tree() -> None:
     assert drawn == {path.name for path in (ROOT / "beitcli").rglob("*.py")}
 
 
-@pytest.mark.parametrize("command", ["", "classify", "batch", "merge", "eval", "bench", "models", "models pull"])
+@pytest.mark.parametrize(
+    "command", ["", "classify", "batch", "merge", "embed", "eval", "bench", "models", "models pull"]
+)
 def test_help_has_examples(command: str) -> None:
     assert "Examples:" in help_of(command)
 
@@ -85,6 +95,17 @@ def test_the_tour_shows_what_is_printed(number: int) -> None:
     expected = [without_digits(line) for line in shown if not re.match(r"source  |  +airplane", line)]
     assert expected
     assert set(expected) <= set(printed)
+
+
+def test_the_features_show_what_is_printed(tmp_path: Path) -> None:
+    block = section("Features").partition("```console\n")[2].partition("```")[0]
+    embed, shown, index = re.split(r"^\$ cat features.npy.index.csv\n|(?<=out features.npy\n)", block, flags=re.M)
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    command = [sys.executable, "-m", "beitcli", *embed.split()[2:]]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    lines = [[line for line in text.splitlines() if "images/s" not in line] for text in (process.stderr, shown)]
+    assert lines[0] == lines[1]
+    assert (tmp_path / "features.npy.index.csv").read_text() == index
 
 
 def test_the_evaluation_shows_what_is_printed(tmp_path: Path) -> None:
