@@ -24,6 +24,8 @@ from beitcli.cli.merge import merge
 from beitcli.cli.models import EXAMPLES as MODELS_EXAMPLES
 from beitcli.cli.models import models
 from beitcli.cli.options import examples
+from beitcli.cli.train import EXAMPLES as TRAIN_EXAMPLES
+from beitcli.cli.train import train
 from beitcli.errors import BeitError, ExitStatus, OutputError
 from beitcli.records import printable
 
@@ -45,6 +47,7 @@ app.command(epilog=MERGE_EXAMPLES)(merge)
 app.command(epilog=EMBED_EXAMPLES)(embed)
 app.command("eval", epilog=EVAL_EXAMPLES)(evaluate)
 app.command(epilog=BENCH_EXAMPLES)(bench)
+app.command(epilog=TRAIN_EXAMPLES)(train)
 app.add_typer(models, name="models", epilog=MODELS_EXAMPLES)
 
 

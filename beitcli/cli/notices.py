@@ -5,11 +5,14 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from beitcli.records import printable
+
+if TYPE_CHECKING:
+    from beitcli.training.loop import Pace
 
 log = logging.getLogger("beitcli")
 
@@ -62,6 +65,47 @@ def progress(quiet: bool) -> Iterator[Progress]:
             yield bar
     else:
         yield _PlainProgress(math.inf if quiet else PROGRESS_INTERVAL)
+
+
+@contextmanager
+def pace(quiet: bool) -> Iterator[Callable[["Pace"], None]]:
+    """Tells how far a training is: a bar where stderr is a terminal, else a line every half minute."""
+    if quiet:
+        yield lambda _: None
+    elif sys.stderr.isatty():
+        from tqdm import tqdm
+
+        with tqdm(unit=" steps", dynamic_ncols=True, leave=False, file=sys.stderr) as bar:
+
+            def draw(now: "Pace") -> None:
+                bar.total, bar.n = now.steps, now.step
+                bar.set_postfix_str(f"epoch {now.epoch:.1f}{_loss(now)}, {now.rate:.0f} images/s")
+
+            yield draw
+    else:
+        yield _PlainPace()
+
+
+class _PlainPace:
+    def __init__(self) -> None:
+        self._said = -math.inf
+
+    def __call__(self, now: "Pace") -> None:
+        if time.monotonic() - self._said >= PROGRESS_INTERVAL:
+            self._said = time.monotonic()
+            say(
+                f"beit: epoch {now.epoch:.2f}, step {now.step} of {now.steps}{_loss(now)}, "
+                f"{now.rate:.0f} images/s, {_duration(now.left)} left"
+            )
+
+
+def _loss(now: "Pace") -> str:
+    return "" if now.loss is None else f", loss {now.loss:.3f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
 class _PlainProgress:

@@ -1,0 +1,1 @@
+"""Labelled pictures -> a checkpoint of their classes."""

@@ -1,0 +1,83 @@
+"""Pictures changed at random, whole batches at once: uint8 in, float32 in [0, 1] out, every draw from one generator."""
+
+import math
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's greys
+
+
+def shifted_and_flipped(pixels: Tensor, margin: int, generator: Generator) -> Tensor:
+    """Each picture moved by up to `margin` pixels either way, its edges mirrored into the gap, and half of them flipped.
+
+    `pixels` is (n, height, width, 3) of any dtype.
+    """
+    count, height, width = pixels.shape[:3]
+    rows = _mirrored(_starts(count, margin, generator) + torch.arange(height), height)
+    columns = _mirrored(_starts(count, margin, generator) + torch.arange(width), width)
+    flipped = torch.rand(count, 1, generator=generator) < 0.5
+    columns = torch.where(flipped, columns.flip(1), columns)
+    return pixels[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _starts(count: int, margin: int, generator: Generator) -> Tensor:
+    return torch.randint(-margin, margin + 1, (count, 1), generator=generator)
+
+
+def _mirrored(places: Tensor, size: int) -> Tensor:
+    places = places.abs()
+    return torch.where(places >= size, 2 * (size - 1) - places, places)
+
+
+def jittered(pictures: Tensor, strength: float, generator: Generator) -> Tensor:
+    """Brightness, contrast and saturation of each picture times a factor in 1 ± strength. Float (n, h, w, 3) in [0, 1]."""
+    brightness, contrast, saturation = (
+        1 + strength * (2 * torch.rand(3, len(pictures), 1, 1, 1, generator=generator) - 1)
+    )
+    pictures = pictures * brightness
+    grey = (pictures * torch.tensor(_LUMA)).sum(-1, keepdim=True)
+    mean = grey.mean((1, 2), keepdim=True)
+    pictures = torch.lerp(grey, pictures, saturation)
+    return torch.lerp(mean, pictures, contrast).clamp_(0, 1)
+
+
+def smoothed(targets: Tensor, classes: int, smoothing: float) -> Tensor:
+    """Class numbers as shares (n, classes): `1 - smoothing` for the class, the rest spread over all (arXiv:1512.00567)."""
+    return F.one_hot(targets, classes) * (1 - smoothing) + smoothing / classes
+
+
+def mixed(
+    pictures: Tensor, targets: Tensor, alphas: tuple[float, float], generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """The batch blended with itself in another order: mixup (arXiv:1710.09412) or cutmix (arXiv:1905.04899), even odds.
+
+    `alphas` are the parameters of their beta distributions. Both pictures (n, h, w, 3) and targets (n, classes) blend.
+    """
+    order = torch.randperm(len(pictures), generator=generator)
+    if torch.rand((), generator=generator) < 0.5:
+        share = _beta(alphas[0], generator)
+        pictures = torch.lerp(pictures[order], pictures, share)
+    else:
+        top, bottom, left, right = _box(1 - _beta(alphas[1], generator), pictures.shape[1], pictures.shape[2], generator)
+        pictures = pictures.clone()
+        pictures[:, top:bottom, left:right] = pictures[order, top:bottom, left:right]
+        share = 1 - (bottom - top) * (right - left) / (pictures.shape[1] * pictures.shape[2])
+    return pictures, torch.lerp(targets[order], targets, share)
+
+
+def _beta(alpha: float, generator: Generator) -> float:
+    """A draw from Beta(alpha, alpha): a share of the first of two gammas."""
+    first, second = torch._standard_gamma(torch.full((2,), alpha, dtype=torch.float64), generator=generator).tolist()
+    return float(first / (first + second)) if first + second else 0.5
+
+
+def _box(area: float, height: int, width: int, generator: Generator) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right of a box with this share of the picture, its centre anywhere; it may stick out."""
+    side = math.sqrt(area)
+    y, x = (torch.rand(2, generator=generator) * torch.tensor([height, width])).tolist()
+    half_height, half_width = side * height / 2, side * width / 2
+    top, bottom = max(0, round(y - half_height)), min(height, round(y + half_height))
+    left, right = max(0, round(x - half_width)), min(width, round(x + half_width))
+    return top, bottom, left, right

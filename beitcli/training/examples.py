@@ -1,0 +1,107 @@
+"""Labelled pictures -> classes and numbered examples, some of them held out for validation."""
+
+import os
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from beitcli.errors import UsageError
+from beitcli.inputs.labelled import Labelled, by_folder, by_table
+from beitcli.inputs.sources import SYSTEM_FOLDERS, Walk
+from beitcli.records import Found, printable
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A picture and the number of its class."""
+
+    found: Found
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The names of the classes in order of their numbers, and the examples to learn from and to validate with."""
+
+    classes: tuple[str, ...]
+    training: tuple[Example, ...]
+    validation: tuple[Example, ...]
+
+
+def read_labelled(place: str) -> list[Labelled]:
+    """The pictures of a folder of class folders, or of a table. Raises UsageError where they make no classes."""
+    if not place.lower().endswith((".csv", ".tsv")) or os.path.isdir(place):
+        labelled = by_folder(place, Walk(), Counter())
+        _check_no_class_is_empty(place, {one.label for one in labelled})
+        return labelled
+    return by_table(place)
+
+
+def split(labelled: Sequence[Labelled], validation: Sequence[Labelled] | None, share: float, seed: int) -> Split:
+    """The examples of each class: all of them and those of `validation`, or without that a share held out.
+
+    Of every class at least one picture is held out, and at least one learnt from. The same seed holds out the same.
+    Raises UsageError for fewer than two classes, for names that differ only in case, and for a class in `validation`
+    that there is nothing to learn of.
+    """
+    classes = tuple(sorted({one.label for one in labelled}))
+    _check_classes(classes)
+    number = {name: index for index, name in enumerate(classes)}
+    if validation is None:
+        examples = [Example(one.found, number[one.label]) for one in labelled]
+        return Split(classes, *_held_out(examples, classes, share, seed))
+    unknown = sorted({one.label for one in validation} - number.keys())
+    if unknown:
+        raise UsageError(
+            f"the validation pictures have a class `{printable(unknown[0])}`, of which there is none to learn from",
+            f"the classes are {', '.join(map(printable, classes[:20]))}",
+        )
+    training, held_out = (
+        tuple(Example(one.found, number[one.label]) for one in part) for part in (labelled, validation)
+    )
+    return Split(classes, training, held_out)
+
+
+def _held_out(
+    examples: Sequence[Example], classes: tuple[str, ...], share: float, seed: int
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    of_class = defaultdict(list)
+    for index, example in enumerate(examples):
+        of_class[example.target].append(index)
+    taken: set[int] = set()
+    for target, indices in of_class.items():
+        if len(indices) < 2:
+            raise UsageError(
+                f"the class `{printable(classes[target])}` has one picture: none can be held out",
+                "add pictures, or give validation pictures by --val",
+            )
+        count = min(len(indices) - 1, max(1, round(share * len(indices))))
+        taken.update(random.Random(f"{seed} {target}").sample(indices, count))  # noqa: S311  # nothing secret
+    kept = tuple(example for index, example in enumerate(examples) if index not in taken)
+    return kept, tuple(examples[index] for index in sorted(taken))
+
+
+def _check_classes(classes: tuple[str, ...]) -> None:
+    if len(classes) < 2:
+        found = f"the one class `{printable(classes[0])}`" if classes else "no class"
+        raise UsageError(f"{found} is nothing to tell apart", "a classifier needs two classes or more")
+    spelled: dict[str, str] = {}
+    for name in classes:
+        other = spelled.setdefault(name.casefold(), name)
+        if other != name:
+            raise UsageError(
+                f"the classes `{printable(other)}` and `{printable(name)}` differ only in case",
+                "give one of them another name, or move their pictures together",
+            )
+
+
+def _check_no_class_is_empty(folder: str, known: set[str]) -> None:
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir())
+    empty = [name for name in names if name not in known and name not in SYSTEM_FOLDERS and not name.startswith(".")]
+    if empty:
+        raise UsageError(
+            f"the class folder `{printable(os.path.join(folder, empty[0]))}` holds no picture",
+            "put pictures into it, or delete it",
+        )

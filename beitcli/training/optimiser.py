@@ -1,0 +1,56 @@
+"""Which parameter learns how fast, and by which method."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon, Optimizer
+
+
+class Together(Optimizer):
+    """Several optimisers as one: a schedule, a step or a checkpoint is all of theirs."""
+
+    def __init__(self, optimisers: Iterable[Optimizer]) -> None:
+        self._parts = list(optimisers)
+        super().__init__([group for part in self._parts for group in part.param_groups], {})
+        self._join()
+
+    def _join(self) -> None:
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        if closure:
+            raise TypeError("no closures here")
+        for part in self._parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self._parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self._parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self._join()
+
+
+def muon_and_adamw(network: nn.Module, rate: float, weight_decay: float) -> Optimizer:
+    """Muon for the matrices of the layers, AdamW for all else; decay for whatever has two dimensions.
+
+    Muon's steps have the size of AdamW's (arXiv:2502.16982, section 2.2), so that both share one rate.
+    """
+    matrices, others = [], []
+    for name, parameter in network.named_parameters():
+        is_matrix = ".layers." in name and parameter.ndim == 2 and "bias_table" not in name
+        (matrices if is_matrix else others).append(parameter)
+    muon = Muon(matrices, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+    return Together([muon, AdamW(_decayed(others, weight_decay), lr=rate)])
+
+
+def _decayed(parameters: Iterable[Tensor], weight_decay: float) -> list[dict[str, Any]]:
+    with_decay, without = [], []
+    for parameter in parameters:
+        (with_decay if parameter.ndim > 1 and parameter.numel() > parameter.shape[-1] else without).append(parameter)
+    return [{"params": with_decay, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
+
+

@@ -1,0 +1,96 @@
+"""Examples -> their pixels: all kept in one file that is mapped, or decoded anew whenever they are wanted."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from math import prod
+from typing import BinaryIO, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from beitcli.errors import OutputError
+from beitcli.inputs.decode import Decoding, outcome
+from beitcli.inputs.fetch import FetchLimits, fetch
+from beitcli.inputs.loader import Decoded, Loader
+from beitcli.model.recipe import Recipe
+from beitcli.records import Failure, Fetched, Found, Source
+
+MOST_KEPT = 8_000_000_000
+"""Bytes of pixels that are kept in the work folder: 40,000 pictures of 256 × 256. More are decoded in every epoch."""
+
+
+class Pixels(Protocol):
+    """The pixels of examples by their numbers."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, numbers: Sequence[int]) -> Tensor:
+        """uint8 of shape (n, height, width, 3)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one pass over pictures found: the numbers of those that can be read, their SHA-256, and the failures."""
+
+    readable: tuple[int, ...]
+    digests: tuple[bytes, ...]
+    failures: tuple[Failure, ...]
+
+
+def read_all(found: Iterable[Found], recipe: Recipe, workers: int, keep: BinaryIO | None) -> Reading:
+    """Decodes every picture once; the pixels of those that can be read are written to `keep`, one after the other."""
+    readable, digests, failures = [], [], []
+    items: Iterator[Source | Fetched | Failure] = fetch(iter(found), FetchLimits(), lambda _: None)
+    with Loader(items, recipe, Decoding(digest=True), workers) as loader:
+        for number, item in enumerate(loader):
+            if isinstance(item, Failure):
+                failures.append(item)
+                continue
+            readable.append(number)
+            digests.append(item.identity.digest or b"")
+            if keep:
+                _write(item, keep)
+    return Reading(tuple(readable), tuple(digests), tuple(failures))
+
+
+def _write(item: Decoded, stream: BinaryIO) -> None:
+    try:
+        stream.write(item.pixels.numpy().data)
+    except OSError as error:
+        raise OutputError(f"cannot keep the pixels: {error.strerror or error}", "make room, then run it again") from error
+
+
+class KeptPixels:
+    """The pixels that `read_all` kept in the file at `path`, each picture of `shape`."""
+
+    def __init__(self, path: str, shape: tuple[int, ...]) -> None:
+        count = os.path.getsize(path) // prod(shape)
+        self._pictures = np.memmap(path, np.uint8, "r", shape=(count, *shape))
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, numbers: Sequence[int]) -> Tensor:
+        return torch.from_numpy(self._pictures[np.asarray(numbers)])
+
+
+class DecodedPixels:
+    """The pixels of files that are decoded at every use; one that cannot be read any more is grey."""
+
+    def __init__(self, paths: Sequence[str], recipe: Recipe) -> None:
+        self._paths = paths
+        self._recipe = recipe
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, numbers: Sequence[int]) -> Tensor:
+        return torch.from_numpy(np.stack([self._picture(self._paths[number]) for number in numbers]))
+
+    def _picture(self, path: str) -> np.ndarray:
+        answer = outcome(Source(path), self._recipe, Decoding(seconds=0), nullcontext())
+        return np.full(self._recipe.shape, 128, np.uint8) if isinstance(answer, Failure) else answer[0]
