@@ -4,75 +4,268 @@ import importlib.util
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from beitcli.cli import notices
-from beitcli.cli.options import ModelOptions, examples
+from beitcli.cli.options import ModelOptions, Without, examples, with_options
 from beitcli.errors import UsageError
+from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.memory import use_one_heap
 from beitcli.outputs.lock import alone
-from beitcli.training.examples import read_labelled, split
+from beitcli.records import printable
+from beitcli.training.examples import Split, read_labelled, split
 from beitcli.training.workplace import Workplace
 
 if TYPE_CHECKING:
-    from beitcli.training.loop import Pace
+    from beitcli.training.method import Plan
 
-EXAMPLES = examples("beit train ./flowers --from-scratch small --out my-model")
+EXAMPLES = examples(
+    "beit train ./flowers --finetune -m base-224 --out my-flowers",
+    "beit train cifar/train --from-scratch small --val cifar/test --out my-model",
+    "beit classify photo.jpg -m ./my-flowers",
+)
+
+MOST_WORKERS = 8
+"""More decoding processes than this are started only when asked for."""
+
+_PICTURES, _RECIPE = "Pictures", "Recipe"
 
 
-def train(
-    pictures: Annotated[
-        str,
-        typer.Argument(metavar="DIR", help="A folder with a folder of pictures for each class.", show_default=False),
-    ],
-    out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Where the model goes, complete or not at all.")],
+@dataclass(frozen=True, slots=True)
+class PictureOptions:
+    """What is learnt from, and what it is validated with."""
+
+    folder: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DIR", help="A folder that holds a folder of pictures for each class.", show_default=False
+        ),
+    ] = None
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Instead of DIR: a CSV or TSV of paths and labels.",
+            rich_help_panel=_PICTURES,
+        ),
+    ] = None
     val: Annotated[
-        str | None, typer.Option("--val", metavar="DIR|FILE", help="Pictures to validate with [default: a share of DIR].")
-    ] = None,
+        str | None,
+        typer.Option(
+            "--val",
+            metavar="DIR|FILE",
+            help="Pictures to validate with, a folder or table like those to learn from [default: some are held out].",
+            rich_help_panel=_PICTURES,
+        ),
+    ] = None
     val_share: Annotated[
-        float, typer.Option("--val-share", metavar="SHARE", min=0.001, max=0.9, help="The share held out.")
-    ] = 0.1,
-    from_scratch: Annotated[
-        Literal["tiny", "small"] | None, typer.Option("--from-scratch", help="Train a new model of this size.")
-    ] = None,
-    image_size: Annotated[int | None, typer.Option("--image-size", metavar="N", min=1, help="Its pictures' side.")] = None,
-    patch_size: Annotated[int, typer.Option("--patch-size", metavar="N", min=1, help="Its patches' side.")] = 4,
-    epochs: Annotated[int, typer.Option("--epochs", metavar="N", min=1, help="How often each picture is seen.")] = 30,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", metavar="N", min=1, help="Pictures a step.")] = 256,
-    rate: Annotated[float, typer.Option("--lr", metavar="RATE", help="Peak learning rate.")] = 1.5e-3,
+        float,
+        typer.Option(
+            "--val-share",
+            metavar="SHARE",
+            min=0.001,
+            max=0.9,
+            help="The share of each class that is held out without --val.",
+            rich_help_panel=_PICTURES,
+        ),
+    ] = 0.1
     max_errors: Annotated[
-        int, typer.Option("--max-errors", metavar="N", min=0, help="Train although so many pictures cannot be read.")
-    ] = 0,
-    device: Annotated[
-        str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", envvar="BEIT_DEVICE", help="Where the model runs.")
-    ] = "auto",
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="What all random choices follow from.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notices or progress; errors only.", show_default=False)] = False,
+        int,
+        typer.Option(
+            "--max-errors",
+            metavar="N",
+            min=0,
+            help="Train although so many pictures cannot be read.",
+            rich_help_panel=_PICTURES,
+        ),
+    ] = 0
+
+    def split(self, seed: int) -> Split:
+        """The examples. Raises UsageError where they make no classes."""
+        if (self.folder is None) == (self.labels is None):
+            raise UsageError("pictures are named by a folder or by --labels, one of the two", "beit train ./flowers …")
+        validation = read_labelled(self.val) if self.val is not None else None
+        return split(read_labelled(self.folder or self.labels or ""), validation, self.val_share, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeOptions:
+    """How a model learns; what is left out is the recipe's own."""
+
+    from_scratch: Annotated[
+        Literal["tiny", "small"] | None,
+        typer.Option(
+            "--from-scratch",
+            help="Train a new model of this size, for small pictures.",
+            show_default=False,
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None
+    finetune: Annotated[
+        bool,
+        typer.Option(
+            "--finetune", help="Teach all of --model the new classes.", show_default=False, rich_help_panel=_RECIPE
+        ),
+    ] = False
+    patch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--patch-size",
+            metavar="N",
+            min=1,
+            help="The side of the patches of a new model [default: 4].",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None
+    epochs: Annotated[
+        int,
+        typer.Option(
+            "--epochs", metavar="N", min=1, help="How often each picture is learnt from.", rich_help_panel=_RECIPE
+        ),
+    ] = 30
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            "-b",
+            metavar="N",
+            min=1,
+            max=4096,
+            help="Pictures at a time [default: 256 from scratch, else 32].",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None
+    accumulate: Annotated[
+        int,
+        typer.Option(
+            "--accumulate", metavar="N", min=1, help="Batches that make a step: less memory.", rich_help_panel=_RECIPE
+        ),
+    ] = 1
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            "--lr",
+            metavar="RATE",
+            min=1e-9,
+            max=1.0,
+            help="Peak learning rate [default: the recipe's].",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None
+    checkpoint_gradients: Annotated[
+        bool,
+        typer.Option(
+            "--checkpoint-gradients",
+            help="Fine-tune with less memory in more time.",
+            show_default=False,
+            rich_help_panel=_RECIPE,
+        ),
+    ] = False
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed", metavar="N", min=0, help="What all random choices follow from.", rich_help_panel=_RECIPE
+        ),
+    ] = 0
+
+    def check(self, image_size: int) -> None:
+        """Raises UsageError for what makes no sense together."""
+        if bool(self.from_scratch) == self.finetune:
+            raise UsageError("a training is one of two", "--finetune a model, or --from-scratch small")
+        if self.finetune and self.patch_size:
+            raise UsageError("--patch-size is for a new model", "the model's own patches stay as they are")
+        if self.from_scratch and self.checkpoint_gradients:
+            raise UsageError("--checkpoint-gradients is for --finetune", "--accumulate takes less memory, too")
+        if self.from_scratch and image_size % (self.patch_size or 4):
+            raise UsageError(f"--image-size {image_size}: no multiple of the patches' {self.patch_size or 4} pixels")
+
+
+@with_options
+def train(
+    pictures: PictureOptions,
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="DIR", help="Where the model goes, complete or not at all.")
+    ],
+    recipe: RecipeOptions,
+    model: Annotated[ModelOptions, Without("preprocess", "batch_size", "fp16", "compile")],
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No notices or progress; errors only.", show_default=False)
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is chosen.", show_default=False)] = False,
 ) -> None:
-    """Train a model for your own classes."""
+    """Train a model for your own classes. The same command goes on where it was stopped."""
     notices.set_up(quiet, verbose)
     if importlib.util.find_spec("accelerate") is None:
         raise UsageError("training needs the extra `train`", "pip install 'beitcli[train]'")
-    if not from_scratch:
-        raise UsageError("nothing says how to train", "--from-scratch small")
-    ModelOptions(device=device).check()
-    work = Workplace(out.rstrip("/"))
+    recipe.check(model.image_size or 32)
+    model.check()
+    work = Workplace(out.rstrip("/") or out)
     work.check()
-    parts = split(read_labelled(pictures), read_labelled(val) if val else None, val_share, seed)
+    checkpoint = _base(model) if recipe.finetune else None
+    parts = pictures.split(recipe.seed)
+    device = _one_gpu(model.device)
     use_one_heap()  # before torch starts threads
     from beitcli.model.runtime import usable_cores
-    from beitcli.training.train import Machine, ScratchPlan, train_from_scratch
+    from beitcli.training.train import Machine, train_model
 
-    plan = ScratchPlan(from_scratch, image_size or 32, patch_size, epochs, batch_size, rate, seed)
-    machine = Machine(device, "auto", min(usable_cores(), 8), max_errors)
+    workers = min(usable_cores(), MOST_WORKERS) if model.workers is None else model.workers
+    machine = Machine(device, model.dtype, workers, pictures.max_errors)
     command = shlex.join(["beit", *sys.argv[1:]])
     with alone(work.out, wait=False), notices.pace(quiet) as tell:
-        facts = train_from_scratch(plan, parts, work, machine, command, tell)
+        facts = train_model(_plan(recipe, model, checkpoint), parts, work, machine, command, tell)
     if not quiet:
-        notices.say(
-            f"{100 * facts.top1:.2f} % of {facts.validated} pictures right: the model is in {work.out}"
+        right = f"{100 * facts.right(1):.2f} % of {len(facts.ranks)} pictures right"
+        notices.say(f"{right}: the model is in `{printable(work.out)}`")
+
+
+def _base(model: ModelOptions) -> Checkpoint:
+    """The checkpoint to be fine-tuned. Raises UsageError for what is no BEiT."""
+    checkpoint = open_checkpoint(model.model, model.revision)
+    if not checkpoint.is_beit:
+        raise UsageError(f"`{checkpoint.name}` is no BEiT", "`beit models` lists those with an alias")
+    if model.image_size and model.image_size % checkpoint.patch_side:
+        patch = checkpoint.patch_side
+        raise UsageError(f"--image-size {model.image_size}: `{checkpoint.name}` needs a multiple of {patch}")
+    return checkpoint
+
+
+def _plan(recipe: RecipeOptions, model: ModelOptions, checkpoint: Checkpoint | None) -> "Plan":
+    from beitcli.training.finetune import FinetunePlan
+    from beitcli.training.scratch import RATE, ScratchPlan
+
+    if checkpoint:
+        return FinetunePlan(
+            checkpoint=checkpoint,
+            image_size=model.image_size,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size or 32,
+            accumulate=recipe.accumulate,
+            rate=recipe.lr,
+            checkpoint_gradients=recipe.checkpoint_gradients,
+            seed=recipe.seed,
+            dtype=model.dtype,
         )
+    return ScratchPlan(
+        shape=recipe.from_scratch or "small",
+        image_size=model.image_size or 32,
+        patch_size=recipe.patch_size or 4,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size or 256,
+        accumulate=recipe.accumulate,
+        rate=recipe.lr or RATE,
+        seed=recipe.seed,
+        dtype=model.dtype,
+    )
+
+
+def _one_gpu(device: str) -> str:
+    """The device, which from now on is the only GPU that torch sees: the Trainer takes all that there are."""
+    if device == "auto" or device.startswith("cuda"):
+        number = int(device.partition(":")[2] or 0)
+        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[number] if number < len(visible) else str(number)
+    return device.partition(":")[0]

@@ -271,7 +271,7 @@ def _folded_patch_projection(weights: Weights, patch: int, scale: PixelScale) ->
     return _linear((weight * (scale.factor / std)).flatten(1), bias)
 
 
-def _trained_grid(config: Mapping[str, Any]) -> tuple[int, int]:
+def trained_grid(config: Mapping[str, Any]) -> tuple[int, int]:
     """The rows and columns of patches in the checkpoint's own pictures."""
     size, patch = config.get("image_size", 224), square_side(config, "patch_size", 16)
     height, width = (size, size) if isinstance(size, int) else size
@@ -281,13 +281,18 @@ def _trained_grid(config: Mapping[str, Any]) -> tuple[int, int]:
 def _absolute_positions(config: Mapping[str, Any], weights: Weights, grid: tuple[int, int]) -> nn.Parameter | None:
     if not config.get("use_absolute_position_embeddings", False):
         return None
-    rows, columns = trained = _trained_grid(config)
+    rows, columns = trained = trained_grid(config)
     positions = weights.shaped("beit.embeddings.position_embeddings", 1, rows * columns + 1, -1)
-    start, patches = positions[:, :1], positions[:, 1:]
-    if grid != trained:
-        placed = patches.reshape(1, rows, columns, -1).permute(0, 3, 1, 2)
-        patches = F.interpolate(placed, size=grid, mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
-    return nn.Parameter(torch.cat((start, patches), dim=1), requires_grad=False)
+    return nn.Parameter(resized_positions(positions, trained, grid), requires_grad=False)
+
+
+def resized_positions(positions: Tensor, trained: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Absolute positions (1, 1 + patches, hidden) for another grid; that of the start token stays."""
+    if grid == trained:
+        return positions
+    placed = positions[:, 1:].reshape(1, *trained, -1).permute(0, 3, 1, 2)
+    patches = F.interpolate(placed, size=grid, mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
+    return torch.cat((positions[:, :1], patches), dim=1)
 
 
 def _position_bias(config: Mapping[str, Any], weights: Weights, layer: int, grid: tuple[int, int]) -> Tensor | None:
@@ -299,16 +304,16 @@ def _position_bias(config: Mapping[str, Any], weights: Weights, layer: int, grid
         names.append("beit.encoder.relative_position_bias.")
     if not names:
         return None
-    rows, columns = trained = _trained_grid(config)
+    rows, columns = trained = trained_grid(config)
     shape = ((2 * rows - 1) * (2 * columns - 1) + 3, config.get("num_attention_heads", 12))
     tables = [
-        _resized_table(weights.shaped(name + "relative_position_bias_table", *shape), trained, grid) for name in names
+        resized_table(weights.shaped(name + "relative_position_bias_table", *shape), trained, grid) for name in names
     ]
     bias = torch.stack([table[_relative_index(grid)] for table in tables]).sum(0)
     return bias.permute(2, 0, 1).unsqueeze(0).contiguous()
 
 
-def _resized_table(table: Tensor, trained: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+def resized_table(table: Tensor, trained: tuple[int, int], grid: tuple[int, int]) -> Tensor:
     """The table of relative distances for another grid; the last three rows belong to the start token and stay.
 
     As transformers' `BeitRelativePositionBias` (after MiDaS v3.1, arXiv:2307.14460), its order of sides included: with

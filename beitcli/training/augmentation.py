@@ -10,7 +10,7 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's greys
 
 
 def shifted_and_flipped(pixels: Tensor, margin: int, generator: Generator) -> Tensor:
-    """Each picture moved by up to `margin` pixels either way, its edges mirrored into the gap, and half of them flipped.
+    """Pictures moved by up to `margin` pixels either way, their edges mirrored into the gap, half of them flipped.
 
     `pixels` is (n, height, width, 3) of any dtype.
     """
@@ -32,9 +32,9 @@ def _mirrored(places: Tensor, size: int) -> Tensor:
 
 
 def jittered(pictures: Tensor, strength: float, generator: Generator) -> Tensor:
-    """Brightness, contrast and saturation of each picture times a factor in 1 ± strength. Float (n, h, w, 3) in [0, 1]."""
-    brightness, contrast, saturation = (
-        1 + strength * (2 * torch.rand(3, len(pictures), 1, 1, 1, generator=generator) - 1)
+    """Brightness, contrast and saturation of each picture, (n, h, w, 3) in [0, 1], times a factor in 1 ± strength."""
+    brightness, contrast, saturation = 1 + strength * (
+        2 * torch.rand(3, len(pictures), 1, 1, 1, generator=generator) - 1
     )
     pictures = pictures * brightness
     grey = (pictures * torch.tensor(_LUMA)).sum(-1, keepdim=True)
@@ -44,7 +44,7 @@ def jittered(pictures: Tensor, strength: float, generator: Generator) -> Tensor:
 
 
 def smoothed(targets: Tensor, classes: int, smoothing: float) -> Tensor:
-    """Class numbers as shares (n, classes): `1 - smoothing` for the class, the rest spread over all (arXiv:1512.00567)."""
+    """Class numbers as shares (n, classes): all but `smoothing`, which is spread over all classes (arXiv:1512.00567)."""
     return F.one_hot(targets, classes) * (1 - smoothing) + smoothing / classes
 
 
@@ -60,7 +60,9 @@ def mixed(
         share = _beta(alphas[0], generator)
         pictures = torch.lerp(pictures[order], pictures, share)
     else:
-        top, bottom, left, right = _box(1 - _beta(alphas[1], generator), pictures.shape[1], pictures.shape[2], generator)
+        top, bottom, left, right = _box(
+            1 - _beta(alphas[1], generator), pictures.shape[1], pictures.shape[2], generator
+        )
         pictures = pictures.clone()
         pictures[:, top:bottom, left:right] = pictures[order, top:bottom, left:right]
         share = 1 - (bottom - top) * (right - left) / (pictures.shape[1] * pictures.shape[2])
@@ -81,3 +83,46 @@ def _box(area: float, height: int, width: int, generator: Generator) -> tuple[in
     top, bottom = max(0, round(y - half_height)), min(height, round(y + half_height))
     left, right = max(0, round(x - half_width)), min(width, round(x + half_width))
     return top, bottom, left, right
+
+
+def cropped(
+    pictures: Tensor, side: int, shares: tuple[float, float], ratios: tuple[float, float], generator: Generator
+) -> Tensor:
+    """A part of each picture, its share of the area and its ratio of sides drawn from these ranges, as side × side.
+
+    Half of them are flipped. Float (n, h, w, 3) to (n, side, side, 3), bilinear.
+    """
+    count = len(pictures)
+    area, ratio, y, x, flip = torch.rand(5, count, generator=generator)
+    area = shares[0] + area * (shares[1] - shares[0])
+    ratio = torch.exp(math.log(ratios[0]) + ratio * math.log(ratios[1] / ratios[0]))
+    height, width = (area / ratio).sqrt().clamp(max=1), (area * ratio).sqrt().clamp(max=1)
+    # In the coordinates of affine_grid, from -1 to 1, a part of height h has its centre within 1 - h of the middle.
+    transform = torch.zeros(count, 2, 3)
+    transform[:, 0, 0] = width * torch.where(flip < 0.5, -1.0, 1.0)
+    transform[:, 0, 2] = (2 * x - 1) * (1 - width)
+    transform[:, 1, 1] = height
+    transform[:, 1, 2] = (2 * y - 1) * (1 - height)
+    grid = F.affine_grid(transform, [count, 3, side, side], align_corners=False)
+    channels_first = pictures.permute(0, 3, 1, 2)
+    parts = F.grid_sample(channels_first, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return parts.permute(0, 2, 3, 1)
+
+
+def erased(pictures: Tensor, share: float, generator: Generator) -> Tensor:
+    """That share of the normalised pictures (n, h, w, 3) with a box of normal noise (arXiv:1708.04896).
+
+    The box has 2 % to a third of the area and sides of 3:10 to 10:3, as in timm, which the paper's code uses.
+    """
+    pictures = pictures.clone()
+    height, width = pictures.shape[1:3]
+    chosen = (torch.rand(len(pictures), generator=generator) < share).nonzero().flatten().tolist()
+    for index in chosen:
+        area, ratio, y, x = torch.rand(4, generator=generator).tolist()
+        area = (0.02 + area * (1 / 3 - 0.02)) * height * width
+        ratio = math.exp((2 * ratio - 1) * math.log(10 / 3))
+        rows, columns = min(height, round(math.sqrt(area * ratio))), min(width, round(math.sqrt(area / ratio)))
+        top, left = int(y * (height - rows + 1)), int(x * (width - columns + 1))
+        noise = torch.randn(rows, columns, 3, generator=generator)
+        pictures[index, top : top + rows, left : left + columns] = noise
+    return pictures

@@ -1,5 +1,6 @@
 """Pixels -> batches to learn from, each decided by the seed and its own number alone."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,42 +20,54 @@ class Augment(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Batches(Dataset[dict[str, Any]]):
-    """All batches of a training, `epochs` orders of the examples one after the other.
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Which of `count` examples are in which batch: `epochs` orders of all of them, one after the other.
 
-    Where the examples do not fill the last batch of an epoch, those left over wait for another epoch.
+    Where they do not fill the last batch of an epoch, those left over wait for another epoch.
     """
 
-    pixels: Pixels
-    targets: Tensor
-    augment: Augment
+    count: int
     batch_size: int
     epochs: int
     seed: int
 
     @property
     def in_epoch(self) -> int:
-        return max(1, len(self.targets) // self.batch_size)
+        """How many batches an epoch has."""
+        return max(1, self.count // self.batch_size)
 
     def __len__(self) -> int:
         return self.in_epoch * self.epochs
 
+    def of(self, batch: int) -> Tensor:
+        """The numbers of the examples in this batch."""
+        epoch, place = divmod(batch, self.in_epoch)
+        order = torch.randperm(self.count, generator=seeded(self.seed, "epoch", epoch))
+        return order[place * self.batch_size : (place + 1) * self.batch_size]
+
+
+@dataclass(frozen=True)
+class Batches(Dataset[dict[str, Any]]):
+    """All batches of a training, each with the seed of what else is random in its step."""
+
+    pixels: Pixels
+    targets: Tensor
+    augment: Augment
+    order: Order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
     def __getitem__(self, number: int) -> dict[str, Any]:
-        epoch, place = divmod(number, self.in_epoch)
-        order = torch.randperm(len(self.targets), generator=seeded(self.seed, "epoch", epoch))
-        chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
-        generator = seeded(self.seed, "batch", number)
-        batch = self.augment(
-            self.pixels[chosen.tolist()], self.targets[chosen], number / len(self), generator
-        )
+        chosen = self.order.of(number)
+        generator = seeded(self.order.seed, "batch", number)
+        batch = self.augment(self.pixels[chosen.tolist()], self.targets[chosen], number / len(self), generator)
         return {**batch, "seed": int(torch.randint(2**62, (), generator=generator))}
 
 
 def seeded(*facts: object) -> Generator:
     """A generator of random numbers that these facts decide, the same on every machine."""
-    import hashlib
-
     digest = hashlib.sha256(repr(facts).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 

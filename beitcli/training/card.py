@@ -12,43 +12,51 @@ from beitcli import __version__
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What there is to say of a training; `top1` and `top5` are shares of the `validated` pictures."""
+    """What there is to say of a training; `ranks` are the places, from 0, of the right classes in the validation."""
 
     command: str
-    origin: str
     recipe: str
     classes: Sequence[str]
     learnt_from: int
-    validated: int
-    top1: float
-    top5: float
+    ranks: Sequence[int]
     seed: int
     seconds: float
+
+    def right(self, among: int) -> float:
+        """The share of the validated pictures whose class is among so many of the best answers."""
+        return sum(rank < among for rank in self.ranks) / len(self.ranks)
 
 
 def model_card(name: str, facts: Facts) -> str:
     """The text of a README.md as the Hub reads it."""
     shown = ", ".join(facts.classes[:100]) + (", …" if len(facts.classes) > 100 else "")
-    return f"""---
-library_name: transformers
-pipeline_tag: image-classification
-tags: [beit, image-classification]
----
-# {name}
-
-{facts.origin}
-
-It tells {len(facts.classes)} classes apart: {shown}.
-
-| on {facts.validated} pictures that it has not learnt from | |
-|---|---|
-| top-1 | {100 * facts.top1:.2f} % |
-| top-5 | {100 * facts.top5:.2f} % |
-
-Learnt from {facts.learnt_from} pictures, in {facts.seconds / 60:.1f} minutes since this process was started, by
-
-    {facts.command}
-
-{facts.recipe}
-Seed {facts.seed}. beitcli {__version__}, torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}.
-"""
+    rows = [f"| top-{k} | {100 * facts.right(k):.2f} % |" for k in (1, 5) if k < len(facts.classes)]
+    versions = (
+        f"beitcli {__version__}, torch {torch.__version__}, transformers {transformers.__version__}, "
+        f"Python {platform.python_version()}"
+    )
+    return "\n".join(
+        [
+            "---",
+            "library_name: transformers",
+            "pipeline_tag: image-classification",
+            "tags: [beit, image-classification]",
+            "---",
+            f"# {name}",
+            "",
+            f"Tells {len(facts.classes)} classes apart: {shown}.",
+            "",
+            f"| on {len(facts.ranks)} pictures that it has not learnt from | |",
+            "|---|---|",
+            *rows,
+            "",
+            facts.recipe,
+            "",
+            f"It has learnt from {facts.learnt_from} pictures in {facts.seconds / 60:.1f} minutes, by",
+            "",
+            f"    {facts.command}",
+            "",
+            f"Seed {facts.seed}. {versions}.",
+            "",
+        ]
+    )

@@ -1,17 +1,17 @@
 """A BEiT to be trained from random weights: patches dropped at random, and a forward pass that is compiled."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import BeitForImageClassification
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.models.beit.modeling_beit import BeitLayer, BeitRelativePositionBias
 
 GROUPS = 8
-"""Parts of a batch that keep different patches: one choice for all of a batch learns from less, one a picture is slow."""
+"""Parts of a batch that keep different patches: a choice for each picture would be slow, one for all learns less."""
 
 
-class DroppingBeit(BeitForImageClassification):
+class DroppingBeit(BeitForImageClassification):  # type: ignore[misc]
     """`BeitForImageClassification` with relative position bias and mean pooling, whose training pass is its own.
 
     Some of the patches may be left out, as PatchDropout does (arXiv:2208.07220): that many tokens less go through the
@@ -46,8 +46,8 @@ class DroppingBeit(BeitForImageClassification):
         tokens = F.pad(kept + 1, (1, 0))
         chosen = index[tokens[:, :, None], tokens[:, None, :]]
         table = torch.cat([bias.relative_position_bias_table for bias in tables], dim=1)
-        gathered = table.index_select(0, chosen.flatten().to(table.device)).view(*chosen.shape, len(tables), -1)
-        return gathered.permute(3, 0, 4, 1, 2).contiguous()
+        gathered: Tensor = table.index_select(0, chosen.flatten().to(table.device))
+        return gathered.view(*chosen.shape, len(tables), -1).permute(3, 0, 4, 1, 2).contiguous()
 
     def _through_layers(self, patches: Tensor, bias: Tensor) -> Tensor:
         projection = self.beit.embeddings.patch_embeddings.projection
@@ -68,7 +68,8 @@ def _chosen(patches: Tensor, kept: Tensor) -> Tensor:
 
 def _through(layer: BeitLayer, x: Tensor, bias: Tensor) -> Tensor:
     x = x + layer.drop_path(layer.lambda_1 * _attended(layer, layer.layernorm_before(x), bias))
-    return x + layer.drop_path(layer.lambda_2 * layer.mlp(layer.layernorm_after(x)))
+    mapped: Tensor = layer.drop_path(layer.lambda_2 * layer.mlp(layer.layernorm_after(x)))
+    return x + mapped
 
 
 def _attended(layer: BeitLayer, x: Tensor, bias: Tensor) -> Tensor:
@@ -81,5 +82,5 @@ def _attended(layer: BeitLayer, x: Tensor, bias: Tensor) -> Tensor:
     q, k, v = joined.view(count, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)
     scores = (q @ k.transpose(2, 3)).view(groups, count // groups, heads, tokens, tokens) + bias[:, None]
     attended = scores.view(count, heads, tokens, tokens).softmax(-1).to(v.dtype) @ v
-    output: nn.Linear = attention.o_proj
-    return output(attended.transpose(1, 2).reshape(count, tokens, width))
+    output: Tensor = attention.o_proj(attended.transpose(1, 2).reshape(count, tokens, width))
+    return output

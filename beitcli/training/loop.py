@@ -1,19 +1,23 @@
-"""The loop itself: transformers' Trainer over batches that know their own randomness, stopped and resumed at any time."""
+"""The loop itself: transformers' Trainer over batches that bring their own randomness, stopped and resumed anywhere."""
 
+import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from beitcli import signals
-from beitcli.training.batches import Batches, only
+from beitcli.inputs.worker import settle_in
+from beitcli.training.batches import Batches, Order, only
+from beitcli.training.method import Method, Schedule
 
 SAVING_SHARE = 0.05
 """Of the time that may go into checkpoints."""
@@ -27,17 +31,7 @@ GRACE = 30.0
 LOSS_STEPS = 10
 """Steps whose mean loss is told."""
 
-_AVERAGE = "average.pt"
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How the rates go: up for so many steps, then down along a cosine; gradients are clipped, weights averaged."""
-
-    warmup_steps: int
-    clip: float
-    average_decay: float
-    accumulate: int = 1
+_STATE = "average.pt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,68 +46,65 @@ class Pace:
     left: float
 
 
-def train(
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    batches: Batches,
-    schedule: Schedule,
-    arguments: "Arguments",
-) -> dict[str, Tensor]:
-    """The averaged weights after the last step, by name; goes on from the newest checkpoint in the folder if there is one.
-
-    Raises Stopped, behind a checkpoint, where the process is asked to end.
-    """
-    average = AveragedModel(network, multi_avg_fn=_averaging(schedule.average_decay))
-    keeper = _Keeper(average)
-    settings = _settings(schedule, arguments, len(batches) // schedule.accumulate)
-    teller = _Teller(arguments.tell, batches.batch_size * schedule.accumulate, batches.in_epoch / schedule.accumulate)
-    trainer = _Trainer(
-        _Learner(network),
-        settings,
-        data_collator=only,
-        train_dataset=batches,
-        optimizers=(optimiser, None),
-        callbacks=[keeper, teller],
-    )
-    trainer.remove_callback(PrinterCallback)  # it prints to stdout
-    with signals.held(GRACE):
-        trainer.train(resume_from_checkpoint=newest_checkpoint(arguments.folder))
-    signals.check()
-    return dict(average.module.state_dict())
-
-
 @dataclass(frozen=True, slots=True)
-class Arguments:
-    """Where a training runs, and whom it tells how far it is."""
+class Place:
+    """Where a training runs: the folder of its checkpoints, device and dtype, and processes that make batches."""
 
     folder: str
     device: str
     dtype: str
     workers: int
-    tell: Callable[[Pace], None] = field(compare=False)
+
+
+def train(method: Method, batches: Batches, place: Place, tell: Callable[[Pace], None]) -> "Trained":
+    """The averaged weights after the last step; goes on from the newest checkpoint in the folder if there is one.
+
+    Raises Stopped, behind a checkpoint, where the process is asked to end.
+    """
+    steps = math.ceil(len(batches) / method.schedule.accumulate)
+    average = AveragedModel(method.network, multi_avg_fn=_averaging(method.schedule.average_decay))
+    keeper = _Keeper(average)
+    trainer = _Trainer(
+        _Learner(method.network),
+        _settings(method.schedule, place, steps),
+        train_dataset=batches,
+        optimizers=(method.optimiser, None),
+        callbacks=[keeper, _Teller(tell, batches.order, steps)],
+    )
+    trainer.remove_callback(PrinterCallback)  # it prints to stdout
+    with signals.held(GRACE):
+        trainer.train(resume_from_checkpoint=newest_checkpoint(place.folder))
+    signals.check()
+    return Trained(dict(average.module.state_dict()), keeper.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Averaged weights by name, and the seconds of all runs that went into them."""
+
+    weights: dict[str, Tensor]
+    seconds: float
 
 
 def newest_checkpoint(folder: str) -> str | None:
     """The newest checkpoint in the folder that is whole: its averaged weights were written last."""
-    places = [entry.path for entry in os.scandir(folder) if os.path.isfile(os.path.join(entry.path, _AVERAGE))]
+    places = [entry.path for entry in os.scandir(folder) if os.path.isfile(os.path.join(entry.path, _STATE))]
     return max(places, key=lambda path: int(path.rpartition("-")[2]), default=None)
 
 
-def _settings(schedule: Schedule, arguments: Arguments, steps: int) -> TrainingArguments:
+def _settings(schedule: Schedule, place: Place, steps: int) -> TrainingArguments:
     return TrainingArguments(
-        output_dir=arguments.folder,
+        output_dir=place.folder,
         per_device_train_batch_size=1,  # a batch is one item
         num_train_epochs=1,  # and all epochs are one pass over the batches
-        train_sampling_strategy="sequential",
         gradient_accumulation_steps=schedule.accumulate,
         lr_scheduler_type="cosine",
         warmup_steps=min(schedule.warmup_steps, steps // 2),
         max_grad_norm=schedule.clip,
-        use_cpu=arguments.device == "cpu",
-        bf16=arguments.dtype == "bf16",
-        fp16=arguments.dtype == "fp16",
-        dataloader_num_workers=arguments.workers,
-        dataloader_pin_memory=arguments.device.startswith("cuda"),
+        use_cpu=place.device == "cpu",
+        bf16=place.dtype == "bf16",
+        fp16=place.dtype == "fp16",
+        dataloader_num_workers=place.workers,
         save_strategy="no",
         save_total_limit=2,
         logging_steps=LOSS_STEPS,
@@ -141,17 +132,33 @@ class _Learner(nn.Module):
 class _Trainer(Trainer):  # type: ignore[misc]
     """Draws what is random from the seed of the batch, so that nothing depends on what was drawn before."""
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """One that Ctrl-C does not reach: its workers leave signals to this process."""
+        return DataLoader(
+            self.train_dataset,
+            collate_fn=only,
+            num_workers=self.args.dataloader_num_workers,
+            worker_init_fn=_settle_in,
+        )
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: object = None) -> Tensor:
         torch.manual_seed(inputs.pop("seed"))
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         return loss
 
 
-def _averaging(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+def _settle_in(_worker: int) -> None:
+    settle_in()
+
+
+_Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
+
+
+def _averaging(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
     """An exponential average whose memory grows with the training: at first the weights are those of the start."""
 
     @torch.no_grad()
-    def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+    def average(averaged: _Tensors, current: _Tensors, count: Tensor | int) -> None:
         steps = int(count)
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + steps) / (10 + steps)))
 
@@ -163,65 +170,67 @@ class _Keeper(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, average: AveragedModel) -> None:
         self._average = average
-        self._saved = time.monotonic()
+        self._started = self._saved = self._now = time.monotonic()
         self._cost = 0.0
-        self._begun = 0.0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
-    ) -> None:
+    @property
+    def seconds(self) -> float:
+        """What the training has taken until the last step, earlier runs included."""
+        return self._now - self._started
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
         checkpoint = newest_checkpoint(args.output_dir)
         if state.global_step and checkpoint:
-            self._average.load_state_dict(torch.load(os.path.join(checkpoint, _AVERAGE), weights_only=True))
+            kept = torch.load(os.path.join(checkpoint, _STATE), weights_only=True)
+            self._average.load_state_dict(kept["average"])
+            self._started -= kept["seconds"]
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: _Learner, **_: object
+        self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, model: _Learner, **_: object
     ) -> None:
         self._average.update_parameters(model.network)
-        self._begun = time.monotonic()
+        self._now = time.monotonic()
         try:
             signals.check()
         except signals.Stopped:
             control.should_save = control.should_training_stop = True
-        if self._begun - self._saved > max(MOST_LOST, self._cost / SAVING_SHARE):
+        if self._now - self._saved > max(MOST_LOST, self._cost / SAVING_SHARE):
             control.should_save = True
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        path = os.path.join(args.output_dir, f"checkpoint-{state.global_step}", _AVERAGE)
-        torch.save(self._average.state_dict(), path + ".part")
+    def on_save(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
+        path = os.path.join(args.output_dir, f"checkpoint-{state.global_step}", _STATE)
+        torch.save({"average": self._average.state_dict(), "seconds": self.seconds}, path + ".part")
         os.replace(path + ".part", path)
         self._saved = time.monotonic()
-        self._cost = self._saved - self._begun
+        self._cost = self._saved - self._now
 
 
 class _Teller(TrainerCallback):  # type: ignore[misc]
     """Tells after every step how far the training is."""
 
-    def __init__(self, tell: Callable[[Pace], None], step_pictures: int, steps_in_epoch: float) -> None:
+    def __init__(self, tell: Callable[[Pace], None], order: Order, steps: int) -> None:
         self._tell = tell
-        self._step_pictures = step_pictures
-        self._steps_in_epoch = steps_in_epoch
+        self._epochs_a_step = order.epochs / steps
+        self._pictures_a_step = len(order) * min(order.batch_size, order.count) / steps
         self._first: tuple[int, float] | None = None
         self._loss: float | None = None
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float],
-        **_: object,
-    ) -> None:
+    def on_log(self, *_: object, logs: dict[str, float], **__: object) -> None:
         self._loss = logs.get("loss", self._loss)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+    def on_step_end(self, _args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
         now = time.monotonic()
         if self._first is None:  # a first step may compile, and says nothing of the others
             self._first = state.global_step, now
             return
-        steps = state.global_step - self._first[0]
-        seconds = (now - self._first[1]) / steps
-        left = (state.max_steps - state.global_step) * seconds
-        rate = self._step_pictures / seconds
-        epoch = state.global_step / self._steps_in_epoch
-        self._tell(Pace(epoch, state.global_step, state.max_steps, self._loss, rate, left))
+        seconds = (now - self._first[1]) / (state.global_step - self._first[0])
+        self._tell(
+            Pace(
+                epoch=state.global_step * self._epochs_a_step,
+                step=state.global_step,
+                steps=state.max_steps,
+                loss=self._loss,
+                rate=self._pictures_a_step / seconds,
+                left=(state.max_steps - state.global_step) * seconds,
+            )
+        )

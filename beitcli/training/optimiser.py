@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
@@ -39,7 +38,8 @@ def muon_and_adamw(network: nn.Module, rate: float, weight_decay: float) -> Opti
 
     Muon's steps have the size of AdamW's (arXiv:2502.16982, section 2.2), so that both share one rate.
     """
-    matrices, others = [], []
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
     for name, parameter in network.named_parameters():
         is_matrix = ".layers." in name and parameter.ndim == 2 and "bias_table" not in name
         (matrices if is_matrix else others).append(parameter)
@@ -48,9 +48,40 @@ def muon_and_adamw(network: nn.Module, rate: float, weight_decay: float) -> Opti
 
 
 def _decayed(parameters: Iterable[Tensor], weight_decay: float) -> list[dict[str, Any]]:
-    with_decay, without = [], []
+    with_decay: list[Tensor] = []
+    without: list[Tensor] = []
     for parameter in parameters:
         (with_decay if parameter.ndim > 1 and parameter.numel() > parameter.shape[-1] else without).append(parameter)
     return [{"params": with_decay, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
 
 
+def layer_wise_adamw(network: nn.Module, layers: int, rate: float, weight_decay: float, decay: float) -> Optimizer:
+    """AdamW whose rate is `decay` times as large for each layer further from the head.
+
+    As `optim_factory.py` of the paper's code (unilm/beit): the embeddings are a layer below the first, the head, the
+    last normalisation and a position bias that all layers share one above the last; no weight decay for what has one
+    dimension and for absolute positions and the start token.
+    """
+    groups: dict[tuple[int, bool], list[Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        decayed = parameter.ndim > 1 and not name.endswith(("cls_token", "position_embeddings"))
+        groups.setdefault((_depth(name, layers), decayed), []).append(parameter)
+    return AdamW(
+        [
+            {
+                "params": parameters,
+                "lr": rate * decay ** (layers + 1 - depth),
+                "weight_decay": weight_decay if decayed else 0.0,
+            }
+            for (depth, decayed), parameters in groups.items()
+        ],
+        lr=rate,
+    )
+
+
+def _depth(name: str, layers: int) -> int:
+    if name.startswith("beit.embeddings."):
+        return 0
+    if name.startswith("beit.layers."):
+        return int(name.split(".")[2]) + 1
+    return layers + 1

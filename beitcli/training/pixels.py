@@ -61,7 +61,9 @@ def _write(item: Decoded, stream: BinaryIO) -> None:
     try:
         stream.write(item.pixels.numpy().data)
     except OSError as error:
-        raise OutputError(f"cannot keep the pixels: {error.strerror or error}", "make room, then run it again") from error
+        raise OutputError(
+            f"cannot keep the pixels: {error.strerror or error}", "make room, then run it again"
+        ) from error
 
 
 class KeptPixels:

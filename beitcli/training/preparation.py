@@ -63,9 +63,7 @@ def prepare(
     return {name: list(reading.readable) for name, reading in readings.items()}
 
 
-def part_of(
-    work: Workplace, name: str, examples: Sequence[Example], readable: Sequence[int], recipe: Recipe
-) -> Part:
+def part_of(work: Workplace, name: str, examples: Sequence[Example], readable: Sequence[int], recipe: Recipe) -> Part:
     """The pixels and classes of the pictures that could be read."""
     chosen = [examples[number] for number in readable]
     path = work.path(f"{name}.pixels")
@@ -114,7 +112,9 @@ def _report_doubles(split: Split, readings: Mapping[str, Reading]) -> None:
         if digest in known
     ]
     for validated, learnt in doubles[:_TOLD]:
-        log.warning("the same picture to validate with and to learn from: %s, %s", _location(validated), _location(learnt))
+        log.warning(
+            "the same picture to validate with and to learn from: %s, %s", _location(validated), _location(learnt)
+        )
     if len(doubles) > _TOLD:
         log.warning("%d pictures to validate with are to learn from, too", len(doubles))
 

@@ -1,10 +1,10 @@
 """A small BEiT from random weights: the recipe of the bundled demonstration model, for thousands of small pictures.
 
-It is made to reach most in an hour on two cores: CIFAR-10's 50,000 pictures to 85.4 % (see `beitcli/demo/README.md`).
+It is made to get far in an hour on two cores (see `beitcli/demo/README.md`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -12,59 +12,100 @@ from PIL.Image import Resampling
 from torch import Generator, Tensor
 from transformers import BeitConfig
 
+from beitcli.model.compiled import can_compile
 from beitcli.model.recipe import Recipe
 from beitcli.training.augmentation import jittered, mixed, shifted_and_flipped, smoothed
 from beitcli.training.dropping import DroppingBeit
-from beitcli.training.loop import Schedule
+from beitcli.training.method import Method, Schedule
 from beitcli.training.optimiser import muon_and_adamw
-from beitcli.training.shapes import ScratchShape
+from beitcli.training.shapes import SCRATCH_SHAPES
+
+WORTH_COMPILING = 500
+"""Steps from which on a training repays the minute that compiling its layers takes."""
 
 RATE = 1.5e-3
 WEIGHT_DECAY = 0.05
-BATCH = 256
 STOCHASTIC_DEPTH = 0.1
 LAYER_SCALE = 0.1
-SCHEDULE = Schedule(warmup_steps=300, clip=1.0, average_decay=0.998)
+WARMUP_STEPS = 300
+CLIP = 1.0
+AVERAGE_DECAY = 0.998
 
 DROPPED, DROPPED_UNTIL = 0.45, 0.82
 MIXED, MIXED_UNTIL = 0.7, 0.92
+ALPHAS = (0.8, 1.0)  # of mixup and cutmix, as the BEiT paper fine-tunes
 SMOOTHING = 0.05
-ALPHAS = (0.8, 1.0)
 JITTER = 0.2
 
 
-def scratch_recipe(side: int) -> Recipe:
-    """Pictures resized to squares of `side` pixels, as the Hub's BEiT checkpoints have it."""
-    return Recipe((side, side), None, Resampling.BILINEAR, 1 / 255, (0.5,) * 3, (0.5,) * 3)
+@dataclass(frozen=True, slots=True)
+class ScratchPlan:
+    """What a training from random weights is asked for."""
 
+    shape: str
+    image_size: int
+    patch_size: int
+    epochs: int
+    batch_size: int
+    accumulate: int
+    rate: float
+    seed: int
+    dtype: str
 
-def new_network(shape: ScratchShape, side: int, patch: int, classes: Sequence[str], seed: int) -> DroppingBeit:
-    """A BEiT of random weights that the seed decides."""
-    torch.manual_seed(seed)
-    config = BeitConfig(
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        intermediate_size=4 * shape.hidden,
-        image_size=side,
-        patch_size=patch,
-        use_relative_position_bias=True,
-        use_mean_pooling=True,
-        layer_scale_init_value=LAYER_SCALE,
-        drop_path_rate=STOCHASTIC_DEPTH,
-        id2label=dict(enumerate(classes)),
-        label2id={name: number for number, name in enumerate(classes)},
-    )
-    return DroppingBeit(config)
+    @property
+    def recipe(self) -> Recipe:
+        """Pictures resized to squares, as the Hub's BEiT checkpoints have it."""
+        return Recipe((self.image_size,) * 2, None, Resampling.BILINEAR, 1 / 255, (0.5,) * 3, (0.5,) * 3)
 
+    @property
+    def learning_recipe(self) -> Recipe:
+        return self.recipe
 
-def optimiser_for(network: DroppingBeit, rate: float) -> torch.optim.Optimizer:
-    return muon_and_adamw(network, rate, WEIGHT_DECAY)
+    def settings(self) -> Mapping[str, Any]:
+        return {"way": "--from-scratch", **asdict(self)}
+
+    def method(self, classes: tuple[str, ...], device: str, steps: int) -> Method:
+        network = self._network(classes)
+        if steps >= WORTH_COMPILING and device != "mps" and can_compile():
+            network.compile_layers()
+        optimiser = muon_and_adamw(network.to(device), self.rate, WEIGHT_DECAY)
+        schedule = Schedule(WARMUP_STEPS, CLIP, AVERAGE_DECAY, self.accumulate)
+        return Method(network, optimiser, ScratchAugment(len(classes)), schedule, self._text())
+
+    def _network(self, classes: tuple[str, ...]) -> DroppingBeit:
+        torch.manual_seed(self.seed)
+        shape = SCRATCH_SHAPES[self.shape]
+        config = BeitConfig(
+            hidden_size=shape.hidden,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            intermediate_size=4 * shape.hidden,
+            image_size=self.image_size,
+            patch_size=self.patch_size,
+            use_relative_position_bias=True,
+            use_mean_pooling=True,
+            layer_scale_init_value=LAYER_SCALE,
+            drop_path_rate=STOCHASTIC_DEPTH,
+            id2label=dict(enumerate(classes)),
+            label2id={name: number for number, name in enumerate(classes)},
+        )
+        return DroppingBeit(config)
+
+    def _text(self) -> str:
+        return (
+            f"A BEiT of size `{self.shape}` from random weights, pictures of {self.image_size} pixels in patches of "
+            f"{self.patch_size}. {self.epochs} epochs in batches of {self.batch_size * self.accumulate}: Muon for the "
+            f"matrices of the layers and AdamW for all else, peak rate {self.rate:g} after {WARMUP_STEPS} steps, then "
+            f"a cosine; weight decay {WEIGHT_DECAY}, stochastic depth {STOCHASTIC_DEPTH}, {DROPPED:.0%} of the patches "
+            f"dropped for {DROPPED_UNTIL:.0%} of the time, mixup or cutmix on {MIXED:.0%} of the batches for "
+            f"{MIXED_UNTIL:.0%}, label smoothing {SMOOTHING}; moved, flipped and jittered pictures; averaged weights "
+            f"({AVERAGE_DECAY})."
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ScratchAugment:
-    """Moved, flipped and jittered pictures, most batches blended, the last ones as they are."""
+    """Moved, flipped and jittered pictures, most batches blended, the last ones not."""
 
     classes: int
 

@@ -2,41 +2,39 @@
 
 import logging
 import os
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from math import ceil
 
 import torch
-from transformers import BeitForImageClassification
+from torch import Tensor
+from transformers import BeitConfig, BeitForImageClassification
 from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
 from transformers.utils import logging as reports
 
+from beitcli.errors import UsageError
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.classifier import Classifier
-from beitcli.model.compiled import can_compile
 from beitcli.model.recipe import Recipe
 from beitcli.model.runtime import Runtime, choose_runtime
-from beitcli.training import scratch
-from beitcli.training.batches import Batches
+from beitcli.training.batches import Batches, Order
 from beitcli.training.card import Facts, model_card
 from beitcli.training.examples import Split
-from beitcli.training.loop import Arguments, Pace, train
+from beitcli.training.loop import Pace, Place, train
+from beitcli.training.method import Plan
+from beitcli.training.pixels import KeptPixels
 from beitcli.training.preparation import Part, fingerprint, part_of, prepare
-from beitcli.training.shapes import SCRATCH_SHAPES
 from beitcli.training.workplace import Workplace, work_errors
 
 log = logging.getLogger(__name__)
 
-WORTH_COMPILING = 500
-"""Steps from which on a training repays the minute that compiling its layers takes."""
-
-_VALIDATED_AT_ONCE = 64
+_AT_ONCE = 64
+"""Pictures that are validated at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where a training runs, and what may go wrong on the way to it."""
+    """Where a training runs, how many processes decode for it, and how many pictures they may fail at."""
 
     device: str
     dtype: str
@@ -44,70 +42,36 @@ class Machine:
     most_errors: int
 
 
-@dataclass(frozen=True, slots=True)
-class ScratchPlan:
-    """What a training from random weights is asked for."""
-
-    shape: str
-    image_size: int
-    patch_size: int
-    epochs: int
-    batch_size: int
-    rate: float
-    seed: int
-
-
-def train_from_scratch(
-    plan: ScratchPlan, split: Split, work: Workplace, machine: Machine, command: str, tell: Callable[[Pace], None]
+def train_model(
+    plan: Plan, split: Split, work: Workplace, machine: Machine, command: str, tell: Callable[[Pace], None]
 ) -> Facts:
-    """Trains, writes the folder, and gives back what is in its card. Begun before, it goes on."""
-    started = time.monotonic()
+    """Trains, writes the folder, and gives back what its card says. Where it was begun before, it goes on.
+
+    Raises Stopped, behind a checkpoint, where the process is asked to end.
+    """
     reports.set_verbosity_error()
     reports.disable_progress_bar()
-    recipe = scratch.scratch_recipe(plan.image_size)
-    learning, validation = _prepared(plan, split, work, {"training": recipe, "validation": recipe}, machine)
-    runtime = choose_runtime(machine.device, machine.dtype)
-    network = scratch.new_network(
-        SCRATCH_SHAPES[plan.shape], plan.image_size, plan.patch_size, split.classes, plan.seed
-    )
-    augment = scratch.ScratchAugment(len(split.classes))
-    batch_size = min(plan.batch_size, len(learning.targets))
-    batches = Batches(
-        learning.pixels, torch.tensor(learning.targets), augment, batch_size, plan.epochs, plan.seed
-    )
-    if runtime.device != "mps" and len(batches) >= WORTH_COMPILING and can_compile():
-        network.compile_layers()
-    optimiser = scratch.optimiser_for(network.to(runtime.device), plan.rate)
-    arguments = Arguments(work.folder, runtime.device, runtime.dtype, 0, tell)
-    weights = train(network, optimiser, batches, scratch.SCHEDULE, arguments)
-    plain = BeitForImageClassification(network.config)
-    plain.load_state_dict(weights)
+    runtime = _runtime(machine)
+    learning, validation = _prepared(plan, split, work, machine)
+    order = Order(len(learning.targets), plan.batch_size, plan.epochs, plan.seed)
+    method = plan.method(split.classes, runtime.device, ceil(len(order) / plan.accumulate))
+    batches = Batches(learning.pixels, torch.tensor(learning.targets), method.augment, order)
+    workers = 0 if isinstance(learning.pixels, KeptPixels) else machine.workers
+    trained = train(method, batches, Place(work.folder, runtime.device, runtime.dtype, workers), tell)
     folder = work.path("model")
-    _save(plain, recipe, folder)
-    top1, top5 = _validated(folder, validation, recipe, runtime.device)
-    facts = Facts(
-        command,
-        "A BEiT trained from random weights.",
-        "",
-        split.classes,
-        len(learning.targets),
-        len(validation.targets),
-        top1,
-        top5,
-        plan.seed,
-        time.monotonic() - started,
-    )
+    _save(method.network.config, trained.weights, plan.recipe, folder)
+    ranks = _ranks(folder, validation, plan.recipe, runtime.device)
+    facts = Facts(command, method.text, split.classes, len(learning.targets), ranks, plan.seed, trained.seconds)
     with work_errors(), open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as stream:
         stream.write(model_card(os.path.basename(work.out), facts))
     work.finish(folder)
     return facts
 
 
-def _prepared(
-    plan: ScratchPlan, split: Split, work: Workplace, recipes: dict[str, Recipe], machine: Machine
-) -> tuple[Part, Part]:
+def _prepared(plan: Plan, split: Split, work: Workplace, machine: Machine) -> tuple[Part, Part]:
     """What is learnt from and what is validated with, as an earlier run has prepared it or read now."""
-    settings = {**_settings(plan), "pictures": fingerprint(split)}
+    recipes = {"training": plan.learning_recipe, "validation": plan.recipe}
+    settings = {**plan.settings(), "pictures": fingerprint(split)}
     prepared = work.begun(settings)
     if prepared is None:
         try:
@@ -124,33 +88,45 @@ def _prepared(
     )
 
 
-def _settings(plan: ScratchPlan) -> dict[str, Any]:
-    return {name: getattr(plan, name) for name in plan.__slots__}
+def _runtime(machine: Machine) -> Runtime:
+    """As for a model that answers; but gradients want the range of bf16 where a GPU has it."""
+    runtime = choose_runtime(machine.device, machine.dtype)
+    if runtime == Runtime("cpu", "fp16"):
+        raise UsageError("--dtype fp16: gradients in fp16 need a GPU", "leave it out, or --dtype bf16")
+    if machine.dtype == "auto" and runtime.device.startswith("cuda") and torch.cuda.is_bf16_supported():
+        return replace(runtime, dtype="bf16")
+    return runtime
 
 
-def _save(network: BeitForImageClassification, recipe: Recipe, folder: str) -> None:
+def _save(config: BeitConfig, weights: dict[str, Tensor], recipe: Recipe, folder: str) -> None:
     """Writes an ordinary checkpoint: config, weights and image processor."""
-    height, width = recipe.size
+    network = BeitForImageClassification(config)
+    network.load_state_dict(weights)
+    processor = BeitImageProcessorPil(
+        size={"shortest_edge": recipe.resize} if isinstance(recipe.resize, int) else _sides(recipe.resize),
+        do_center_crop=recipe.crop is not None,
+        crop_size=_sides(recipe.size),
+        resample=recipe.resample,
+        rescale_factor=recipe.factor,
+        image_mean=list(recipe.mean),
+        image_std=list(recipe.std),
+    )
     with work_errors():
         network.save_pretrained(folder)
-        processor = BeitImageProcessorPil(
-            size={"height": height, "width": width},
-            resample=recipe.resample,
-            do_center_crop=False,
-            image_mean=list(recipe.mean),
-            image_std=list(recipe.std),
-        )
         processor.save_pretrained(folder)
 
 
-def _validated(folder: str, part: Part, recipe: Recipe, device: str) -> tuple[float, float]:
-    """The shares of pictures whose class the saved model names first, and among its first five."""
-    classifier = Classifier(open_checkpoint(folder, None), recipe, Runtime(device, "fp32"), 5, _VALIDATED_AT_ONCE)
-    first = among = 0
-    for start in range(0, len(part.targets), _VALIDATED_AT_ONCE):
-        targets = part.targets[start : start + _VALIDATED_AT_ONCE]
+def _sides(size: tuple[int, int]) -> dict[str, int]:
+    return {"height": size[0], "width": size[1]}
+
+
+def _ranks(folder: str, part: Part, recipe: Recipe, device: str) -> list[int]:
+    """For each picture the place, from 0, that the saved model gives its class among all."""
+    classifier = Classifier(open_checkpoint(folder, None), recipe, Runtime(device, "fp32"), 0, _AT_ONCE)
+    ranks = []
+    for start in range(0, len(part.targets), _AT_ONCE):
+        targets = part.targets[start : start + _AT_ONCE]
         answers = classifier(part.pixels[range(start, start + len(targets))])
         for target, scores in zip(targets, answers, strict=True):
-            first += scores[0].index == target
-            among += target in [score.index for score in scores]
-    return first / len(part.targets), among / len(part.targets)
+            ranks.append([score.index for score in scores].index(target))
+    return ranks
