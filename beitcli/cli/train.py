@@ -181,7 +181,7 @@ class RecipeOptions:
         if self.from_scratch and self.checkpoint_gradients:
             raise UsageError("--checkpoint-gradients is for --finetune", "--accumulate takes less memory, too")
         if self.from_scratch and image_size % (self.patch_size or 4):
-            raise UsageError(f"--image-size {image_size}: no multiple of the patches' {self.patch_size or 4} pixels")
+            raise UsageError(f"--image-size {image_size}: it needs a multiple of {self.patch_size or 4}")
 
 
 @with_options

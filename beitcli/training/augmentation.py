@@ -44,7 +44,7 @@ def jittered(pictures: Tensor, strength: float, generator: Generator) -> Tensor:
 
 
 def smoothed(targets: Tensor, classes: int, smoothing: float) -> Tensor:
-    """Class numbers as shares (n, classes): all but `smoothing`, which is spread over all classes (arXiv:1512.00567)."""
+    """Class numbers as shares (n, classes), `smoothing` of them spread over all classes (arXiv:1512.00567)."""
     return F.one_hot(targets, classes) * (1 - smoothing) + smoothing / classes
 
 

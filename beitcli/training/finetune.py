@@ -104,10 +104,10 @@ class FinetunePlan:
         return (
             f"`{self.checkpoint.name}`, fine-tuned. {self.epochs} epochs in batches of "
             f"{self.batch_size * self.accumulate}: AdamW, peak rate {rate:g} after {size.warmup:.0%} of the steps, "
-            f"then a cosine, {size.layer_decay} times as much for each layer further down; weight decay {WEIGHT_DECAY}, "
-            f"stochastic depth {size.stochastic_depth}, mixup {ALPHAS[0]} or cutmix {ALPHAS[1]}, label smoothing "
-            f"{SMOOTHING}, random crops and flips, jitter {JITTER}, random erasing {ERASED}; averaged weights "
-            f"({AVERAGE_DECAY} at most)."
+            f"then a cosine, {size.layer_decay} times as much for each layer further down; weight decay "
+            f"{WEIGHT_DECAY}, stochastic depth {size.stochastic_depth}, mixup {ALPHAS[0]} or cutmix {ALPHAS[1]}, "
+            f"label smoothing {SMOOTHING}, random crops and flips, jitter {JITTER}, random erasing {ERASED}; "
+            f"averaged weights ({AVERAGE_DECAY} at most)."
         )
 
 

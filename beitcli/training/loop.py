@@ -2,9 +2,12 @@
 
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from glob import escape as glob_escape
+from glob import glob
 from typing import Any, TypeAlias
 
 import torch
@@ -72,6 +75,7 @@ def train(method: Method, batches: Batches, place: Place, tell: Callable[[Pace],
         callbacks=[keeper, _Teller(tell, batches.order, steps)],
     )
     trainer.remove_callback(PrinterCallback)  # it prints to stdout
+    _forget_halves(place.folder)
     with signals.held(GRACE):
         trainer.train(resume_from_checkpoint=newest_checkpoint(place.folder))
     signals.check()
@@ -88,8 +92,19 @@ class Trained:
 
 def newest_checkpoint(folder: str) -> str | None:
     """The newest checkpoint in the folder that is whole: its averaged weights were written last."""
-    places = [entry.path for entry in os.scandir(folder) if os.path.isfile(os.path.join(entry.path, _STATE))]
-    return max(places, key=lambda path: int(path.rpartition("-")[2]), default=None)
+    whole = [path for path in _checkpoints(folder) if os.path.isfile(os.path.join(path, _STATE))]
+    return max(whole, key=lambda path: int(path.rpartition("-")[2]), default=None)
+
+
+def _checkpoints(folder: str) -> list[str]:
+    return glob(os.path.join(glob_escape(folder), "checkpoint-*"))
+
+
+def _forget_halves(folder: str) -> None:
+    """Removes checkpoints that a kill has cut short: the Trainer, which keeps two, would count them."""
+    for path in _checkpoints(folder):
+        if not os.path.isfile(os.path.join(path, _STATE)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _settings(schedule: Schedule, place: Place, steps: int) -> TrainingArguments:

@@ -1,0 +1,214 @@
+"""`beit train` as a process: bad input, both ways of training, and killing it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.conftest import SAMPLES
+from tests.training.shapes import draw_classes
+
+Beit = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+SMALL = ("--from-scratch", "tiny", "--image-size", "16", "-b", "16", "-j", "1")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return draw_classes(tmp_path / "shapes", 20)
+
+
+def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
+    """What is wrong, the arguments, and what the error names."""
+    good = draw_classes(folder / "good", 3)
+    one = draw_classes(folder / "one", 3, colours=("red",))
+    case = draw_classes(folder / "case", 3, colours=("red", "Red", "blue"))
+    empty = draw_classes(folder / "empty", 3)
+    (empty / "green").mkdir()
+    broken = draw_classes(folder / "broken", 3)
+    (broken / "red" / "000.png").write_bytes(b"nothing")
+    alien = draw_classes(folder / "alien", 3, colours=("green",))
+    single = draw_classes(folder / "single", 1)
+    (folder / "full").mkdir()
+    (folder / "full" / "file").touch()
+    (folder / "labels.csv").write_text("path,label\n")
+    return {
+        "no way": ([good], "--finetune"),
+        "both ways": ([good, "--finetune", *SMALL], "--from-scratch"),
+        "no pictures": ([*SMALL], "--labels"),
+        "folder and table": ([good, "--labels", folder / "labels.csv", *SMALL], "--labels"),
+        "an empty table": (["--labels", folder / "labels.csv", *SMALL], "labels.csv"),
+        "one class": ([one, *SMALL], "`red`"),
+        "same but for case": ([case, *SMALL], "`Red` and `red`"),
+        "an empty class": ([empty, *SMALL], "empty/green"),
+        "a broken picture": ([broken, *SMALL], "1 pictures cannot be read"),
+        "a class without training": ([good, "--val", alien, *SMALL], "`green`"),
+        "nothing to hold out": ([single, *SMALL], "--val"),
+        "no folder": ([folder / "nowhere", *SMALL], "nowhere"),
+        "a full output": ([good, *SMALL, "--out", folder / "full"], "exists already"),
+        "patches that do not fit": ([good, *SMALL, "--patch-size", "5"], "--image-size 16"),
+        "patches of a model": ([good, "--finetune", "-m", "demo", "--patch-size", "4"], "--patch-size"),
+        "a size that does not fit": ([good, "--finetune", "-m", "demo", "--image-size", "33"], "--image-size 33"),
+        "half precision on a cpu": ([good, *SMALL, "--dtype", "fp16", "--device", "cpu"], "--dtype fp16"),
+    }
+
+
+def test_bad_input_is_a_usage_error_that_names_it(beit: Beit, tmp_path: Path) -> None:
+    for what, (arguments, named) in bad_input(tmp_path).items():
+        run = beit("train", *arguments, *(() if "--out" in arguments else ("--out", "model")))
+        assert run.returncode == 2, (what, run.stderr)
+        message = run.stderr.decode()
+        assert named in message, (what, message)
+        assert "hint: " in message or " a multiple of " in message, what
+        assert "Traceback" not in message
+        assert not (tmp_path / "model").exists() and not (tmp_path / "model.part").exists(), what
+
+
+def test_without_accelerate_the_extra_is_named_first(tmp_path: Path) -> None:
+    program = (
+        "import sys, importlib.util as u\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *more: None if name == 'accelerate' else find(name, *more)\n"
+        "sys.argv = ['beit', 'train', 'nowhere', '--out', 'model']\n"
+        "from beitcli.__main__ import main\n"
+        "sys.exit(main())"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 2
+    assert "beitcli[train]" in run.stderr
+
+
+def test_from_scratch_learns_shapes_and_makes_an_ordinary_checkpoint(
+    beit: Beit, pictures: Path, tmp_path: Path
+) -> None:
+    doubled = tmp_path / "val"
+    draw_classes(doubled, 10, seed=1)
+    shutil.copy(pictures / "red" / "003.png", doubled / "red" / "again.png")
+    (pictures / "red" / "broken.png").write_bytes(b"nothing")
+    run = beit(
+        *("train", pictures, "--val", doubled, *SMALL, "--epochs", "60", "--max-errors", "1", "--out", "model"),
+        timeout=300,
+    )
+    report = run.stderr.decode()
+    assert run.returncode == 0, report
+    assert run.stdout == b""
+    assert f"left out: {pictures}/red/broken.png: not_an_image" in report
+    assert f"{doubled}/red/again.png, {pictures}/red/003.png" in report
+    model = tmp_path / "model"
+    assert sorted(os.listdir(model)) == ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
+    assert not (tmp_path / "model.part").exists()
+    card = (model / "README.md").read_text()
+    assert "on 21 pictures" in card and "from 40 pictures" in card and "beit train" in card and "Seed 0" in card
+    assert "| top-1 | 100.00 % |" in card
+    assert_both_load_it(model, doubled)
+
+
+def assert_both_load_it(model: Path, pictures: Path) -> None:
+    """That transformers and we get the same logits from a saved model."""
+    from transformers import AutoModelForImageClassification
+    from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
+
+    from beitcli.model.checkpoint import open_checkpoint
+    from beitcli.model.network import Beit, PixelScale
+    from beitcli.model.recipe import checkpoint_recipe
+
+    images = [Image.open(path).convert("RGB") for path in sorted(pictures.rglob("*.png"))]
+    checkpoint = open_checkpoint(str(model), None)
+    recipe = checkpoint_recipe(checkpoint.processor, None)
+    network = Beit(
+        checkpoint.config, checkpoint.tensors(), recipe.size, PixelScale(recipe.factor, recipe.mean, recipe.std)
+    )
+    reference, loading = AutoModelForImageClassification.from_pretrained(model, output_loading_info=True)
+    assert not any(loading.values())
+    inputs = BeitImageProcessorPil.from_pretrained(model)(images=images, return_tensors="pt")
+    with torch.no_grad():
+        ours = network.eval()(torch.from_numpy(np.stack([recipe(image) for image in images])))
+        theirs = reference.eval()(**inputs).logits
+    assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_finetuning_the_demo_model_on_other_classes(beit: Beit, pictures: Path, tmp_path: Path) -> None:
+    run = beit(
+        *("train", pictures, "--finetune", "-m", "demo", "--epochs", "8", "-b", "4", "--accumulate", "2"),
+        *("--image-size", "40", "--checkpoint-gradients", "--out", "model", "-j", "1"),
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "| top-1 | 100.00 % |" in (tmp_path / "model" / "README.md").read_text()
+    assert_both_load_it(tmp_path / "model", pictures)
+    answer = beit("classify", pictures / "red" / "000.png", "-m", "./model", "-k", "1", "-q")
+    assert b",ok,red,1," in answer.stdout
+
+
+def test_a_table_of_labels_is_learnt_from(beit: Beit, pictures: Path, tmp_path: Path) -> None:
+    rows = [f"{path.relative_to(tmp_path)}\t{path.parent.name}" for path in sorted(pictures.rglob("*.png"))]
+    (tmp_path / "truth.tsv").write_text("\n".join(["path\tlabel", *rows]))
+    run = beit("train", "--labels", "truth.tsv", *SMALL, "--epochs", "1", "--val-share", "0.25", "--out", "model", "-q")
+    assert run.returncode == 0 and run.stderr == b"", run.stderr
+    assert "on 10 pictures" in (tmp_path / "model" / "README.md").read_text()
+
+
+@contextmanager
+def begun(command: list[str], folder: Path) -> Iterator["subprocess.Popen[str]"]:
+    """The command as a process that has made a few steps."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "beitcli", *command], cwd=folder, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if "step" in line:
+                break
+        yield process
+        process.kill()
+
+
+WAYS = {
+    "from scratch": [*SMALL, "--epochs", "60"],
+    "fine-tuned": ["--finetune", "-m", "demo", "-b", "8", "-j", "1", "--epochs", "12"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_stopped_and_killed_it_goes_on_to_the_very_same_weights(
+    beit: Beit, pictures: Path, tmp_path: Path, way: str
+) -> None:
+    def command(out: str) -> list[str]:
+        return ["train", str(pictures), *WAYS[way], "--out", out]
+
+    assert beit(*command("undisturbed"), "-q", timeout=300).returncode == 0
+    with begun(command("model"), tmp_path) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == -signal.SIGTERM
+    assert not (tmp_path / "model").exists()
+    with begun(command("model"), tmp_path) as process:
+        process.kill()
+        assert process.wait(60) == -signal.SIGKILL
+    other = beit(*command("model"), "--seed", "1")
+    assert other.returncode == 2 and b"another seed: 0, not 1" in other.stderr
+    last = beit(*command("model"), timeout=300)
+    assert last.returncode == 0 and b"going on" in last.stderr, last.stderr
+    expected, weights = (load_file(tmp_path / name / "model.safetensors") for name in ("undisturbed", "model"))
+    assert expected.keys() == weights.keys()
+    assert all(torch.equal(expected[name], weights[name]) for name in expected)
+
+
+def test_changed_pictures_are_another_training(beit: Beit, pictures: Path, tmp_path: Path) -> None:
+    command = ["train", str(pictures), *SMALL, "--epochs", "60", "--out", "model"]
+    with begun(command, tmp_path) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == -signal.SIGINT
+    shutil.copy(SAMPLES / "cat.jpg", pictures / "red" / "cat.jpg")
+    run = beit(*command)
+    assert run.returncode == 2 and b"another pictures" in run.stderr and b"delete that folder" in run.stderr
+    assert (tmp_path / "model.part").exists()

@@ -1,0 +1,126 @@
+"""The networks that learn compute what transformers and the network at inference compute."""
+
+import copy
+from pathlib import Path
+
+import torch
+from transformers import BeitForImageClassification
+
+from beitcli.model.checkpoint import open_checkpoint
+from beitcli.model.network import Beit, PixelScale
+from beitcli.training.dropping import DroppingBeit
+from beitcli.training.finetune import adapted_network
+from beitcli.training.optimiser import layer_wise_adamw, muon_and_adamw
+from beitcli.training.scratch import ScratchPlan
+
+PLAN = ScratchPlan("tiny", 16, 4, 1, 1, 1, 1e-3, 0, "fp32")
+
+
+def new_network() -> DroppingBeit:
+    network = PLAN.method(("a", "b", "c"), "cpu", 1).network
+    assert isinstance(network, DroppingBeit)
+    for parameter in network.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.2
+    without_stochastic_depth(network)
+    return network
+
+
+def without_stochastic_depth(network: BeitForImageClassification) -> None:
+    for layer in network.beit.layers:
+        layer.drop_path = torch.nn.Identity()
+
+
+def test_the_training_pass_is_that_of_transformers() -> None:
+    network = new_network()
+    plain = BeitForImageClassification(network.config)
+    plain.load_state_dict(network.state_dict())
+    without_stochastic_depth(plain)
+    pixels = torch.randn(16, 3, 16, 16)
+    ours, theirs = (each.train()(pixels).logits for each in (network, plain))
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    for logits in (ours, theirs):
+        logits.square().sum().backward()
+    expected = dict(plain.named_parameters())
+    for name, parameter in network.named_parameters():
+        assert torch.allclose(parameter.grad, expected[name].grad, rtol=1e-3, atol=1e-3), name
+
+
+def test_dropped_patches_are_not_looked_at() -> None:
+    """With one patch of sixteen kept in each part of the batch, a picture changed elsewhere has the same logits."""
+    network = new_network().train()
+    pixels = torch.randn(16, 3, 16, 16)
+    changed = [pixels.clone() for _ in range(16)]
+    for number, other in enumerate(changed):
+        y, x = divmod(number, 4)
+        other[:, :, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4] = 0.0
+    with torch.no_grad():
+        logits = []
+        for batch in (pixels, *changed):
+            torch.manual_seed(5)
+            logits.append(network(batch, drop=15 / 16).logits)
+    same = torch.stack([torch.isclose(logits[0], other).all(1) for other in logits[1:]])
+    assert (same.sum(0) == 15).all()
+    assert torch.equal(same[:, 0], same[:, 1])  # two pictures are a part
+
+
+def test_positions_are_interpolated_as_at_inference(tiny_beit: Path) -> None:
+    checkpoint = open_checkpoint(str(tiny_beit), None)
+    network = adapted_network(checkpoint, checkpoint.labels, 48, 0.1, seed=0).eval()
+    assert network.config.image_size == 48
+    pixels = torch.randint(0, 256, (4, 48, 48, 3), dtype=torch.uint8)
+    scale = PixelScale(1 / 255, (0.5,) * 3, (0.5,) * 3)
+    inference = Beit(checkpoint.config, checkpoint.tensors(), (48, 48), scale).eval()
+    with torch.no_grad():
+        ours = network(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).logits
+        assert torch.allclose(ours, inference(pixels), atol=1e-4)
+
+
+def test_other_classes_get_a_new_head_that_the_seed_decides(tiny_beit: Path) -> None:
+    checkpoint = open_checkpoint(str(tiny_beit), None)
+    others = tuple(reversed(checkpoint.labels))
+    first, again, other = (adapted_network(checkpoint, others, 32, 0.1, seed).state_dict() for seed in (0, 0, 1))
+    kept = adapted_network(checkpoint, checkpoint.labels, 32, 0.1, 0).state_dict()
+    head = "classifier.weight"
+    assert torch.equal(first[head], again[head])
+    assert not torch.equal(first[head], other[head])
+    assert first[head].abs().max() < 1e-4 < kept[head].abs().max()
+    body = [name for name in kept if not name.startswith("classifier.")]
+    assert all(torch.equal(first[name], kept[name]) for name in body)
+
+
+def test_layers_further_down_learn_more_slowly(tiny_beit: Path) -> None:
+    network = adapted_network(open_checkpoint(str(tiny_beit), None), ("a", "b"), 32, 0.1, 0)
+    rates = {
+        id(parameter): (round(group["lr"], 6), group["weight_decay"])
+        for group in layer_wise_adamw(network, 2, 1.0, 0.05, 0.5).param_groups
+        for parameter in group["params"]
+    }
+    assert {name: rates[id(parameter)] for name, parameter in network.named_parameters()}.items() >= {
+        "beit.embeddings.cls_token": (0.125, 0.0),
+        "beit.embeddings.patch_embeddings.projection.weight": (0.125, 0.05),
+        "beit.layers.0.attention.q_proj.weight": (0.25, 0.05),
+        "beit.layers.1.attention.q_proj.bias": (0.5, 0.0),
+        "classifier.weight": (1.0, 0.05),
+    }.items()
+
+
+def test_two_optimisers_are_saved_and_loaded_as_one() -> None:
+    network, other = new_network(), new_network()
+    other.load_state_dict(network.state_dict())
+    optimiser, fresh = (muon_and_adamw(each, 1e-2, 0.05) for each in (network, other))
+
+    def step(each: DroppingBeit, by: torch.optim.Optimizer) -> None:
+        torch.manual_seed(1)
+        each.zero_grad()
+        each.train()(torch.randn(8, 3, 16, 16)).logits.square().sum().backward()
+        by.step()
+
+    step(network, optimiser)
+    fresh.load_state_dict(copy.deepcopy(optimiser.state_dict()))
+    other.load_state_dict(network.state_dict())
+    for each, by in ((network, optimiser), (other, fresh)):
+        for group in by.param_groups:
+            group["lr"] = 1e-3
+        step(each, by)
+    expected = network.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in other.state_dict().items())
