@@ -57,6 +57,12 @@ def test_every_option_of_features_is_in_their_section_or_shared() -> None:
     assert not {"--top-k", "--threshold", "--label", "--format", "--color"} & shown
 
 
+def test_every_option_of_training_is_in_its_section() -> None:
+    shown = options_in(help_of("train").partition("Arguments")[2].partition("Examples")[0])
+    listed = options_in(section("Train").partition("| option")[2].partition("\n\n")[0])
+    assert shown - {"--help", "-h"} == listed
+
+
 def test_every_option_in_the_readme_exists() -> None:
     table = "\n".join(line.split("|")[1] for line in section("Options").splitlines() if line.startswith("| `-"))
     assert options_in(table) <= options_in(help_of("batch"))
@@ -78,7 +84,7 @@ def test_the_map_of_the_tree_is_the_tree() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "classify", "batch", "merge", "embed", "eval", "bench", "models", "models pull"]
+    "command", ["", "classify", "batch", "merge", "embed", "eval", "train", "bench", "models", "models pull"]
 )
 def test_help_has_examples(command: str) -> None:
     assert "Examples:" in help_of(command)

@@ -12,11 +12,12 @@ import typer
 from beitcli.cli import notices
 from beitcli.cli.options import ModelOptions, Without, examples, with_options
 from beitcli.errors import UsageError
+from beitcli.inputs.labelled import by_table
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.memory import use_one_heap
 from beitcli.outputs.lock import alone
 from beitcli.records import printable
-from beitcli.training.examples import Split, read_labelled, split
+from beitcli.training.examples import Split, in_folders, split
 from beitcli.training.workplace import Workplace
 
 if TYPE_CHECKING:
@@ -88,8 +89,11 @@ class PictureOptions:
         """The examples. Raises UsageError where they make no classes."""
         if (self.folder is None) == (self.labels is None):
             raise UsageError("pictures are named by a folder or by --labels, one of the two", "beit train ./flowers …")
-        validation = read_labelled(self.val) if self.val is not None else None
-        return split(read_labelled(self.folder or self.labels or ""), validation, self.val_share, seed)
+        labelled = in_folders(self.folder) if self.folder is not None else by_table(self.labels or "")
+        validation = None
+        if self.val is not None:
+            validation = by_table(self.val) if os.path.isfile(self.val) else in_folders(self.val)
+        return split(labelled, validation, self.val_share, seed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from beitcli.errors import UsageError
-from beitcli.inputs.labelled import Labelled, by_folder, by_table
+from beitcli.inputs.labelled import Labelled, by_folder
 from beitcli.inputs.sources import SYSTEM_FOLDERS, Walk
 from beitcli.records import Found, printable
 
@@ -29,13 +29,11 @@ class Split:
     validation: tuple[Example, ...]
 
 
-def read_labelled(place: str) -> list[Labelled]:
-    """The pictures of a folder of class folders, or of a table. Raises UsageError where they make no classes."""
-    if not place.lower().endswith((".csv", ".tsv")) or os.path.isdir(place):
-        labelled = by_folder(place, Walk(), Counter())
-        _check_no_class_is_empty(place, {one.label for one in labelled})
-        return labelled
-    return by_table(place)
+def in_folders(folder: str) -> list[Labelled]:
+    """The pictures of a folder of class folders. Raises UsageError where they make no classes, or one has none."""
+    labelled = by_folder(folder, Walk(), Counter())
+    _check_no_class_is_empty(folder, {one.label for one in labelled})
+    return labelled
 
 
 def split(labelled: Sequence[Labelled], validation: Sequence[Labelled] | None, share: float, seed: int) -> Split:
