@@ -82,6 +82,7 @@ def test_writers_and_commands_import_nothing_heavy_at_the_top(path: Path) -> Non
         ["eval", "no-such-folder", "-m", "demo"],
         ["eval", "val", "-m", "demo", "--plots", "."],
         ["train", "--help"],
+        ["train", "no-such-folder", "-m", "demo", "--out", "model"],
         ["train", "no-such-folder", "--finetune", "-m", "demo", "--out", "model"],
         ["train", "val", "--from-scratch", "small", "--out", "model"],
         ["bench", "--help"],

@@ -4,30 +4,35 @@ import importlib.util
 import os
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from beitcli.cli import notices
 from beitcli.cli.options import ModelOptions, Without, examples, with_options
+from beitcli.cli.probe import Probe, probe
 from beitcli.errors import UsageError
-from beitcli.inputs.labelled import by_table
+from beitcli.inputs.labelled import Labelled, by_table
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.memory import use_one_heap
 from beitcli.outputs.lock import alone
 from beitcli.records import printable
-from beitcli.training.examples import Split, in_folders, split
+from beitcli.training.examples import SHARE, Split, in_folders, split
 from beitcli.training.workplace import Workplace
 
 if TYPE_CHECKING:
     from beitcli.training.method import Plan
 
 EXAMPLES = examples(
-    "beit train ./flowers --finetune -m base-224 --out my-flowers",
+    "beit train ./flowers -m base-224 --out my-flowers",
+    "beit train ./flowers --finetune -m base-224 --out my-better-flowers",
     "beit train cifar/train --from-scratch small --val cifar/test --out my-model",
     "beit classify photo.jpg -m ./my-flowers",
 )
+
+EPOCHS = 30
+"""How often each picture is learnt from, unless it is said."""
 
 MOST_WORKERS = 8
 """More decoding processes than this are started only when asked for."""
@@ -64,16 +69,16 @@ class PictureOptions:
         ),
     ] = None
     val_share: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--val-share",
             metavar="SHARE",
             min=0.001,
             max=0.9,
-            help="The share of each class that is held out without --val.",
+            help="The share of each class held out without --val [default: 0.1; of few, a probe takes all in turn].",
             rich_help_panel=_PICTURES,
         ),
-    ] = 0.1
+    ] = None
     max_errors: Annotated[
         int,
         typer.Option(
@@ -86,20 +91,37 @@ class PictureOptions:
     ] = 0
 
     def split(self, seed: int) -> Split:
-        """The examples. Raises UsageError where they make no classes."""
+        """The examples, some of them held out. Raises UsageError where they make no classes."""
+        return split(self._labelled(), self._validation(), self.val_share or SHARE, seed)
+
+    def whole(self) -> Split:
+        """The examples, none of them held out yet. Raises UsageError where they make no classes."""
+        return split(self._labelled(), self._validation() or (), SHARE, 0)
+
+    def _labelled(self) -> list[Labelled]:
         if (self.folder is None) == (self.labels is None):
             raise UsageError("pictures are named by a folder or by --labels, one of the two", "beit train ./flowers …")
-        labelled = in_folders(self.folder) if self.folder is not None else by_table(self.labels or "")
-        validation = None
-        if self.val is not None:
-            validation = by_table(self.val) if os.path.isfile(self.val) else in_folders(self.val)
-        return split(labelled, validation, self.val_share, seed)
+        return in_folders(self.folder) if self.folder is not None else by_table(self.labels or "")
+
+    def _validation(self) -> list[Labelled] | None:
+        if self.val is None:
+            return None
+        return by_table(self.val) if os.path.isfile(self.val) else in_folders(self.val)
 
 
 @dataclass(frozen=True, slots=True)
 class RecipeOptions:
     """How a model learns; what is left out is the recipe's own."""
 
+    pool: Annotated[
+        Literal["mean", "cls"] | None,
+        typer.Option(
+            "--pool",
+            help="What a probe learns from: the mean of the final patch states, or the first state [default: mean].",
+            show_default=False,
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None
     from_scratch: Annotated[
         Literal["tiny", "small"] | None,
         typer.Option(
@@ -126,11 +148,15 @@ class RecipeOptions:
         ),
     ] = None
     epochs: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--epochs", metavar="N", min=1, help="How often each picture is learnt from.", rich_help_panel=_RECIPE
+            "--epochs",
+            metavar="N",
+            min=1,
+            help="How often each picture is learnt from [default: 30].",
+            rich_help_panel=_RECIPE,
         ),
-    ] = 30
+    ] = None
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -139,16 +165,20 @@ class RecipeOptions:
             metavar="N",
             min=1,
             max=4096,
-            help="Pictures at a time [default: 256 from scratch, else 32].",
+            help="Pictures at a time [default: 256 from scratch, 32 to fine-tune].",
             rich_help_panel=_RECIPE,
         ),
     ] = None
     accumulate: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--accumulate", metavar="N", min=1, help="Batches that make a step: less memory.", rich_help_panel=_RECIPE
+            "--accumulate",
+            metavar="N",
+            min=1,
+            help="Batches that make a step: less memory [default: 1].",
+            rich_help_panel=_RECIPE,
         ),
-    ] = 1
+    ] = None
     lr: Annotated[
         float | None,
         typer.Option(
@@ -176,16 +206,31 @@ class RecipeOptions:
         ),
     ] = 0
 
+    @property
+    def is_probe(self) -> bool:
+        return not (self.from_scratch or self.finetune)
+
     def check(self, image_size: int) -> None:
         """Raises UsageError for what makes no sense together."""
-        if bool(self.from_scratch) == self.finetune:
+        if self.from_scratch and self.finetune:
             raise UsageError("a training is one of two", "--finetune a model, or --from-scratch small")
+        if self.is_probe:
+            self._check_probe()
+        elif self.pool:
+            raise UsageError("--pool is for a linear probe", "leave it out, or leave --finetune and --from-scratch out")
         if self.finetune and self.patch_size:
             raise UsageError("--patch-size is for a new model", "the model's own patches stay as they are")
         if self.from_scratch and self.checkpoint_gradients:
             raise UsageError("--checkpoint-gradients is for --finetune", "--accumulate takes less memory, too")
         if self.from_scratch and image_size % (self.patch_size or 4):
             raise UsageError(f"--image-size {image_size}: it needs a multiple of {self.patch_size or 4}")
+
+    def _check_probe(self) -> None:
+        others = ("patch_size", "epochs", "accumulate", "lr", "checkpoint_gradients")
+        given = next((name for name in others if getattr(self, name)), None)
+        if given:
+            option = f"--{given.replace('_', '-')}"
+            raise UsageError(f"{option}: a linear probe has none", "add --finetune or --from-scratch, or leave it out")
 
 
 @with_options
@@ -201,14 +246,27 @@ def train(
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is chosen.", show_default=False)] = False,
 ) -> None:
-    """Train a model for your own classes. The same command goes on where it was stopped."""
+    """Train a model for your own classes: a linear probe of --model unless --finetune or --from-scratch say otherwise.
+
+    Those go on where they were stopped, by the same command.
+    """
     notices.set_up(quiet, verbose)
-    if importlib.util.find_spec("accelerate") is None:
-        raise UsageError("training needs the extra `train`", "pip install 'beitcli[train]'")
     recipe.check(model.image_size or 32)
     model.check()
     work = Workplace(out.rstrip("/") or out)
     work.check()
+    if recipe.is_probe:
+        share, errors = pictures.val_share, pictures.max_errors
+        model = replace(model, batch_size=recipe.batch_size)
+        probe(Probe(pictures.whole(), model, recipe.pool or "mean", share, errors, recipe.seed, quiet), work)
+    else:
+        _train(pictures, recipe, model, work, quiet)
+
+
+def _train(pictures: PictureOptions, recipe: RecipeOptions, model: ModelOptions, work: Workplace, quiet: bool) -> None:
+    """Fine-tunes, or trains from scratch."""
+    if importlib.util.find_spec("accelerate") is None:
+        raise UsageError("training needs the extra `train`", "pip install 'beitcli[train]'")
     checkpoint = _base(model) if recipe.finetune else None
     parts = pictures.split(recipe.seed)
     device = _one_gpu(model.device)
@@ -245,9 +303,9 @@ def _plan(recipe: RecipeOptions, model: ModelOptions, checkpoint: Checkpoint | N
         return FinetunePlan(
             checkpoint=checkpoint,
             image_size=model.image_size,
-            epochs=recipe.epochs,
+            epochs=recipe.epochs or EPOCHS,
             batch_size=recipe.batch_size or 32,
-            accumulate=recipe.accumulate,
+            accumulate=recipe.accumulate or 1,
             rate=recipe.lr,
             checkpoint_gradients=recipe.checkpoint_gradients,
             seed=recipe.seed,
@@ -257,9 +315,9 @@ def _plan(recipe: RecipeOptions, model: ModelOptions, checkpoint: Checkpoint | N
         shape=recipe.from_scratch or "small",
         image_size=model.image_size or 32,
         patch_size=recipe.patch_size or 4,
-        epochs=recipe.epochs,
+        epochs=recipe.epochs or EPOCHS,
         batch_size=recipe.batch_size or 256,
-        accumulate=recipe.accumulate,
+        accumulate=recipe.accumulate or 1,
         rate=recipe.lr or RATE,
         seed=recipe.seed,
         dtype=model.dtype,

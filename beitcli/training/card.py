@@ -3,22 +3,26 @@
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
-import transformers
+from importlib.metadata import version
 
 from beitcli import __version__
+
+UNSEEN = "that it has not learnt from"
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What there is to say of a training; `ranks` are the places, from 0, of the right classes in the validation."""
+    """What there is to say of a training; `ranks` are the places, from 0, of the right classes in the validation.
+
+    `held_out` says how far the model knows the validated pictures.
+    """
 
     command: str
     recipe: str
     classes: Sequence[str]
     learnt_from: int
     ranks: Sequence[int]
+    held_out: str
     seed: int
     seconds: float
 
@@ -31,10 +35,7 @@ def model_card(name: str, facts: Facts) -> str:
     """The text of a README.md as the Hub reads it."""
     shown = ", ".join(facts.classes[:100]) + (", …" if len(facts.classes) > 100 else "")
     rows = [f"| top-{k} | {100 * facts.right(k):.2f} % |" for k in (1, 5) if k < len(facts.classes)]
-    versions = (
-        f"beitcli {__version__}, torch {torch.__version__}, transformers {transformers.__version__}, "
-        f"Python {platform.python_version()}"
-    )
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "scikit-learn"))
     return "\n".join(
         [
             "---",
@@ -46,7 +47,7 @@ def model_card(name: str, facts: Facts) -> str:
             "",
             f"Tells {len(facts.classes)} classes apart: {shown}.",
             "",
-            f"| on {len(facts.ranks)} pictures that it has not learnt from | |",
+            f"| on {len(facts.ranks)} pictures {facts.held_out} | |",
             "|---|---|",
             *rows,
             "",
@@ -56,7 +57,7 @@ def model_card(name: str, facts: Facts) -> str:
             "",
             f"    {facts.command}",
             "",
-            f"Seed {facts.seed}. {versions}.",
+            f"Seed {facts.seed}. beitcli {__version__}, {versions}, Python {platform.python_version()}.",
             "",
         ]
     )

@@ -5,11 +5,15 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, cycle
 
 from beitcli.errors import UsageError
 from beitcli.inputs.labelled import Labelled, by_folder
 from beitcli.inputs.sources import SYSTEM_FOLDERS, Walk
 from beitcli.records import Found, printable
+
+SHARE = 0.1
+"""Of each class, what is held out unless it is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +65,51 @@ def split(labelled: Sequence[Labelled], validation: Sequence[Labelled] | None, s
     return Split(classes, training, held_out)
 
 
+def held_out(targets: Sequence[int], share: float, seed: int) -> list[int]:
+    """The numbers of the examples that are held out: of every class a share, at least one, but never all.
+
+    `targets` are the examples' classes. Of a class with one example, nothing is held out.
+    """
+    taken: list[int] = []
+    for target, indices in _by_class(targets).items():
+        count = min(len(indices) - 1, max(1, round(share * len(indices))))
+        taken.extend(random.Random(f"{seed} {target}").sample(indices, count))  # noqa: S311  # nothing secret
+    return sorted(taken)
+
+
+def dealt(targets: Sequence[int], parts: int, seed: int) -> list[list[int]]:
+    """The numbers of the examples in so many parts, each class spread evenly; one alone in its class is left out."""
+    hands: list[list[int]] = [[] for _ in range(parts)]
+    several = {target: indices for target, indices in _by_class(targets).items() if len(indices) > 1}
+    shuffled = chain.from_iterable(
+        random.Random(f"{seed} {target}").sample(indices, len(indices))  # noqa: S311  # nothing secret
+        for target, indices in several.items()
+    )
+    for hand, index in zip(cycle(hands), shuffled, strict=False):
+        hand.append(index)
+    return hands
+
+
+def _by_class(targets: Sequence[int]) -> dict[int, list[int]]:
+    of_class = defaultdict(list)
+    for index, target in enumerate(targets):
+        of_class[target].append(index)
+    return of_class
+
+
 def _held_out(
     examples: Sequence[Example], classes: tuple[str, ...], share: float, seed: int
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    of_class = defaultdict(list)
-    for index, example in enumerate(examples):
-        of_class[example.target].append(index)
-    taken: set[int] = set()
-    for target, indices in of_class.items():
-        if len(indices) < 2:
-            raise UsageError(
-                f"the class `{printable(classes[target])}` has one picture: none can be held out",
-                "add pictures, or give validation pictures by --val",
-            )
-        count = min(len(indices) - 1, max(1, round(share * len(indices))))
-        taken.update(random.Random(f"{seed} {target}").sample(indices, count))  # noqa: S311  # nothing secret
-    kept = tuple(example for index, example in enumerate(examples) if index not in taken)
-    return kept, tuple(examples[index] for index in sorted(taken))
+    targets = [example.target for example in examples]
+    lone = [target for target, count in Counter(targets).items() if count < 2]
+    if lone:
+        raise UsageError(
+            f"the class `{printable(classes[lone[0]])}` has one picture: none can be held out",
+            "add pictures, or give validation pictures by --val",
+        )
+    taken = held_out(targets, share, seed)
+    kept = set(range(len(examples))) - set(taken)
+    return tuple(examples[index] for index in sorted(kept)), tuple(examples[index] for index in taken)
 
 
 def _check_classes(classes: tuple[str, ...]) -> None:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from math import prod
 from typing import BinaryIO, Protocol
 
@@ -17,6 +16,7 @@ from beitcli.inputs.fetch import FetchLimits, fetch
 from beitcli.inputs.loader import Decoded, Loader
 from beitcli.model.recipe import Recipe
 from beitcli.records import Failure, Fetched, Found, Source
+from beitcli.training.reading import Reading
 
 MOST_KEPT = 8_000_000_000
 """Bytes of pixels that are kept in the work folder: 40,000 pictures of 256 × 256. More are decoded in every epoch."""
@@ -30,15 +30,6 @@ class Pixels(Protocol):
     def __getitem__(self, numbers: Sequence[int]) -> Tensor:
         """uint8 of shape (n, height, width, 3)."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What one pass over pictures found: the numbers of those that can be read, their SHA-256, and the failures."""
-
-    readable: tuple[int, ...]
-    digests: tuple[bytes, ...]
-    failures: tuple[Failure, ...]
 
 
 def read_all(found: Iterable[Found], recipe: Recipe, workers: int, keep: BinaryIO | None) -> Reading:

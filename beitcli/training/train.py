@@ -9,7 +9,6 @@ from math import ceil
 import torch
 from torch import Tensor
 from transformers import BeitConfig, BeitForImageClassification
-from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
 from transformers.utils import logging as reports
 
 from beitcli.errors import UsageError
@@ -18,12 +17,13 @@ from beitcli.model.classifier import Classifier
 from beitcli.model.recipe import Recipe
 from beitcli.model.runtime import Runtime, choose_runtime
 from beitcli.training.batches import Batches, Order
-from beitcli.training.card import Facts, model_card
+from beitcli.training.card import UNSEEN, Facts, model_card
 from beitcli.training.examples import Split
 from beitcli.training.loop import Pace, Place, train
 from beitcli.training.method import Plan
 from beitcli.training.pixels import KeptPixels
 from beitcli.training.preparation import Part, fingerprint, part_of, prepare
+from beitcli.training.processor import processor_of
 from beitcli.training.workplace import Workplace, work_errors
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def train_model(
     folder = work.path("model")
     _save(method.network.config, trained.weights, plan.recipe, folder)
     ranks = _ranks(folder, validation, plan.recipe, runtime.device)
-    facts = Facts(command, method.text, split.classes, len(learning.targets), ranks, plan.seed, trained.seconds)
+    facts = Facts(command, method.text, split.classes, len(learning.targets), ranks, UNSEEN, plan.seed, trained.seconds)
     with work_errors(), open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as stream:
         stream.write(model_card(os.path.basename(work.out), facts))
     work.finish(folder)
@@ -102,22 +102,9 @@ def _save(config: BeitConfig, weights: dict[str, Tensor], recipe: Recipe, folder
     """Writes an ordinary checkpoint: config, weights and image processor."""
     network = BeitForImageClassification(config)
     network.load_state_dict(weights)
-    processor = BeitImageProcessorPil(
-        size={"shortest_edge": recipe.resize} if isinstance(recipe.resize, int) else _sides(recipe.resize),
-        do_center_crop=recipe.crop is not None,
-        crop_size=_sides(recipe.size),
-        resample=recipe.resample,
-        rescale_factor=recipe.factor,
-        image_mean=list(recipe.mean),
-        image_std=list(recipe.std),
-    )
     with work_errors():
         network.save_pretrained(folder)
-        processor.save_pretrained(folder)
-
-
-def _sides(size: tuple[int, int]) -> dict[str, int]:
-    return {"height": size[0], "width": size[1]}
+        processor_of(recipe).save_pretrained(folder)
 
 
 def _ranks(folder: str, part: Part, recipe: Recipe, device: str) -> list[int]:

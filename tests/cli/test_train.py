@@ -43,7 +43,6 @@ def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
     (folder / "full" / "file").touch()
     (folder / "labels.csv").write_text("path,label\n")
     return {
-        "no way": ([good], "--finetune"),
         "both ways": ([good, "--finetune", *SMALL], "--from-scratch"),
         "no pictures": ([*SMALL], "--labels"),
         "folder and table": ([good, "--labels", folder / "labels.csv", *SMALL], "--labels"),
@@ -79,7 +78,7 @@ def test_without_accelerate_the_extra_is_named_first(tmp_path: Path) -> None:
         "import sys, importlib.util as u\n"
         "find = u.find_spec\n"
         "u.find_spec = lambda name, *more: None if name == 'accelerate' else find(name, *more)\n"
-        "sys.argv = ['beit', 'train', 'nowhere', '--out', 'model']\n"
+        "sys.argv = ['beit', 'train', 'nowhere', '--finetune', '--out', 'model']\n"
         "from beitcli.__main__ import main\n"
         "sys.exit(main())"
     )

@@ -1,0 +1,240 @@
+"""`beit train` without another way, as a process: what it makes, from what, and what it refuses."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.cli.test_signals import start
+from tests.conftest import SAMPLES
+from tests.training.shapes import draw_classes
+
+Beit = Callable[..., "subprocess.CompletedProcess[bytes]"]
+COLOURS = ("blue", "green", "red")
+DEMO = ("-m", "demo", "--dtype", "fp32", "-j", "1")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four classes: shapes of three colours, and parts of a photograph."""
+    folder = draw_classes(tmp_path_factory.mktemp("probe") / "pictures", 14, COLOURS)
+    (folder / "boats").mkdir()
+    random = np.random.default_rng(5)
+    with Image.open(SAMPLES / "boats.jpg") as picture:
+        for number in range(14):
+            side = int(min(picture.size) * random.uniform(0.5, 0.9))
+            left, top = (int(random.integers(0, length - side)) for length in picture.size)
+            picture.crop((left, top, left + side, top + side)).resize((64, 64)).save(folder / f"boats/{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_classes(tmp_path_factory.mktemp("probe") / "unseen", 5, COLOURS, seed=9)
+
+
+def cls_pooled(folder: Path, tiny_beit: Path) -> Path:
+    """A BEiT that classifies by its first state, with a layer norm of its own on all, and absolute positions."""
+    from transformers import BeitConfig, BeitForImageClassification
+
+    torch.manual_seed(3)
+    config = json.loads((tiny_beit / "config.json").read_text())
+    config |= {"use_mean_pooling": False, "use_absolute_position_embeddings": True}
+    network = BeitForImageClassification(BeitConfig.from_dict(config))
+    for parameter in network.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.3
+    network.save_pretrained(folder)
+    shutil.copy(tiny_beit / "preprocessor_config.json", folder)
+    return folder
+
+
+def by_transformers(model: Path, paths: list[Path]) -> torch.Tensor:
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    network, loading = AutoModelForImageClassification.from_pretrained(
+        model, dtype=torch.float32, output_loading_info=True
+    )
+    assert not any(loading.values())
+    images = [Image.open(path).convert("RGB") for path in paths]
+    inputs = AutoImageProcessor.from_pretrained(model, backend="pil")(images=images, return_tensors="pt")
+    with torch.inference_mode():
+        logits: torch.Tensor = network(**inputs).logits
+    return logits
+
+
+def by_us(model: Path, paths: list[Path]) -> torch.Tensor:
+    from beitcli.model.checkpoint import open_checkpoint
+    from beitcli.model.network import Beit, PixelScale
+    from beitcli.model.recipe import checkpoint_recipe
+
+    checkpoint = open_checkpoint(str(model), None)
+    recipe = checkpoint_recipe(checkpoint.processor, None)
+    scale = PixelScale(recipe.factor, recipe.mean, recipe.std)
+    network = Beit(checkpoint.config, checkpoint.tensors(), recipe.size, scale).eval()
+    pixels = np.stack([recipe(Image.open(path).convert("RGB")) for path in paths])
+    with torch.inference_mode():
+        logits: torch.Tensor = network(torch.from_numpy(pixels))
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [
+        ("demo", ()),
+        ("demo", ("--pool", "cls")),
+        ("demo", ("--image-size", "48")),
+        ("cls", ("--pool", "cls")),
+        ("cls", ("--pool", "mean")),
+        ("cls", ("--pool", "mean", "--image-size", "48")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "".join(value) or "mean",
+)
+def test_it_tells_the_classes_apart_and_transformers_agrees(
+    source: str, options: tuple[str, ...], beit: Beit, pictures: Path, unseen: Path, tiny_beit: Path, tmp_path: Path
+) -> None:
+    model = "demo" if source == "demo" else cls_pooled(tmp_path / "source", tiny_beit)
+    run = beit("train", pictures, *DEMO, "-m", model, *options, "--out", "model")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == b""
+    made = tmp_path / "model"
+    assert sorted(os.listdir(made)) == ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
+    assert sorted(os.listdir(tmp_path)) == ["model", *(["source"] if source == "cls" else [])]
+    assert (made / "model.safetensors").stat().st_mode == (made / "config.json").stat().st_mode
+    paths = sorted(unseen.rglob("*.png"))
+    logits, theirs = by_us(made, paths), by_transformers(made, paths)
+    assert (logits - theirs).abs().max() < 1e-4
+    rows = csv.DictReader(io.StringIO(beit("classify", unseen, *DEMO, "-m", made, "-q").stdout.decode()))
+    labels = {row["source"]: row["label"] for row in rows}
+    classes = sorted(["boats", *COLOURS])
+    assert [labels[str(path)] for path in paths] == [classes[best] for best in logits.argmax(1).tolist()]
+    if source == "demo":
+        assert sum(labels[str(path)] == path.parent.name for path in paths) >= len(paths) - 1
+        right = float(run.stderr.decode().splitlines()[-1].partition(" %")[0])
+        assert right > 90
+
+
+def test_the_card_says_what_was_done(beit: Beit, pictures: Path, unseen: Path, tmp_path: Path) -> None:
+    run = beit("train", pictures, *DEMO, "--val", unseen, "--seed", "4", "--out", "model")
+    assert run.returncode == 0, run.stderr
+    card = (tmp_path / "model" / "README.md").read_text()
+    for said in ("on 15 pictures", "learnt from 71 pictures", "--seed 4", "Seed 4.", "blue, boats", "scikit-learn 1."):
+        assert said in card
+    assert card.count(" % |") == 11  # one for each strength, and the best's
+    assert b" of 15 pictures right at a strength of " in run.stderr
+
+
+def test_the_same_command_gives_the_same_bytes(beit: Beit, pictures: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        assert beit("train", pictures, *DEMO, "--out", name).returncode == 0
+    first, second = (tmp_path / name / "model.safetensors" for name in ("one", "two"))
+    assert first.read_bytes() == second.read_bytes()
+    source = load_file(Path(__file__).parent.parent.parent / "beitcli" / "demo" / "model.safetensors")
+    made = load_file(first)
+    assert made.keys() == source.keys()
+    assert all(torch.equal(made[name], source[name]) for name in source if not name.startswith("classifier."))
+    assert made["classifier.weight"].dtype == torch.float32
+
+
+def test_a_class_of_one_trains_and_a_broken_picture_is_left_out_when_it_may_be(
+    beit: Beit, pictures: Path, tmp_path: Path
+) -> None:
+    own = shutil.copytree(pictures, tmp_path / "own")
+    (own / "cat").mkdir()
+    shutil.copy(SAMPLES / "cat.jpg", own / "cat")
+    (own / "red" / "half.png").write_bytes((own / "red" / "000.png").read_bytes()[:90])
+    for number in range(3):
+        shutil.copy(own / "red" / "000.png", own / "red" / f"again{number}.png")
+    run = beit("train", own, *DEMO, "--max-errors", "1", "--out", "model")
+    assert run.returncode == 0, run.stderr
+    assert f"left out: {own}/red/half.png: truncated".encode() in run.stderr
+    assert b" of 59 pictures right" in run.stderr
+    assert "learnt from 60 pictures" in (tmp_path / "model" / "README.md").read_text()
+    answer = beit("classify", SAMPLES / "cat.jpg", *DEMO, "-m", "./model", "-k", "1", "-q")
+    assert b",ok,cat," in answer.stdout
+
+
+def test_pictures_to_learn_from_and_to_validate_with_are_named(
+    beit: Beit, pictures: Path, unseen: Path, tmp_path: Path
+) -> None:
+    own = shutil.copytree(unseen, tmp_path / "own")
+    shutil.copy(pictures / "red" / "003.png", own / "red" / "again.png")
+    run = beit("train", pictures, *DEMO, "--val", own, "--out", "model")
+    assert run.returncode == 0, run.stderr
+    assert f"{own}/red/again.png, {pictures}/red/003.png".encode() in run.stderr
+
+
+def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
+    """What is wrong, the arguments, and what the error names."""
+    good = draw_classes(folder / "good", 2)
+    broken = draw_classes(folder / "broken", 2)
+    (broken / "red" / "000.png").write_bytes(b"nothing")
+    lost = draw_classes(folder / "lost", 1)
+    (lost / "red" / "000.png").write_bytes(b"nothing")
+    empty = draw_classes(folder / "empty", 2)
+    (empty / "green").mkdir()
+    begun = folder / "begun.part"
+    begun.mkdir()
+    (begun / "run.json").write_text(json.dumps({"settings": {"way": "--finetune"}, "prepared": {}}))
+    return {
+        "one class": ([draw_classes(folder / "one", 2, ("red",))], "`red`"),
+        "same but for case": ([draw_classes(folder / "case", 2, ("red", "Red"))], "`Red` and `red`"),
+        "an empty class": ([empty], "empty/green"),
+        "a broken picture": ([broken], "1 pictures cannot be read"),
+        "a lost class": ([lost, "--max-errors", "1"], "no picture of the class `red`"),
+        "one picture a class": ([draw_classes(folder / "single", 1)], "--val"),
+        "a class without training": ([good, "--val", draw_classes(folder / "alien", 1, ("green",))], "`green`"),
+        "a size that does not fit": ([good, "--image-size", "33"], "--image-size 33"),
+        "another way's option": ([good, "--epochs", "3"], "--epochs"),
+        "another way's pool": ([good, "--finetune", "--pool", "cls"], "--pool"),
+        "an unfinished training": ([good, "--out", folder / "begun"], "another way: --finetune"),
+    }
+
+
+def test_bad_input_is_a_usage_error_that_names_it(beit: Beit, tmp_path: Path) -> None:
+    for what, (arguments, named) in bad_input(tmp_path).items():
+        run = beit("train", *arguments, *DEMO, *(() if "--out" in arguments else ("--out", "model")))
+        message = run.stderr.decode()
+        assert run.returncode == 2, (what, message)
+        assert named in message, (what, message)
+        assert "Traceback" not in message
+        assert not (tmp_path / "model").exists() and not (tmp_path / "model.part").exists(), what
+    assert (tmp_path / "begun.part" / "run.json").exists()
+
+
+def test_what_is_no_beit_is_refused(beit: Beit, pictures: Path, tiny_beit: Path, tmp_path: Path) -> None:
+    config = json.loads((tiny_beit / "config.json").read_text()) | {"model_type": "vit"}
+    (tmp_path / "vit").mkdir()
+    (tmp_path / "vit" / "config.json").write_text(json.dumps(config))
+    run = beit("train", pictures, "-m", "./vit", "--out", "model")
+    assert run.returncode == 2
+    assert b"no BEiT" in run.stderr
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_it_leaves_no_model_and_starts_over(
+    ending: signal.Signals, beit: Beit, pictures: Path, tmp_path: Path
+) -> None:
+    process = start("train", pictures, *DEMO, "--out", "model", cwd=tmp_path)
+    until = time.monotonic() + 60
+    while not (tmp_path / "model.lock").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(ending)
+    process.communicate(timeout=60)
+    assert process.returncode == -ending
+    assert not (tmp_path / "model").exists()
+    assert beit("train", pictures, *DEMO, "--out", "model").returncode == 0
+    assert (tmp_path / "model" / "model.safetensors").exists()
+    assert not (tmp_path / "model.part").exists()
