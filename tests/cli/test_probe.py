@@ -53,8 +53,8 @@ def cls_pooled(folder: Path, tiny_beit: Path) -> Path:
     config = json.loads((tiny_beit / "config.json").read_text())
     config |= {"use_mean_pooling": False, "use_absolute_position_embeddings": True}
     network = BeitForImageClassification(BeitConfig.from_dict(config))
-    for parameter in network.parameters():
-        parameter.data = torch.randn_like(parameter) * 0.3
+    for name, parameter in network.named_parameters():
+        parameter.data = torch.randn_like(parameter) * 0.3 + ("norm" in name and name.endswith("weight"))
     network.save_pretrained(folder)
     shutil.copy(tiny_beit / "preprocessor_config.json", folder)
     return folder
