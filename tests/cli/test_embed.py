@@ -59,7 +59,7 @@ def reference(pool: str) -> "np.ndarray[Any, Any]":
     model = BeitModel.from_pretrained(DEMO_FOLDER, dtype=torch.float32).eval()
     processor = BeitImageProcessorPil.from_pretrained(DEMO_FOLDER)
     pictures = [Image.open(SAMPLES / os.path.basename(name)).convert("RGB") for name in GOOD]
-    with torch.inference_mode():
+    with torch.no_grad():
         states = model(**processor(pictures, return_tensors="pt"))
     last = states.last_hidden_state
     features: np.ndarray[Any, Any] = {"mean": states.pooler_output, "cls": last[:, 0], "patches": last[:, 1:]}[

@@ -56,7 +56,7 @@ def reference(folder: Path | str, activation: Callable[[Tensor], Tensor] = lambd
 
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32)
-    with torch.inference_mode():
+    with torch.no_grad():
         return activation(model(**processor(images=pictures(), return_tensors="pt")).logits)
 
 
@@ -158,7 +158,7 @@ def test_a_score_is_the_shortest_decimal_of_its_float32(tiny_beit: Path) -> None
     recipe = checkpoint_recipe(checkpoint.processor, None)
     scale = PixelScale(recipe.factor, recipe.mean, recipe.std)
     network = Beit(checkpoint.config, checkpoint.tensors(), recipe.size, scale).eval()
-    with torch.inference_mode():
+    with torch.no_grad():
         exact = network(torch.stack([torch.from_numpy(recipe(picture).copy()) for picture in pictures()])).softmax(-1)
     for answer, row in zip(classify(tiny_beit), exact.numpy(), strict=True):
         for score in answer:
@@ -211,7 +211,7 @@ def overflowing(tiny_beit: Path, copy_of: Callable[..., Path]) -> Path:
     model.classifier.bias.data.zero_()
     recipe = checkpoint_recipe(open_checkpoint(str(tiny_beit), None).processor, None)
     pixels = torch.stack([torch.from_numpy(recipe(picture) / 127.5 - 1).float() for picture in pictures()])
-    with torch.inference_mode():
+    with torch.no_grad():
         best = model(pixels.permute(0, 3, 1, 2)).logits.amax(-1).sort(descending=True).values
     assert best[3] / best[4] > 1.03
 
