@@ -181,12 +181,18 @@ class Checkpoint:
         return [*filter(None, described), weights, *map(self._part, _parts(weights))]
 
     def tensors(self) -> "Mapping[str, Tensor]":
-        """Every tensor by its name, mapped from disk when it is asked for. Raises ModelError if unreadable."""
+        """Every tensor by its name in a classifier, mapped from disk when it is asked for.
+
+        Raises ModelError if unreadable.
+        """
         path = self.weight_file()
         parts = [self._part(part) for part in _parts(path)] or [path]
         if parts[0].endswith(".safetensors"):
-            return _MappedTensors(parts)
-        return dict(chain.from_iterable(_unpickled(part).items() for part in parts))
+            tensors: Mapping[str, Tensor] = _MappedTensors(parts)
+        else:
+            tensors = dict(chain.from_iterable(_unpickled(part).items() for part in parts))
+        is_whole = not self.is_beit or any(name.startswith("beit.") for name in tensors)
+        return tensors if is_whole else _EncoderTensors(tensors)
 
     def _part(self, name: str) -> str:
         path = self.repository.file(name)
@@ -246,6 +252,24 @@ class _MappedTensors(Mapping[str, "Tensor"]):
             with weight_errors(path):
                 self._files[path] = safe_open(path, "pt")
         return self._files[path]
+
+
+class _EncoderTensors(Mapping[str, "Tensor"]):
+    """The tensors of a `BeitModel` on its own, by the names that they have in a classifier."""
+
+    def __init__(self, tensors: "Mapping[str, Tensor]") -> None:
+        self._tensors = tensors
+
+    def __getitem__(self, name: str) -> "Tensor":
+        if not name.startswith("beit."):
+            raise KeyError(name)
+        return self._tensors[name.removeprefix("beit.")]
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"beit.{name}" for name in self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def _unpickled(path: str) -> "dict[str, Tensor]":

@@ -43,20 +43,19 @@ class PixelScale:
 
 
 class Weights:
-    """A checkpoint's tensors by their names in a classifier; names the one that is missing or has the wrong shape."""
+    """A checkpoint's tensors by their names in the file; names the one that is missing or has the wrong shape."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
-        self._start = "" if any(name.startswith("beit.") for name in tensors) else "beit."  # a `BeitModel` on its own
 
     def __contains__(self, name: str) -> bool:
-        return name.removeprefix(self._start) in self._tensors
+        return name in self._tensors
 
     def __getitem__(self, name: str) -> Tensor:
         """The tensor in float32, in which everything is folded before it is converted once."""
-        if name not in self:
+        if name not in self._tensors:
             raise ModelError(f"the checkpoint has no `{name}`", "is it an image classifier, and complete?")
-        return self._tensors[name.removeprefix(self._start)].float()
+        return self._tensors[name].float()
 
     def shaped(self, name: str, *shape: int) -> Tensor:
         """The tensor, which must have the shape that the config asks for; a side of -1 has any length."""
