@@ -67,6 +67,7 @@ def _classifying(job: Job, file_format: FileFormat) -> Iterator[Work[tuple[Score
                     rows.write(selection.of(part))
 
     yield Work(
+        command="batch",
         checkpoint=checkpoint,
         facts={"--top-k": str(min(job.output.top_k or labels, labels))},
         answers=Scored(checkpoint.labels),

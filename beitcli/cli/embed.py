@@ -59,6 +59,8 @@ def embed(
     _check_suffix(batch)
     check_writable(batch.out)
     job = Job(inputs, model, output, batch, os.path.realpath(batch.out))
+    for path in FeatureFile(job.target, (), "").outputs:
+        check_writable(path)
     work_of = partial(_encoding, kind=Encoding(pool, normalize, half or pool == "patches"))
     if batch.dry_run:
         raise typer.Exit(say_what_would_be_done(job, work_of))
@@ -95,6 +97,7 @@ def _encoding(job: Job, kind: Encoding) -> "Iterator[Work[np.ndarray[Any, Any], 
 
     with closing(Vectors(path, job.target, shape, kind.dtype)) as vectors:
         yield Work(
+            command="embed",
             checkpoint=checkpoint,
             facts={"--pool": kind.pool, "--normalize": str(kind.normalized), "--half": str(kind.half)},
             answers=vectors,

@@ -18,7 +18,7 @@ from beitcli.cli.options import InputOptions, ModelOptions, OutputOptions, Witho
 from beitcli.cli.run import Ahead, answers_to, say_if_demo, settings_for, summarise
 from beitcli.errors import OutputError, UsageError
 from beitcli.evaluation.truth import Match, match
-from beitcli.inputs.labelled import Labelled, by_folder, by_table
+from beitcli.inputs.labelled import Labelled, by_folder, by_table, classes_without_pictures
 from beitcli.inputs.sources import Walk
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.outputs.destination import ReaderGone, check_writable, is_stream, replaced_file, stream_to, writing
@@ -94,6 +94,8 @@ def evaluate(
 
 def _check_destinations(json_file: str | None, plots: str | None) -> None:
     """Raises UsageError or OutputError for what could not be written."""
+    if json_file == "-":
+        raise UsageError("--json -: standard output has the tables", "name a file")
     if json_file is not None:
         check_writable(json_file)
     if plots is None:
@@ -109,7 +111,11 @@ def _labelled(folder: str | None, table: str | None, walk: Walk, skipped: Counte
     if folder is not None and table is not None:
         raise UsageError("DIR and --labels both name the classes", "leave one of them out")
     if folder is not None:
-        return by_folder(folder, walk, skipped)
+        labelled = by_folder(folder, walk, skipped)
+        empty = classes_without_pictures(folder, labelled)
+        if empty:
+            log.info("%d class folders hold no picture: %s", len(empty), ", ".join(map(printable, empty[:10])))
+        return labelled
     if table is None:
         raise UsageError("nothing to evaluate", "name a folder that holds one for each class, or a table by --labels")
     if walk != Walk():

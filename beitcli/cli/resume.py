@@ -61,6 +61,7 @@ class Work(Generic[Answer, Answered]):
     `outputs` besides the answers. `write` is given how many of the records are no failures.
     """
 
+    command: str
     checkpoint: Checkpoint
     facts: dict[str, str]
     answers: Answers[Answer, Answered]
@@ -87,7 +88,7 @@ def resume(job: Job, work_of: WorkOf[Answer, Answered]) -> ExitStatus:
         if job.batch.fresh:
             move_aside(job.ledger)
         database = opened.enter_context(open_database(job.ledger))
-        ledger = Ledger(database, _facts(job, work, database), work.answers)
+        ledger = _ledger(job, work, database)
         try:
             _answer(job, work, ledger.pending(found, job.batch.again(), Counter()), ledger, tally, timings)
             _say_what_is_old(ledger, job.batch.prune)
@@ -116,10 +117,19 @@ def preview(job: Job, work_of: WorkOf[Answer, Answered]) -> dict[str, int]:
     states: Counter[State] = Counter({"new": 0, "changed": 0, "to retry": 0, "up to date": 0})
     found = _found(job, Counter())
     with work_of(job) as work, copied_database("" if job.batch.fresh else job.ledger) as database:
-        ledger = Ledger(database, _facts(job, work, database), work.answers)
+        ledger = _ledger(job, work, database)
         for _ in ledger.pending(found, job.batch.again(), states):
             pass
         return dict(states) | {"gone": ledger.gone()}
+
+
+def _ledger(job: Job, work: Work[Answer, Answered], database: sqlite3.Connection) -> Ledger[Answer, Answered]:
+    """This run on the ledger. Raises OutputError where it holds another command's answers."""
+    ledger = Ledger(database, _facts(job, work, database), work.answers)
+    if not ledger.is_for(work.command):
+        name = printable(job.ledger)
+        raise OutputError(f"`{name}` is not a ledger of `beit {work.command}`", "choose another --out, or --fresh")
+    return ledger
 
 
 def _found(job: Job, skipped: Counter[str]) -> Iterator[Found]:

@@ -14,6 +14,7 @@ from beitcli.cli.options import ModelOptions, Without, examples, with_options
 from beitcli.cli.probe import Probe, probe
 from beitcli.errors import UsageError
 from beitcli.inputs.labelled import Labelled, by_table
+from beitcli.inputs.sources import Walk
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.memory import use_one_heap
 from beitcli.outputs.lock import alone
@@ -59,6 +60,10 @@ class PictureOptions:
             rich_help_panel=_PICTURES,
         ),
     ] = None
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-L", help="Follow links in folders.", show_default=False, rich_help_panel=_PICTURES),
+    ] = False
     val: Annotated[
         str | None,
         typer.Option(
@@ -101,12 +106,16 @@ class PictureOptions:
     def _labelled(self) -> list[Labelled]:
         if (self.folder is None) == (self.labels is None):
             raise UsageError("pictures are named by a folder or by --labels, one of the two", "beit train ./flowers …")
-        return in_folders(self.folder) if self.folder is not None else by_table(self.labels or "")
+        return (
+            in_folders(self.folder, Walk(follow=self.follow))
+            if self.folder is not None
+            else by_table(self.labels or "")
+        )
 
     def _validation(self) -> list[Labelled] | None:
         if self.val is None:
             return None
-        return by_table(self.val) if os.path.isfile(self.val) else in_folders(self.val)
+        return by_table(self.val) if os.path.isfile(self.val) else in_folders(self.val, Walk(follow=self.follow))
 
 
 @dataclass(frozen=True, slots=True)

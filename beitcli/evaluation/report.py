@@ -90,7 +90,7 @@ def tables(evaluation: Evaluation) -> Iterator[Table]:
     figures = evaluation.figures
     labels = {each.index: printable(each.label) for each in figures.classes}
     yield Table("Evaluation", ("", ""), _evaluation(evaluation))
-    yield _figures(figures, evaluation.published)
+    yield _figures(figures, evaluation.published, evaluation.setting.labels)
     if not figures.pictures:
         return
     measured = [each for each in figures.classes if each.recall]
@@ -137,11 +137,11 @@ def _evaluation(evaluation: Evaluation) -> list[tuple[str, ...]]:
     return rows
 
 
-def _figures(figures: Figures, published: Published | None) -> Table:
+def _figures(figures: Figures, published: Published | None, labels: int) -> Table:
     error = "–" if figures.ece is None else f"{figures.ece:.4f}"
     rows: list[tuple[str, ...]] = [
         ("top-1", *_share(figures.top1)),
-        ("top-5", *_share(figures.top5)),
+        (f"top-{min(5, labels)}", *_share(figures.top5)),
         ("macro (mean recall of the classes)", *_share(figures.macro)),
         (f"calibration error (ECE, {BINS} bins)", error, ""),
     ]

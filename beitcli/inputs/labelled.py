@@ -3,13 +3,13 @@
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
 from beitcli.errors import UsageError
-from beitcli.inputs.sources import Walk, discover, literal
-from beitcli.records import Failure, Found, printable
+from beitcli.inputs.sources import SYSTEM_FOLDERS, Walk, discover, literal
+from beitcli.records import Failure, Found, Source, printable
 
 PATH_COLUMNS = ("path", "source", "file", "filename", "image")
 LABEL_COLUMNS = ("label", "class", "target")
@@ -39,8 +39,16 @@ def by_folder(folder: str, walk: Walk, skipped: Counter[str]) -> list[Labelled]:
             raise UsageError(
                 f"`{printable(location)}` is in no class folder", "move it into one, or name the classes by --labels"
             )
-        labelled.append(Labelled(found, label))
+        labelled.append(Labelled(found, Source(label).name))
     return labelled
+
+
+def classes_without_pictures(folder: str, labelled: Iterable[Labelled]) -> list[str]:
+    """The class folders of which `by_folder` gave no picture, hidden and system folders aside."""
+    known = {each.label for each in labelled}
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir() and entry.name not in SYSTEM_FOLDERS)
+    return [name for name in names if Source(name).name not in known and not name.startswith(".")]
 
 
 def by_table(path: str) -> list[Labelled]:
@@ -67,14 +75,18 @@ def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
     first = next(rows, [])
     names = [name.strip().lower() for name in first]
     place, label = _column(names, PATH_COLUMNS), _column(names, LABEL_COLUMNS)
+    if (place is None) != (label is None):
+        lacking, known = ("path", PATH_COLUMNS) if place is None else ("label", LABEL_COLUMNS)
+        raise UsageError(f"`{printable(path)}` has no column with the {lacking}", f"name it {', '.join(known)}")
+    start = 2
     if place is None or label is None:
-        place, label, rows = 0, 1, chain([first], rows)
-    for number, row in enumerate(rows, 1):
+        place, label, rows, start = 0, 1, chain([first], rows), 1
+    for number, row in enumerate(rows, start):
         if not any(row):
             continue
-        if len(row) <= max(place, label) or not row[place] or not row[label]:
+        if len(row) <= max(place, label) or not row[place] or not row[label].strip():
             raise UsageError(f"`{printable(path)}`, row {number}: no path and label", f"it has {len(row)} columns")
-        yield Labelled(literal(_found_beside(row[place], path)), row[label])
+        yield Labelled(literal(_found_beside(row[place], path)), row[label].strip())
 
 
 def _column(names: list[str], known: tuple[str, ...]) -> int | None:

@@ -34,7 +34,7 @@ PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_VERSION};
 """
 
-_SUFFIXES = ("", "-wal", "-journal", "-features")
+_SUFFIXES = ("", "-wal", "-journal")
 
 _START_OVER = "start over with --fresh, which keeps the old ledger beside the new one"
 
@@ -65,15 +65,20 @@ def copied_database(path: str) -> Iterator[sqlite3.Connection]:
 
 
 def move_aside(path: str) -> None:
-    """Renames the database to `….old`, or `….old2` and so on, with the log that would be taken for the next one's."""
+    """Renames the database to `….old`, or `….old2` and so on, with the log that would be taken for the next one's.
+
+    Features beside it are removed: they can be made again, and are as large as the output.
+    """
     names = (f"{path}.old{number}" for number in chain(("",), count(2)))
     old = next(name for name in names if not any(os.path.exists(name + suffix) for suffix in _SUFFIXES))
-    for suffix in _SUFFIXES:
-        try:
+    try:
+        for suffix in _SUFFIXES:
             with suppress(FileNotFoundError):
                 os.replace(path + suffix, old + suffix)
-        except OSError as error:
-            raise OutputError(f"cannot move `{printable(path)}` aside: {error.strerror}") from error
+        with suppress(FileNotFoundError):
+            os.unlink(f"{path}-features")
+    except OSError as error:
+        raise OutputError(f"cannot move `{printable(path)}` aside: {error.strerror}") from error
 
 
 def digest_of(path: str, database: sqlite3.Connection) -> str:

@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
@@ -48,7 +49,7 @@ class _Row(NamedTuple):
     fingerprint: int | None = None
     code: str | None = None
     crashes: int = 0
-    has_scores: bool = False
+    scores: str | None = None
     asked: int | None = None
     answered: int | None = None
 
@@ -68,6 +69,7 @@ _Read = TypeVar("_Read", covariant=True)
 class Answers(Protocol[_Read, Answered]):
     """How a kind of answer is kept as text. Reading raises sqlite3.DatabaseError for what is none."""
 
+    def holds(self, text: str) -> bool: ...
     def text(self, record: Answered) -> str: ...
     def answer(self, text: str) -> _Read: ...
     def record(self, source: Source, text: str) -> Answered: ...
@@ -78,6 +80,9 @@ class Scored:
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels = labels
+
+    def holds(self, text: str) -> bool:  # noqa: ARG002  # a prediction refers to nothing that could be gone
+        return True
 
     def text(self, record: Prediction) -> str:
         return json.dumps([(score.index, score.score) for score in record.scores])
@@ -124,6 +129,12 @@ class Ledger(Generic[Answer, Answered]):
             self._set_state(question, answer)
         return bool(self._state(question))
 
+    def is_for(self, command: str) -> bool:
+        """Whether this ledger has always been that command's."""
+        if self._state("command") is None:
+            self._set_state("command", command)
+        return bool(self._state("command") == command)
+
     def pending(self, found: Iterable[Found], again: Again, states: Counter[State]) -> Iterator[Source]:
         """What of it needs an answer. Notes the order of all that was found, and counts in `states` how each stands."""
         for item in found:
@@ -135,7 +146,7 @@ class Ledger(Generic[Answer, Answered]):
             if row.asked == self._run:  # named twice
                 continue
             refreshed = again.urls and source.kind == "url" and state == "up to date"
-            if state == "up to date" and row.code is not None and row.has_scores:
+            if state == "up to date" and row.code is not None and row.scores is not None:
                 self._forgive(row.id)
             if state == "up to date" and not refreshed:
                 continue
@@ -158,10 +169,12 @@ class Ledger(Generic[Answer, Answered]):
         self._commit()
 
     def answer_of(self, digest: bytes) -> Answer | None:
-        """What was answered to an identical picture."""
+        """What was answered to an identical picture, if that is still to be had."""
         query = "SELECT scores FROM pictures WHERE digest = ? AND fingerprint = ? AND scores IS NOT NULL LIMIT 1"
         found = self._execute(query, (digest, self._fingerprint)).fetchone()
-        return self._answers.answer(found[0]) if found else None
+        with suppress(sqlite3.DatabaseError):
+            return self._answers.answer(found[0]) if found else None
+        return None
 
     def count(self, tally: Tally, is_complete: bool) -> None:
         """Makes the tally of this run's work one of all that was asked for, as far as that has an answer.
@@ -245,8 +258,9 @@ class Ledger(Generic[Answer, Answered]):
         now = (item.known.size, item.known.mtime_ns)
         same = item.kind == "url" or (None not in now and now == (row.size, row.mtime_ns))
         same = same and row.fingerprint == self._fingerprint
+        same = same and (row.scores is None or self._answers.holds(row.scores))
         if tried_again:
-            return "up to date" if same and row.has_scores and item.kind == "path" else "to retry"
+            return "up to date" if same and row.scores is not None and item.kind == "path" else "to retry"
         return "up to date" if same else "changed"
 
     def _forgive(self, picture: int) -> None:
@@ -302,7 +316,7 @@ class Ledger(Generic[Answer, Answered]):
         return json.dumps([self._asked, self._order.hexdigest(), self._fingerprint, appearance, files])
 
 
-_COLUMNS = ", ".join("scores IS NOT NULL" if name == "has_scores" else name for name in _Row._fields)
+_COLUMNS = ", ".join(_Row._fields)
 _GONE = "id NOT IN (SELECT picture FROM run)"
 _PLACE = """
 INSERT INTO run VALUES (?, ?)

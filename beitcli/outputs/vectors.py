@@ -1,9 +1,11 @@
 """The features in a ledger: `FILE.ledger-features`, one behind the other, and where each is."""
 
 import json
+import math
 import os
 import sqlite3
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from beitcli.outputs.destination import writing
@@ -27,7 +29,21 @@ class Vectors:
         self._beside = beside
         self._shape = shape
         self._dtype = dtype
+        self._size = math.prod(shape) * {"float16": 2, "float32": 4}[dtype]
+        self._length: int | None = None
         self._descriptor: int | None = None
+
+    def holds(self, text: str) -> bool:
+        """Whether the file was long enough, when the run began, to have these features."""
+        if self._length is None:
+            self._length = 0
+            with suppress(OSError):
+                self._length = os.path.getsize(self._path or "")
+        try:
+            offset, _ = parsed(text)
+            return bool(offset + self._size <= self._length)
+        except (TypeError, ValueError):
+            return False
 
     def text(self, record: Embedding) -> str:
         data = record.features.astype(self._dtype, copy=False).tobytes()
@@ -44,7 +60,7 @@ class Vectors:
 
         try:
             offset, checksum = parsed(text)
-            data = os.pread(self._opened(), int(np.prod(self._shape)) * np.dtype(self._dtype).itemsize, offset)
+            data = os.pread(self._opened(), self._size, offset)
         except (TypeError, ValueError, OSError) as error:
             raise sqlite3.DatabaseError(f"features that are none: {text}") from error
         if zlib.crc32(data) != checksum:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from beitcli import __version__
+from beitcli.records import printable
 
 UNSEEN = "that it has not learnt from"
 
@@ -33,7 +34,7 @@ class Facts:
 
 def model_card(name: str, facts: Facts) -> str:
     """The text of a README.md as the Hub reads it."""
-    shown = ", ".join(facts.classes[:100]) + (", …" if len(facts.classes) > 100 else "")
+    shown = ", ".join(map(printable, facts.classes[:100])) + (", …" if len(facts.classes) > 100 else "")
     rows = [f"| top-{k} | {100 * facts.right(k):.2f} % |" for k in (1, 5) if k < len(facts.classes)]
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "scikit-learn"))
     return "\n".join(
@@ -43,7 +44,7 @@ def model_card(name: str, facts: Facts) -> str:
             "pipeline_tag: image-classification",
             "tags: [beit, image-classification]",
             "---",
-            f"# {name}",
+            f"# {printable(name)}",
             "",
             f"Tells {len(facts.classes)} classes apart: {shown}.",
             "",
@@ -55,7 +56,7 @@ def model_card(name: str, facts: Facts) -> str:
             "",
             f"It has learnt from {facts.learnt_from} pictures in {facts.seconds / 60:.1f} minutes, by",
             "",
-            f"    {facts.command}",
+            f"    {printable(facts.command)}",
             "",
             f"Seed {facts.seed}. beitcli {__version__}, {versions}, Python {platform.python_version()}.",
             "",

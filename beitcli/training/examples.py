@@ -1,5 +1,6 @@
 """Labelled pictures -> classes and numbered examples, some of them held out for validation."""
 
+import logging
 import os
 import random
 from collections import Counter, defaultdict
@@ -8,9 +9,11 @@ from dataclasses import dataclass
 from itertools import chain, cycle
 
 from beitcli.errors import UsageError
-from beitcli.inputs.labelled import Labelled, by_folder
-from beitcli.inputs.sources import SYSTEM_FOLDERS, Walk
+from beitcli.inputs.labelled import Labelled, by_folder, classes_without_pictures
+from beitcli.inputs.sources import Walk
 from beitcli.records import Found, printable
+
+log = logging.getLogger(__name__)
 
 SHARE = 0.1
 """Of each class, what is held out unless it is said."""
@@ -33,10 +36,20 @@ class Split:
     validation: tuple[Example, ...]
 
 
-def in_folders(folder: str) -> list[Labelled]:
+def in_folders(folder: str, walk: Walk) -> list[Labelled]:
     """The pictures of a folder of class folders. Raises UsageError where they make no classes, or one has none."""
-    labelled = by_folder(folder, Walk(), Counter())
-    _check_no_class_is_empty(folder, {one.label for one in labelled})
+    skipped: Counter[str] = Counter()
+    labelled = by_folder(folder, walk, skipped)
+    passed_by = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+    empty = classes_without_pictures(folder, labelled)
+    if empty:
+        raise UsageError(
+            f"the class folder `{printable(os.path.join(folder, empty[0]))}` holds no picture",
+            "put pictures into it, or delete it"
+            + (f"; skipped: {passed_by} (--follow takes links)" if skipped else ""),
+        )
+    if skipped:
+        log.info("skipped in `%s`: %s", printable(folder), passed_by)
     return labelled
 
 
@@ -44,8 +57,8 @@ def split(labelled: Sequence[Labelled], validation: Sequence[Labelled] | None, s
     """The examples of each class: all of them and those of `validation`, or without that a share held out.
 
     Of every class at least one picture is held out, and at least one learnt from. The same seed holds out the same.
-    Raises UsageError for fewer than two classes, for names that differ only in case, and for a class in `validation`
-    that there is nothing to learn of.
+    Raises UsageError for fewer than two classes, for names that differ only in case or blanks, and for a class in
+    `validation` that there is nothing to learn of.
     """
     classes = tuple(sorted({one.label for one in labelled}))
     _check_classes(classes)
@@ -118,20 +131,9 @@ def _check_classes(classes: tuple[str, ...]) -> None:
         raise UsageError(f"{found} is nothing to tell apart", "a classifier needs two classes or more")
     spelled: dict[str, str] = {}
     for name in classes:
-        other = spelled.setdefault(name.casefold(), name)
+        other = spelled.setdefault(name.strip().casefold(), name)
         if other != name:
             raise UsageError(
-                f"the classes `{printable(other)}` and `{printable(name)}` differ only in case",
+                f"the classes `{printable(other)}` and `{printable(name)}` differ only in case or blanks",
                 "give one of them another name, or move their pictures together",
             )
-
-
-def _check_no_class_is_empty(folder: str, known: set[str]) -> None:
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir())
-    empty = [name for name in names if name not in known and name not in SYSTEM_FOLDERS and not name.startswith(".")]
-    if empty:
-        raise UsageError(
-            f"the class folder `{printable(os.path.join(folder, empty[0]))}` holds no picture",
-            "put pictures into it, or delete it",
-        )

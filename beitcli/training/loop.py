@@ -69,7 +69,7 @@ def train(method: Method, batches: Batches, place: Place, tell: Callable[[Pace],
     keeper = _Keeper(average)
     trainer = _Trainer(
         _Learner(method.network),
-        _settings(method.schedule, place, steps),
+        _settings(method.schedule, place),
         train_dataset=batches,
         optimizers=(method.optimiser, None),
         callbacks=[keeper, _Teller(tell, batches.order, steps)],
@@ -107,14 +107,14 @@ def _forget_halves(folder: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _settings(schedule: Schedule, place: Place, steps: int) -> TrainingArguments:
+def _settings(schedule: Schedule, place: Place) -> TrainingArguments:
     return TrainingArguments(
         output_dir=place.folder,
         per_device_train_batch_size=1,  # a batch is one item
         num_train_epochs=1,  # and all epochs are one pass over the batches
         gradient_accumulation_steps=schedule.accumulate,
         lr_scheduler_type="cosine",
-        warmup_steps=min(schedule.warmup_steps, steps // 2),
+        warmup_steps=schedule.warmup_steps,
         max_grad_norm=schedule.clip,
         use_cpu=place.device == "cpu",
         bf16=place.dtype == "bf16",

@@ -43,8 +43,7 @@ def prepare(
 
     Raises UsageError as `check_readings` does.
     """
-    with work_errors():
-        os.makedirs(work.folder, exist_ok=True)
+    work.start()
     parts = {"training": split.training, "validation": split.validation}
     readings = {name: _read(work, name, parts[name], recipes[name], workers) for name in parts}
     check_readings(split, readings["training"], readings["validation"], most_errors)

@@ -83,6 +83,7 @@ def train_probe(
         seed=plan.seed,
         seconds=time.monotonic() - plan.started,
     )
+    work.start()
     folder = work.path("model")
     save(checkpoint, layer, split.classes, recipe, folder)
     with work_errors(), open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as stream:

@@ -69,8 +69,8 @@ class ScratchPlan:
         if steps >= WORTH_COMPILING and device != "mps" and can_compile():
             network.compile_layers()
         optimiser = muon_and_adamw(network.to(device), self.rate, WEIGHT_DECAY)
-        schedule = Schedule(WARMUP_STEPS, CLIP, AVERAGE_DECAY, self.accumulate)
-        return Method(network, optimiser, ScratchAugment(len(classes)), schedule, self._text())
+        schedule = Schedule(min(WARMUP_STEPS, steps // 2), CLIP, AVERAGE_DECAY, self.accumulate)
+        return Method(network, optimiser, ScratchAugment(len(classes)), schedule, self._text(schedule.warmup_steps))
 
     def _network(self, classes: tuple[str, ...]) -> DroppingBeit:
         torch.manual_seed(self.seed)
@@ -91,11 +91,11 @@ class ScratchPlan:
         )
         return DroppingBeit(config)
 
-    def _text(self) -> str:
+    def _text(self, warmup_steps: int) -> str:
         return (
             f"A BEiT of size `{self.shape}` from random weights, pictures of {self.image_size} pixels in patches of "
-            f"{self.patch_size}. {self.epochs} epochs in batches of {self.batch_size * self.accumulate}: Muon for the "
-            f"matrices of the layers and AdamW for all else, peak rate {self.rate:g} after {WARMUP_STEPS} steps, then "
+            f"{self.patch_size}. {self.epochs} epochs, in batches of {self.batch_size * self.accumulate}: Muon for the "
+            f"matrices of the layers and AdamW for all else, peak rate {self.rate:g} after {warmup_steps} steps, then "
             f"a cosine; weight decay {WEIGHT_DECAY}, stochastic depth {STOCHASTIC_DEPTH}, {DROPPED:.0%} of the patches "
             f"dropped for {DROPPED_UNTIL:.0%} of the time, mixup or cutmix on {MIXED:.0%} of the batches for "
             f"{MIXED_UNTIL:.0%}, label smoothing {SMOOTHING}; moved, flipped and jittered pictures; averaged weights "

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
@@ -24,7 +25,7 @@ from beitcli.training.method import Plan
 from beitcli.training.pixels import KeptPixels
 from beitcli.training.preparation import Part, fingerprint, part_of, prepare
 from beitcli.training.processor import processor_of
-from beitcli.training.workplace import Workplace, work_errors
+from beitcli.training.workplace import PICTURES, Workplace, work_errors
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def train_model(
 def _prepared(plan: Plan, split: Split, work: Workplace, machine: Machine) -> tuple[Part, Part]:
     """What is learnt from and what is validated with, as an earlier run has prepared it or read now."""
     recipes = {"training": plan.learning_recipe, "validation": plan.recipe}
-    settings = {**plan.settings(), "pictures": fingerprint(split)}
+    settings = {**plan.settings(), PICTURES: fingerprint(split)}
     prepared = work.begun(settings)
     if prepared is None:
         try:
@@ -105,6 +106,8 @@ def _save(config: BeitConfig, weights: dict[str, Tensor], recipe: Recipe, folder
     with work_errors():
         network.save_pretrained(folder)
         processor_of(recipe).save_pretrained(folder)
+        # safetensors lets nobody else read it
+        shutil.copymode(os.path.join(folder, "config.json"), os.path.join(folder, "model.safetensors"))
 
 
 def _ranks(folder: str, part: Part, recipe: Recipe, device: str) -> list[int]:

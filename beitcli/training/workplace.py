@@ -12,6 +12,11 @@ from beitcli.errors import OutputError, UsageError
 from beitcli.records import printable
 
 _RUN = "run.json"
+_MARK = "training-of-beit"
+"""A file in every work folder, without which nothing there is ours to remove."""
+
+PICTURES = "pictures"
+"""The setting that stands for all pictures, by a digest that says nothing to anybody."""
 
 
 @contextmanager
@@ -38,7 +43,12 @@ class Workplace:
         return os.path.join(self.folder, name)
 
     def check(self) -> None:
-        """Raises UsageError where `out` is something already, OutputError where it could not be written."""
+        """Raises UsageError where `out` is something already, OutputError where it could not be written.
+
+        What is in the way beside it is nobody's training, and is not touched.
+        """
+        if not self.out or not os.path.basename(self.out):
+            raise UsageError(f"--out `{printable(self.out)}` names no folder", "name one that is to be made")
         parent = os.path.dirname(self.out) or "."
         if not os.path.isdir(parent):
             raise OutputError(f"the folder `{printable(parent)}` does not exist", "make it first, or write elsewhere")
@@ -46,6 +56,20 @@ class Workplace:
             raise OutputError(f"`{printable(parent)}` may not be written to", "write elsewhere")
         if os.path.lexists(self.out) and not (os.path.isdir(self.out) and not os.listdir(self.out)):
             raise UsageError(f"`{printable(self.out)}` exists already", "choose another --out, or delete it")
+        if os.path.lexists(self.folder) and not self._is_ours():
+            raise UsageError(
+                f"`{printable(self.folder)}` is no training of beit", "move it away, or choose another --out"
+            )
+
+    def _is_ours(self) -> bool:
+        return os.path.isdir(self.folder) and (os.path.exists(self.path(_MARK)) or not os.listdir(self.folder))
+
+    def start(self) -> None:
+        """Makes the work folder, and marks it as one. Raises OutputError."""
+        with work_errors():
+            os.makedirs(self.folder, exist_ok=True)
+            with open(self.path(_MARK), "w"):
+                pass
 
     def begun(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """What an unfinished training of these settings has prepared, or None if there is none.
@@ -55,17 +79,24 @@ class Workplace:
         try:
             with open(self.path(_RUN), encoding="utf-8") as stream:
                 run = json.load(stream)
+            was, prepared = dict(run["settings"]), dict(run["prepared"])
         except FileNotFoundError:
             return None
-        was, now = run["settings"], json.loads(json.dumps(settings))
+        except (ValueError, KeyError, TypeError) as error:
+            hint = "delete that folder to start over"
+            raise OutputError(f"`{printable(self.path(_RUN))}` is damaged", hint) from error
+        now = json.loads(json.dumps(settings))
         changed = [name for name in now if was.get(name) != now[name]]
+        if changed == [PICTURES]:
+            difference = "other pictures, or another --val-share"
+        elif changed:
+            name = next(name for name in changed if name != PICTURES)
+            difference = f"another {name}: {printable(str(was.get(name)))}, not {printable(str(now[name]))}"
         if changed:
             raise UsageError(
-                f"`{printable(self.folder)}` holds an unfinished training with another {changed[0]}: "
-                f"{printable(str(was.get(changed[0])))}, not {printable(str(now[changed[0]]))}",
+                f"`{printable(self.folder)}` holds an unfinished training with {difference}",
                 "give the command it was begun with to go on, or delete that folder to start over",
             )
-        prepared: dict[str, Any] = run["prepared"]
         return prepared
 
     def begin(self, settings: Mapping[str, Any], prepared: Mapping[str, Any]) -> None:
@@ -73,14 +104,17 @@ class Workplace:
         with work_errors():
             with open(self.path(_RUN + ".new"), "w", encoding="utf-8") as stream:
                 json.dump({"settings": settings, "prepared": prepared}, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
             os.replace(self.path(_RUN + ".new"), self.path(_RUN))
 
     def finish(self, model: str) -> None:
         """Moves the complete model into its place, and removes all else."""
         with work_errors():
             os.rename(model, self.out)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.leave()
 
     def leave(self) -> None:
-        """Removes what was prepared for a training that never began."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes the work folder and what was prepared there."""
+        if os.path.exists(self.path(_MARK)):
+            shutil.rmtree(self.folder, ignore_errors=True)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.batches import DEMO, clean_environment, counts, grow, numbered
+from tests.cli.batches import DEMO, batch, clean_environment, counts, grow, numbered
 from tests.conftest import SAMPLES
 
 TOTAL = 120
@@ -192,7 +192,39 @@ def test_features_that_are_not_what_they_were_are_found_out(folder: Path) -> Non
     assert not (folder / "out.npy").exists()
     assert embed(folder, "in", "-o", "out.npy", "--fresh").returncode == 3
     assert np.load(folder / "out.npy").shape == (3, 256)
-    assert (folder / "out.npy.ledger.old-features").exists()
+    assert not list(folder.glob("*.old*-features"))  # as large as the output, and can be made again
+
+
+@pytest.mark.parametrize("left", [0, 2000, None])
+def test_features_that_are_gone_are_made_again(folder: Path, left: int | None) -> None:
+    embed(folder, "in", "-o", "out.npy")
+    before = (folder / "out.npy").read_bytes()
+    os.unlink(folder / "out.npy")
+    features = folder / "out.npy.ledger-features"
+    if left is None:
+        features.unlink()
+    else:
+        os.truncate(features, left)
+    found = embed(folder, "in", "-o", "out.npy", "--dry-run").stdout.split()
+    assert found[found.index("changed") - 1] == str(3 - (left or 0) // 1024)
+    assert counts(embed(folder, "in", "-o", "out.npy").stderr)[2] == 3 - (left or 0) // 1024
+    assert (folder / "out.npy").read_bytes() == before
+
+
+def test_the_ledger_of_another_command_is_left_alone(folder: Path) -> None:
+    assert batch(folder, "in", *DEMO, "-o", "out.parquet").returncode == 3
+    before = (folder / "out.parquet").read_bytes()
+    process = embed(folder, "in", "-o", "out.parquet")
+    assert (process.returncode, "is not a ledger of `beit embed`" in process.stderr) == (1, True)
+    assert (folder / "out.parquet").read_bytes() == before
+    assert embed(folder, "in", "-o", "out.parquet", "--fresh").returncode == 3
+
+
+def test_the_index_is_checked_before_anything_is_done(folder: Path) -> None:
+    (folder / "out.npy.index.csv").mkdir()
+    process = embed(folder, "in", "-o", "out.npy")
+    assert (process.returncode, "out.npy.index.csv` names no file" in process.stderr) == (1, True)
+    assert sorted(os.listdir(folder)) == ["in", "out.npy.index.csv"]
 
 
 @pytest.mark.slow

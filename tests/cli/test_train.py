@@ -73,6 +73,45 @@ def test_bad_input_is_a_usage_error_that_names_it(beit: Beit, tmp_path: Path) ->
         assert not (tmp_path / "model").exists() and not (tmp_path / "model.part").exists(), what
 
 
+def test_what_is_in_the_way_is_nobodys_to_remove(beit: Beit, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.part").mkdir()
+    (tmp_path / "m.part" / "precious").touch()
+    (tmp_path / "n.part").touch()
+    (tmp_path / "d.part").mkdir()
+    (tmp_path / "d.part" / "training-of-beit").touch()
+    (tmp_path / "d.part" / "run.json").write_text("{")
+    for way in ((), SMALL):
+        for name, words in [
+            ("m", "no training of beit"),
+            ("n", "no training of beit"),
+            ("d", "is damaged"),
+            ("", "--out"),
+        ]:
+            process = beit("train", pictures, "-m", "demo", *way, "-o", name and tmp_path / name)
+            assert process.returncode in (1, 2)
+            assert words in process.stderr.decode()
+            assert b"Traceback" not in process.stderr
+    assert (tmp_path / "m.part" / "precious").exists()
+    assert (tmp_path / "n.part").is_file()
+
+
+def test_a_class_may_have_a_name_that_is_not_utf8(beit: Beit, pictures: Path, tmp_path: Path) -> None:
+    os.rename(pictures / "red", os.fsencode(pictures) + b"/r\xfc\x1bd")
+    for name, way in (("probe", ()), ("new", (*SMALL, "--epochs", "1"))):
+        assert beit("train", pictures, "-m", "demo", *way, "-o", tmp_path / name).returncode == 0
+        assert "r\\xfc\\x1bd" in (tmp_path / name / "README.md").read_text()
+        modes = {path.stat().st_mode for path in (tmp_path / name).iterdir()}
+        assert len(modes) == 1  # the weights are for whom the config is
+
+
+def test_links_are_followed_when_that_is_asked_for(beit: Beit, pictures: Path, tmp_path: Path) -> None:
+    shutil.move(pictures / "red", tmp_path / "red")
+    (pictures / "red").symlink_to(tmp_path / "red")
+    process = beit("train", pictures, "-m", "demo", "-o", tmp_path / "m")
+    assert (process.returncode, b"1 link (--follow" in process.stderr) == (2, True)
+    assert beit("train", pictures, "-m", "demo", "-L", "-o", tmp_path / "m").returncode == 0
+
+
 def test_without_accelerate_the_extra_is_named_first(tmp_path: Path) -> None:
     program = (
         "import sys, importlib.util as u\n"
@@ -209,5 +248,5 @@ def test_changed_pictures_are_another_training(beit: Beit, pictures: Path, tmp_p
         assert process.wait(60) == -signal.SIGINT
     shutil.copy(SAMPLES / "cat.jpg", pictures / "red" / "cat.jpg")
     run = beit(*command)
-    assert run.returncode == 2 and b"another pictures" in run.stderr and b"delete that folder" in run.stderr
+    assert run.returncode == 2 and b"other pictures" in run.stderr and b"delete that folder" in run.stderr
     assert (tmp_path / "model.part").exists()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from beitcli.inputs.sources import Walk
 from beitcli.training import preparation
 from beitcli.training.examples import in_folders, split
 from beitcli.training.scratch import ScratchPlan
@@ -16,7 +17,7 @@ from tests.training.shapes import draw_classes
 def test_decoded_in_every_epoch_the_weights_are_those_of_kept_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = split(in_folders(str(draw_classes(tmp_path / "shapes", 10))), None, 0.2, seed=0)
+    parts = split(in_folders(str(draw_classes(tmp_path / "shapes", 10)), Walk()), None, 0.2, seed=0)
     plan = ScratchPlan("tiny", 16, 4, 2, 8, 1, 1e-3, 0, "fp32")
     weights = []
     for name, most in (("kept", preparation.MOST_KEPT), ("decoded", 0)):

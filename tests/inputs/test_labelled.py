@@ -1,0 +1,112 @@
+"""Pictures with their classes, from folders and from tables."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from beitcli.errors import UsageError
+from beitcli.inputs.labelled import by_folder, by_table, classes_without_pictures
+from beitcli.inputs.sources import Walk
+from beitcli.records import Failure, Source
+from tests.conftest import unprivileged
+
+
+def grown(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"a picture")
+    return folder
+
+
+def test_a_class_is_the_folder_below_the_one_named(tmp_path: Path) -> None:
+    grown(tmp_path / "in", "cat/1.jpg", "cat/deep/cat.jpg/2.png", "dog/1.jpg", "dog/notes.txt", ".hidden/1.jpg")
+    skipped: Counter[str] = Counter()
+    labelled = by_folder(f"{tmp_path}/in/", Walk(), skipped)
+    assert [(each.found, each.label) for each in labelled] == [
+        (Source(f"{tmp_path}/in/cat/1.jpg"), "cat"),
+        (Source(f"{tmp_path}/in/cat/deep/cat.jpg/2.png"), "cat"),
+        (Source(f"{tmp_path}/in/dog/1.jpg"), "dog"),
+    ]
+    assert skipped == {"hidden": 1, "not an image type": 1}
+
+
+def test_class_folders_without_pictures_are_known(tmp_path: Path) -> None:
+    grown(tmp_path, "cat/1.jpg", "dog/1.txt", ".git/1.jpg", "@eaDir/1.jpg")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("cat")
+    labelled = by_folder(str(tmp_path), Walk(), Counter())
+    assert classes_without_pictures(str(tmp_path), labelled) == ["dog", "empty", "link"]
+    labelled = by_folder(str(tmp_path), Walk(follow=True), Counter())
+    assert classes_without_pictures(str(tmp_path), labelled) == ["dog", "empty"]
+
+
+def test_a_folder_that_may_not_be_read_is_a_failure_of_its_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown(tmp_path / "t", "cat/1.jpg", "dog/closed/1.jpg")
+    monkeypatch.chdir(tmp_path)  # what is above it may not be read either
+    tmp_path.chmod(0o755)
+    closed = tmp_path / "t" / "dog" / "closed"
+    closed.chmod(0)
+    try:
+        with unprivileged():
+            labelled = by_folder("t", Walk(), Counter())
+    finally:
+        closed.chmod(0o755)
+    assert [(type(each.found), each.label) for each in labelled] == [(Source, "cat"), (Failure, "dog")]
+
+
+def test_a_class_that_is_not_utf8_is_written_as_sources_are(tmp_path: Path) -> None:
+    os.mkdir(os.fsencode(tmp_path) + b"/gr\xfcn")
+    with open(os.fsencode(tmp_path) + b"/gr\xfcn/1.jpg", "wb"):
+        pass
+    labelled = by_folder(str(tmp_path), Walk(), Counter())
+    assert [each.label for each in labelled] == ["gr\\xfcn"]
+    assert not classes_without_pictures(str(tmp_path), labelled)
+
+
+def test_a_picture_in_no_class_is_named(tmp_path: Path) -> None:
+    grown(tmp_path, "cat/1.jpg", "cover.jpg")
+    with pytest.raises(UsageError, match=r"cover\.jpg` is in no class folder"):
+        by_folder(str(tmp_path), Walk(), Counter())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", "path,label\na.jpg,cat\nb.jpg,dog\n"),
+        ("t.csv", "\ufeffLabel,x,Source\r\ncat,1,a.jpg\r\n\r\n dog ,2,b.jpg\r\n"),
+        ("t.csv", 'a.jpg,cat\n"b.jpg","dog"'),
+        ("t.tsv", "image\tclass\na.jpg\tcat\nb.jpg\tdog\n"),
+    ],
+)
+def test_a_table_names_paths_and_labels(tmp_path: Path, name: str, text: str) -> None:
+    grown(tmp_path, "a.jpg")
+    (tmp_path / name).write_bytes(text.encode())
+    first, second = by_table(str(tmp_path / name))
+    assert (first.found, first.label) == (Source(f"{tmp_path}/a.jpg"), "cat")  # beside the table
+    assert (second.found, second.label) == (Source("b.jpg"), "dog")  # nowhere, and said later
+
+
+def test_urls_in_a_table_are_urls(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("http://h/a.jpg,cat\n")
+    assert by_table(str(tmp_path / "t.csv"))[0].found == Source("http://h/a.jpg", "url")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "has no row"),
+        ("path,label\n", "has no row"),
+        ("path,species\na.jpg,cat\n", "no column with the label"),
+        ("name,label\na.jpg,cat\n", "no column with the path"),
+        ("path,label\na.jpg,cat\nb.jpg\n", "row 3"),
+        ("a.jpg,cat\nb.jpg,  \n", "row 2"),
+    ],
+)
+def test_a_table_that_says_too_little_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(UsageError, match=words):
+        by_table(str(tmp_path / "t.csv"))
