@@ -186,6 +186,7 @@ def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
     (empty / "green").mkdir()
     begun = folder / "begun.part"
     begun.mkdir()
+    (begun / "training-of-beit").touch()
     (begun / "run.json").write_text(json.dumps({"settings": {"way": "--finetune"}, "prepared": {}}))
     return {
         "one class": ([draw_classes(folder / "one", 2, ("red",))], "`red`"),
