@@ -15,7 +15,12 @@ from beitcli.errors import BeitError, UsageError
 from tests.inputs.test_loader import is_running
 
 CHILD = "import pathlib, os, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(60)"
-PARENT = "import sys; from beitcli.bench.processes import finished; finished([sys.executable, '-c', *sys.argv[1:]])"
+PARENT = """
+import signal, sys
+from beitcli.bench.processes import finished
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
+finished([sys.executable, "-c", *sys.argv[1:]])
+"""
 
 
 def test_a_process_is_timed_to_its_end() -> None:
