@@ -1,25 +1,22 @@
 """Whole processes, as a user starts them: from the command line to the last answer."""
 
-import ctypes
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from beitcli import signals
 from beitcli.bench.clock import Effort, Rate, Timing, rate_of, timing_of
 from beitcli.errors import BeitError
 from beitcli.records import printable
 
 BEIT = (sys.executable, "-m", "beitcli")
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 _RATE = re.compile(r"^([\d.]+) images/s", re.MULTILINE)
 
 
@@ -85,23 +82,24 @@ def whole_runs(count: int, runs: Iterable[Run]) -> WholeRuns:
 
 
 def finished(command: Sequence[str]) -> tuple[float, str]:
-    """The seconds that the command took, and what it printed to stderr. It never outlives this process.
+    """The seconds that the command took, and what it printed to stderr. A request to stop ends it, too.
 
     Raises BeitError where it fails.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads: the child takes no lock
-        start = time.perf_counter()
-        process = subprocess.run(
-            command,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+    start = time.perf_counter()
+    with signals.held():  # else nobody would know of the process to be ended
+        process = subprocess.Popen(
+            command, env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
-        seconds = time.perf_counter() - start
-    printed = process.stderr.decode(errors="replace")
+    with process:
+        try:
+            signals.check()
+            output = process.communicate()[1]
+        except BaseException:
+            process.kill()
+            raise
+    seconds = time.perf_counter() - start
+    printed = output.decode(errors="replace")
     if process.returncode:
         message = f"`{_name(command)}` ended with status {process.returncode}"
         raise BeitError(message, f"it said: {printable(_last_line(printed))}")
@@ -116,13 +114,6 @@ def _environment() -> dict[str, str]:
     """The user's own, without options for `beit`, without what it tells its threads, and without downloads."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BEIT_")}
     return dict(kept.items() - _FOR_OUR_THREADS.items()) | {"HF_HUB_OFFLINE": "1"}
-
-
-_LIBC = ctypes.CDLL(None)
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _name(command: Sequence[str]) -> str:

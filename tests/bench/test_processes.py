@@ -1,4 +1,4 @@
-"""Whole processes: timed, never outliving us, and failing with a reason."""
+"""Whole processes: timed, ended with us, and failing with a reason."""
 
 import signal
 import subprocess
@@ -16,9 +16,10 @@ from tests.inputs.test_loader import is_running
 
 CHILD = "import pathlib, os, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(60)"
 PARENT = """
-import signal, sys
+import sys
+from beitcli import signals
 from beitcli.bench.processes import finished
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
+signals.listen()
 finished([sys.executable, "-c", *sys.argv[1:]])
 """
 
@@ -50,8 +51,7 @@ def test_runs_together() -> None:
     assert runs.reported_median == 40
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a child may outlive a parent that is killed")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_child_ends_with_its_parent(tmp_path: Path, number: signal.Signals) -> None:
     noted = tmp_path / "pid"
     with subprocess.Popen([sys.executable, "-c", PARENT, CHILD, str(noted)], stderr=subprocess.DEVNULL) as parent:

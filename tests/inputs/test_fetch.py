@@ -560,11 +560,20 @@ def test_a_server_that_gives_up_on_a_download_we_let_wait(
 ) -> None:
     monkeypatch.setattr(module, "BODIES", 1)
     monkeypatch.setattr(module, "TRIES", 1)  # what we are to blame for is none of its tries
-    size, sent = 2**24, []
-    server = serve(bodies_in_pieces(size, sent, patience=0.1))
+    size, given_up = 2**24, threading.Event()
+    in_pieces = bodies_in_pieces(size, [], patience=0.1)
+
+    def answer(request: Request) -> None:
+        try:
+            in_pieces(request)
+        except TimeoutError:
+            given_up.set()
+            raise
+
+    server = serve(answer)
     items = fetch([url(server.url)] * 6, FetchLimits(20, size * 5 // 4), lambda _: None)
     answers = [next(items)]
-    time.sleep(0.5)
+    assert given_up.wait(20)
     answers += items
     assert [len(item.data) for item in answers if isinstance(item, Fetched)] == [size] * 6
     assert len(server.requests) > 6
