@@ -13,8 +13,8 @@ from beitcli.cli import notices
 from beitcli.cli.formats import by_suffix
 from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, OutputOptions, Without, examples, with_options
 from beitcli.cli.resume import Job, Work, resume, say_what_would_be_done
-from beitcli.cli.run import beit_recipe, check, choose
-from beitcli.errors import ModelError, UsageError
+from beitcli.cli.run import beit_recipe, check, open_beit, say_if_demo
+from beitcli.errors import UsageError
 from beitcli.model.features import Encoding, Pool, shape_of
 from beitcli.outputs.destination import check_writable
 from beitcli.outputs.features import SUFFIXES, FeatureFile
@@ -83,9 +83,8 @@ def _check_suffix(batch: BatchOptions) -> None:
 @contextmanager
 def _encoding(job: Job, kind: Encoding) -> "Iterator[Work[np.ndarray[Any, Any], Embedding]]":
     """What `embed` asks of its pictures."""
-    checkpoint, _ = choose(job.model, job.output)
-    if not checkpoint.is_beit:
-        raise ModelError(f"`{checkpoint.name}` is no BEiT", "features are those of a BEiT")
+    checkpoint = open_beit(job.model)
+    say_if_demo(checkpoint)
     shape = shape_of(checkpoint, beit_recipe(job.model, checkpoint), kind.pool)
     file = FeatureFile(job.target, shape, kind.dtype)
     path = f"{job.ledger}-features" if job.ledger else None

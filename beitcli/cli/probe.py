@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from beitcli import signals
 from beitcli.cli import notices
 from beitcli.cli.options import InputOptions, ModelOptions, OutputOptions
-from beitcli.cli.run import Ahead, answers_to, beit_recipe, say_if_demo, settings_for
-from beitcli.errors import UsageError
-from beitcli.model.checkpoint import Checkpoint, open_checkpoint
+from beitcli.cli.run import Ahead, answers_to, beit_recipe, open_beit, say_if_demo, settings_for
+from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.features import Encoding
 from beitcli.model.memory import use_one_heap
 from beitcli.outputs.lock import alone
@@ -43,9 +42,7 @@ class Probe:
 def probe(asked: Probe, work: Workplace) -> None:
     """Makes the model, complete or not at all. Raises UsageError where the pictures or the model do not make one."""
     started = time.monotonic()
-    base = open_checkpoint(asked.model.model, asked.model.revision)
-    if not base.is_beit:
-        raise UsageError(f"`{base.name}` is no BEiT", "`beit models` lists those with an alias")
+    base = open_beit(asked.model)
     recipe = beit_recipe(asked.model, base)
     say_if_demo(base)
     with alone(work.out, wait=False):

@@ -174,7 +174,7 @@ def settings_for(
     """How the run goes; only a run in padded batches is compiled unless that is asked for."""
     from beitcli.inputs.decode import Decoding
     from beitcli.inputs.fetch import FetchLimits
-    from beitcli.model.runtime import choose_batch_size, choose_runtime, memory_of, usable_cores
+    from beitcli.model.runtime import choose_batch_size, choose_runtime, memory_of
     from beitcli.pipeline import Settings, classification
 
     runtime = choose_runtime(model.device, model.precision)
@@ -192,7 +192,7 @@ def settings_for(
         runtime=runtime,
         batch_size=model.batch_size or choose_batch_size(runtime.device, (size[0], size[1]), memory_of(runtime.device)),
         padded=padded,
-        workers=min(usable_cores(), MOST_WORKERS) if model.workers is None else model.workers,
+        workers=workers_for(model),
         decoding=Decoding(
             inputs.max_pixels, inputs.decode_timeout, recipe.scaled_to if inputs.fast_decode else None, digest
         ),
@@ -221,16 +221,36 @@ def _recipe(model: ModelOptions, checkpoint: Checkpoint) -> "Recipe | ProcessorR
     return beit_recipe(model, checkpoint)
 
 
+def workers_for(model: ModelOptions) -> int:
+    """How many processes decode: as asked for, or one a core."""
+    from beitcli.model.runtime import usable_cores
+
+    return min(usable_cores(), MOST_WORKERS) if model.workers is None else model.workers
+
+
+def open_beit(model: ModelOptions) -> Checkpoint:
+    """The checkpoint asked for. Raises UsageError for another architecture, or a size that its patches do not fill."""
+    checkpoint = open_checkpoint(model.model, model.revision)
+    if not checkpoint.is_beit:
+        raise UsageError(f"`{checkpoint.name}` is no BEiT", "`beit models` lists those with an alias")
+    _check_side(model, checkpoint)
+    return checkpoint
+
+
 def beit_recipe(model: ModelOptions, checkpoint: Checkpoint) -> "Recipe":
     """How pictures become pixels for a BEiT. Raises UsageError for a size that its patches do not fill."""
     from beitcli.model.recipe import checkpoint_recipe, paper_recipe
 
-    patch = checkpoint.patch_side
-    if model.image_size is not None and model.image_size % patch:
-        raise UsageError(f"--image-size {model.image_size}: `{checkpoint.name}` needs a multiple of {patch}")
+    _check_side(model, checkpoint)
     if model.preprocess == "paper":
         return paper_recipe(model.image_size or checkpoint.image_side)
     return checkpoint_recipe(checkpoint.processor, model.image_size)
+
+
+def _check_side(model: ModelOptions, checkpoint: Checkpoint) -> None:
+    patch = checkpoint.patch_side
+    if model.image_size is not None and model.image_size % patch:
+        raise UsageError(f"--image-size {model.image_size}: `{checkpoint.name}` needs a multiple of {patch}")
 
 
 def layout_of(file_format: FileFormat, output: OutputOptions, checkpoint: Checkpoint) -> Layout:

@@ -12,10 +12,11 @@ import typer
 from beitcli.cli import notices
 from beitcli.cli.options import ModelOptions, Without, examples, with_options
 from beitcli.cli.probe import Probe, probe
+from beitcli.cli.run import open_beit, workers_for
 from beitcli.errors import UsageError
 from beitcli.inputs.labelled import Labelled, by_table
 from beitcli.inputs.sources import Walk
-from beitcli.model.checkpoint import Checkpoint, open_checkpoint
+from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.memory import use_one_heap
 from beitcli.outputs.lock import alone
 from beitcli.records import printable
@@ -34,9 +35,6 @@ EXAMPLES = examples(
 
 EPOCHS = 30
 """How often each picture is learnt from, unless it is said."""
-
-MOST_WORKERS = 8
-"""More decoding processes than this are started only when asked for."""
 
 _PICTURES, _RECIPE = "Pictures", "Recipe"
 
@@ -276,32 +274,19 @@ def _train(pictures: PictureOptions, recipe: RecipeOptions, model: ModelOptions,
     """Fine-tunes, or trains from scratch."""
     if importlib.util.find_spec("accelerate") is None:
         raise UsageError("training needs the extra `train`", "pip install 'beitcli[train]'")
-    checkpoint = _base(model) if recipe.finetune else None
+    checkpoint = open_beit(model) if recipe.finetune else None
     parts = pictures.split(recipe.seed)
     device = _one_gpu(model.device)
     use_one_heap()  # before torch starts threads
-    from beitcli.model.runtime import usable_cores
     from beitcli.training.train import Machine, train_model
 
-    workers = min(usable_cores(), MOST_WORKERS) if model.workers is None else model.workers
-    machine = Machine(device, model.dtype, workers, pictures.max_errors)
+    machine = Machine(device, model.dtype, workers_for(model), pictures.max_errors)
     command = shlex.join(["beit", *sys.argv[1:]])
     with alone(work.out, wait=False), notices.pace(quiet) as tell:
         facts = train_model(_plan(recipe, model, checkpoint), parts, work, machine, command, tell)
     if not quiet:
         right = f"{100 * facts.right(1):.2f} % of {len(facts.ranks)} pictures right"
         notices.say(f"{right}: the model is in `{printable(work.out)}`")
-
-
-def _base(model: ModelOptions) -> Checkpoint:
-    """The checkpoint to be fine-tuned. Raises UsageError for what is no BEiT."""
-    checkpoint = open_checkpoint(model.model, model.revision)
-    if not checkpoint.is_beit:
-        raise UsageError(f"`{checkpoint.name}` is no BEiT", "`beit models` lists those with an alias")
-    if model.image_size and model.image_size % checkpoint.patch_side:
-        patch = checkpoint.patch_side
-        raise UsageError(f"--image-size {model.image_size}: `{checkpoint.name}` needs a multiple of {patch}")
-    return checkpoint
 
 
 def _plan(recipe: RecipeOptions, model: ModelOptions, checkpoint: Checkpoint | None) -> "Plan":
