@@ -5,12 +5,16 @@ from dataclasses import dataclass
 
 import torch
 
+from beitcli.model.compiled import can_compile
 from beitcli.model.runtime import choose_runtime
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The machine as this process may use it; `best_dtype` is what `--dtype auto` takes on its device."""
+    """The machine as this process may use it; `best_dtype` is what `--dtype auto` takes on its device.
+
+    It `compiles` if that dtype is faster compiled ahead, and there is a compiler.
+    """
 
     processor: str
     cores: int
@@ -19,6 +23,7 @@ class Machine:
     gpu: str | None
     device: str
     best_dtype: str
+    compiles: bool
     python: str
     torch: str
 
@@ -34,6 +39,7 @@ def this_machine(device: str, cores: int) -> Machine:
         gpu=torch.cuda.get_device_name(best.device) if best.device.startswith("cuda") else None,
         device=best.device,
         best_dtype=best.dtype,
+        compiles=(best.device, best.dtype) == ("cpu", "bf16") and can_compile(),
         python=platform.python_version(),
         torch=torch.__version__,
     )

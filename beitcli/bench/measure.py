@@ -10,7 +10,7 @@ from beitcli import __version__
 from beitcli.bench.ceiling import Ceiling, ceiling
 from beitcli.bench.clock import Effort
 from beitcli.bench.decoding import decoding_rates
-from beitcli.bench.machine import this_machine
+from beitcli.bench.machine import Machine, this_machine
 from beitcli.bench.model import ModelRate, model_rates, runtimes
 from beitcli.bench.pictures import Pictures, described, make_pictures, readable_files
 from beitcli.bench.processes import batch_command, classified, start_up, whole_runs
@@ -46,6 +46,7 @@ def measure(found: Iterator[Found] | None, plan: Plan) -> Report:
     machine = this_machine(plan.device, plan.cores)
     check_device(plan.rivals, machine.device)
     with TemporaryDirectory(prefix="beit-bench-", ignore_cleanup_errors=True) as folder:
+        os.environ["XDG_CACHE_HOME"] = folder  # what is compiled for this model goes with it
         log.info("making a model of the shape %s", plan.shape.name)
         checkpoint = open_checkpoint(make_checkpoint(plan.shape, os.path.join(folder, "model")), None)
         recipe = checkpoint_recipe(checkpoint.processor, None)
@@ -60,7 +61,7 @@ def measure(found: Iterator[Found] | None, plan: Plan) -> Report:
         fought = duels(plan.rivals, contest, folder, plan.effort)
         log.info("measuring decoding")
         decoding = decoding_rates(paths, recipe, plan.effort)
-        ceilings, models = _in_each_runtime(plan, machine.device, checkpoint, recipe)
+        ceilings, models = _in_each_runtime(plan, machine, checkpoint, recipe)
     return Report(
         version=__version__,
         shape=plan.shape,
@@ -97,11 +98,11 @@ def _listed(paths: list[str], folder: str) -> str:
 
 
 def _in_each_runtime(
-    plan: Plan, device: str, checkpoint: Checkpoint, recipe: Recipe
+    plan: Plan, machine: Machine, checkpoint: Checkpoint, recipe: Recipe
 ) -> tuple[list[Ceiling], list[ModelRate]]:
     ceilings: dict[str, Ceiling] = {}
     models: list[ModelRate] = []
-    for runtime in runtimes(device, compiled=plan.shape is not TINY):
+    for runtime in runtimes(machine.device, compiled=machine.compiles and plan.shape is not TINY):
         if runtime.dtype not in ceilings:
             log.info("measuring the ceiling in %s", runtime.dtype)
             ceilings[runtime.dtype] = ceiling(plan.shape, runtime, plan.effort)

@@ -11,7 +11,6 @@ from beitcli.bench.clock import Effort, Rate, measured_rate
 from beitcli.bench.shapes import Shape
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.classifier import Classifier
-from beitcli.model.compiled import can_compile
 from beitcli.model.lanes import Lanes
 from beitcli.model.memory import Heap
 from beitcli.model.recipe import Recipe
@@ -40,8 +39,8 @@ class ModelRate:
 def runtimes(device: str, compiled: bool) -> list[Runtime]:
     """The ways of running the model that make sense: what `--dtype auto` takes, compiled too if asked for, and fp32."""
     best = replace(choose_runtime(device, "auto"), crowded=True)
-    can = compiled and (best.device, best.dtype) == ("cpu", "bf16") and can_compile()
-    return list(dict.fromkeys((best, *([replace(best, compiled=True)] if can else ()), replace(best, dtype="fp32"))))
+    ways = (best, *((replace(best, compiled=True),) if compiled else ()), replace(best, dtype="fp32"))
+    return list(dict.fromkeys(ways))
 
 
 def model_rates(

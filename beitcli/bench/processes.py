@@ -58,10 +58,10 @@ def _start_up(command: Sequence[str], effort: Effort) -> Timing:
     return timing_of([finished(command)[0] for _ in range(effort.rounds)])
 
 
-def batch_command(model: str, listed: str, device: str) -> tuple[str, ...]:
+def batch_command(model: str, listed: str, device: str, options: Sequence[str] = ()) -> tuple[str, ...]:
     """`beit batch` on a list of pictures, each of which gets a forward pass; the output's path is to follow."""
     inputs = ("--files-from", listed, "--null", "--no-dedupe")
-    return (*BEIT, "batch", *inputs, "-m", model, "--device", device, "--out")
+    return (*BEIT, "batch", *inputs, "-m", model, "--device", device, *options, "--out")
 
 
 def classified(command: Sequence[str]) -> Run:

@@ -93,6 +93,6 @@ def _rates(runs: WholeRuns) -> tuple[str, str]:
 
 
 def _duel(duel: Duel) -> Iterator[tuple[str, ...]]:
-    yield ("beit batch", *_rates(duel.ours))
+    yield (f"beit batch {duel.options}".rstrip(), *_rates(duel.ours))
     yield (f"{duel.rival} {duel.version}, {duel.setting}", *_rates(duel.theirs))
     yield ("ours over theirs", f"{duel.ratio:.2f} ×", f"{duel.ratio_reported:.2f} ×")

@@ -40,6 +40,7 @@ class Contest:
 class Duel:
     """`beit batch` and a rival in turns. Ratios are ours over theirs, of images a second: above 1, ours is faster."""
 
+    options: str
     rival: str
     version: str
     setting: str
@@ -51,8 +52,11 @@ class Duel:
 
 @dataclass(frozen=True, slots=True)
 class _Program:
+    """A way of running a rival; what is `tuned` is met by a `beit batch` that is, too."""
+
     setting: str
     command: tuple[str, ...]
+    tuned: bool = True
 
 
 def check_rivals(names: Iterable[str]) -> None:
@@ -81,14 +85,15 @@ def duels(names: Iterable[str], contest: Contest, folder: str, effort: Effort) -
 
 
 def _duel(rival: str, program: _Program, contest: Contest, effort: Effort) -> Duel:
-    own = batch_command(contest.model, contest.listed, contest.machine.device)
-    classified(program.command)  # fills caches, as a run of ours has done before
+    options = ("--compile",) if program.tuned and contest.machine.compiles else ()
+    own = batch_command(contest.model, contest.listed, contest.machine.device, options)
+    for command in (own, program.command):
+        classified(command)  # fills caches
     turns = [(classified(own), classified(program.command)) for _ in range(effort.rounds)]
     ours, theirs = (whole_runs(contest.count, runs) for runs in zip(*turns, strict=True))
     ratio = ours.images.per_second / theirs.images.per_second
-    return Duel(
-        rival, version(rival), program.setting, ours, theirs, ratio, ours.reported_median / theirs.reported_median
-    )
+    without_start_up = ours.reported_median / theirs.reported_median
+    return Duel(" ".join(options), rival, version(rival), program.setting, ours, theirs, ratio, without_start_up)
 
 
 def _module(name: str) -> tuple[str, ...]:
@@ -103,7 +108,7 @@ def _transformers(contest: Contest) -> Iterator[_Program]:
     machine = contest.machine
     command = (*_module("transformers_pipeline"), "--device", machine.device)
     files = (contest.model, contest.listed)
-    yield _Program("defaults: fp32, batch 1", (*command, *files))
+    yield _Program("defaults: fp32, batch 1", (*command, *files), tuned=False)
     workers = min(machine.cores, _MOST_WORKERS) if machine.device != "cpu" or machine.cores >= _MOST_WORKERS else 0
     dtype, batch = _TORCH_DTYPES[machine.best_dtype], str(_BATCH)
     tuned = ("--dtype", dtype, "--batch-size", batch, "--workers", str(workers))

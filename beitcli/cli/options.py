@@ -191,7 +191,7 @@ class ModelOptions:
             _SPEED,
             "--compile/--no-compile",
             show_default=False,
-            help="Compile the network ahead [default: in bf16 on a CPU with AMX, if the run is long enough].",
+            help="Compile the network ahead [default: in bf16 on a CPU, if the run is long enough].",
         ),
     ] = None
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import zipfile
 from collections.abc import Callable, Mapping
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from beitcli import __version__
 from beitcli.model.checkpoint import Checkpoint
+from beitcli.model.library import LibraryNetwork
 from beitcli.model.network import Beit, Output, PixelScale
 from beitcli.model.recipe import Recipe
 from beitcli.model.runtime import Runtime, has_amx
@@ -22,7 +24,7 @@ from beitcli.model.runtime import Runtime, has_amx
 log = logging.getLogger(__name__)
 
 WORTH = 400_000.0
-"""GFLOP from which on a run repays being compiled: 8 % of five minutes at 1,300 GFLOP/s, for 10 to 20 s."""
+"""GFLOP from which on a run repays being compiled: about 5 % of eight minutes at 850 GFLOP/s, for 15 to 20 s."""
 
 LOOK_AHEAD = 2000
 """How many pictures are counted at most before that is decided; of so many, ten times as many are expected."""
@@ -41,13 +43,9 @@ def _work_of(config: Mapping[str, Any], recipe: Recipe) -> float:
 
 
 def is_worth_compiling(checkpoint: Checkpoint, recipe: Recipe, pictures: int) -> bool:
-    """Whether a run over so many pictures, counted up to `LOOK_AHEAD`, repays compiling the network first.
-
-    Only beside AMX's fast matrix products, where what lies between them takes a larger share: without, two batches at
-    once as they are were faster.
-    """
+    """Whether a run over so many pictures, counted up to `LOOK_AHEAD`, repays compiling the network first."""
     expected = pictures * (10 if pictures >= LOOK_AHEAD else 1)
-    return has_amx() and can_compile() and expected * _work_of(checkpoint.config, recipe) >= WORTH
+    return can_compile() and expected * _work_of(checkpoint.config, recipe) >= WORTH
 
 
 def can_compile() -> bool:
@@ -66,7 +64,7 @@ def compiled_network(
             log.info("the network runs uncompiled: %s", "compiling failed" if can_compile() else "no C++ compiler")
             return None
     try:
-        network = _Package(path)
+        network = LibraryNetwork(path, runtime.lanes)
         os.utime(path)  # the oldest are the first to go
         return OneShape(network, batch_size)
     except (RuntimeError, OSError, AttributeError) as error:
@@ -87,18 +85,6 @@ class OneShape(nn.Module):
         if count < self._batch_size:
             pixels = torch.cat((pixels, pixels.new_zeros(self._batch_size - count, *pixels.shape[1:])))
         return self._network(pixels)[:count]
-
-
-class _Package:
-    """What inductor made, as a function of pixels."""
-
-    def __init__(self, path: str) -> None:
-        # Not torch's Python function for it, which imports the whole compiler.
-        self._package = torch._C._aoti.AOTIModelPackageLoader(path, "model", False, 1, -1)
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self._package.run([pixels])[0]
-        return logits
 
 
 def _compile_apart(
@@ -143,19 +129,21 @@ def _compile(
             program = torch.export.export(network, (pixels,))
             package = os.path.join(folder, "network.pt2")
             aoti_compile_and_package(program, package_path=package, inductor_configs={"freezing": True})
-        os.replace(package, path)
+        with zipfile.ZipFile(package) as parts:
+            [library] = [name for name in parts.namelist() if name.endswith(".so")]
+            os.replace(parts.extract(library, folder), path)
     _forget_oldest(os.path.dirname(path))
 
 
 def _forget_oldest(folder: str) -> None:
-    packages = [entry for entry in os.scandir(folder) if entry.name.endswith(".pt2")]
-    packages.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
-    for entry in packages[_KEPT:]:
+    libraries = [entry for entry in os.scandir(folder) if entry.is_file()]
+    libraries.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+    for entry in libraries[_KEPT:]:
         os.unlink(entry.path)
 
 
 def _place(checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, batch_size: int, output: Output) -> str:
-    """Where in the cache the package is: its name is a digest of everything that it depends on."""
+    """Where in the cache the library is: its name is a digest of everything that it depends on."""
     files = [(os.path.realpath(path), os.stat(path)) for path in checkpoint.files()]
     facts = (
         (__version__, torch.__version__, torch.backends.cpu.get_cpu_capability(), has_amx()),
@@ -164,4 +152,4 @@ def _place(checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, batch_size:
     )
     name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(cache, "beit", "compiled", f"{name}.pt2")
+    return os.path.join(cache, "beit", "compiled", f"{name}.so")

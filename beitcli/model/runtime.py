@@ -44,14 +44,11 @@ class Runtime:
 
     @property
     def lanes(self) -> int:
-        """How many batches are computed at once: two, where there are two threads and (unlike MPS) queues for work.
-
-        A network compiled for the CPU holds Python's lock while it runs, and has all threads for one batch.
-        """
+        """How many batches are computed at once: two, where there are two threads and (unlike MPS) queues for work."""
         if not self.crowded:
             return 1
         if self.device == "cpu":
-            return 1 if self.compiled else min(2, torch.get_num_threads())
+            return min(2, torch.get_num_threads())
         return 2 if self.device.startswith("cuda") else 1
 
     @property

@@ -4,6 +4,7 @@ import csv
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -65,9 +66,10 @@ def test_duels_alternate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         return Run(float(1 + started.count("ours") % 3), 9.0) if started[-1] == "ours" else Run(4.0, 3.0)
 
     monkeypatch.setattr(versus, "classified", run)
-    contest = Contest("model", "list", 12, this_machine("cpu", 2))
+    contest = Contest("model", "list", 12, replace(this_machine("cpu", 2), compiles=True))
     fought = duels(["transformers", "transformers"], contest, str(tmp_path), FULL)
-    assert started == 2 * ["theirs", "ours", "theirs", "ours", "theirs", "ours", "theirs"]
+    assert started == 8 * ["ours", "theirs"]
+    assert [duel.options for duel in fought] == ["", "--compile"]
     assert [duel.setting.partition(":")[0] for duel in fought] == ["defaults", "tuned"]
     for duel in fought:
         assert duel.ours.images.per_second == 6

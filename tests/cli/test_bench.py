@@ -76,14 +76,14 @@ def report() -> Report:
         version="1.2.3",
         shape=TINY,
         gflop_per_image=35.13,
-        machine=Machine("Abacus", 2, 4, True, None, "cpu", "bf16", "3.11.7", "2.6.0"),
+        machine=Machine("Abacus", 2, 4, True, None, "cpu", "bf16", True, "3.11.7", "2.6.0"),
         pictures=Pictures(7, 2, 50_400.0, made_here=False),
         ceilings=[Ceiling("bf16", 4096, rate, rate, packed=True)],
         models=models,
         decoding=decoding,
         start_up=StartUp(timing, timing, timing),
         batch=runs,
-        duels=[Duel("transformers", "5.0", "defaults", runs, runs, 1.0, 1.5)],
+        duels=[Duel("--compile", "transformers", "5.0", "defaults", runs, runs, 1.0, 1.5)],
         recommendation=recommend(models, decoding, 2),
     )
 

@@ -1,0 +1,41 @@
+"""A network that torch's inductor compiled into a shared library, called without Python's lock.
+
+By the C interface of such libraries, torch/csrc/inductor/aoti_runtime/interface.h: torch's own binding holds the lock.
+"""
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_Addresses = ctypes.c_void_p * 1
+
+_address_in = ctypes.pythonapi.PyCapsule_GetPointer
+_address_in.argtypes, _address_in.restype = (ctypes.py_object, ctypes.c_char_p), ctypes.c_void_p
+
+_capsule_of = ctypes.pythonapi.PyCapsule_New
+_capsule_of.argtypes, _capsule_of.restype = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p), ctypes.py_object
+
+
+class LibraryNetwork:
+    """The network in a library, for the CPU: one tensor in, one out, in as many threads at once as `lanes` says.
+
+    Raises OSError where the file is no such library, RuntimeError where the network cannot be made or fails.
+    """
+
+    def __init__(self, path: str, lanes: int) -> None:
+        self._library = ctypes.CDLL(path)
+        self._network = ctypes.c_void_p()
+        self._call("CreateWithDevice", ctypes.byref(self._network), ctypes.c_size_t(lanes), b"cpu", None)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        one, made = ctypes.c_size_t(1), _Addresses()
+        given = _Addresses(_address_in(torch._C._aoti.unsafe_alloc_void_ptr_from_tensor(pixels), None))  # it frees that
+        self._call("Run", self._network, given, one, made, one, None, None)
+        output: Tensor = torch._C._aoti.alloc_tensor_by_stealing_from_void_ptr(_capsule_of(made[0], None, None))
+        return output
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        if getattr(self._library, f"AOTInductorModelContainer{name}")(*arguments):
+            raise RuntimeError(f"the compiled network failed in {name}")
