@@ -4,7 +4,6 @@ By the C interface of such libraries, torch/csrc/inductor/aoti_runtime/interface
 """
 
 import ctypes
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,17 +24,19 @@ class LibraryNetwork:
     """
 
     def __init__(self, path: str, lanes: int) -> None:
-        self._library = ctypes.CDLL(path)
+        library = ctypes.CDLL(path)
+        self._run = library.AOTInductorModelContainerRun
+        self._new_handle = torch._C._aoti.unsafe_alloc_void_ptr_from_tensor
+        self._take_tensor = torch._C._aoti.alloc_tensor_by_stealing_from_void_ptr
         self._network = ctypes.c_void_p()
-        self._call("CreateWithDevice", ctypes.byref(self._network), ctypes.c_size_t(lanes), b"cpu", None)
+        create = library.AOTInductorModelContainerCreateWithDevice
+        if create(ctypes.byref(self._network), ctypes.c_size_t(lanes), b"cpu", None):
+            raise RuntimeError("the compiled network cannot be made")
 
     def __call__(self, pixels: Tensor) -> Tensor:
         one, made = ctypes.c_size_t(1), _Addresses()
-        given = _Addresses(_address_in(torch._C._aoti.unsafe_alloc_void_ptr_from_tensor(pixels), None))  # it frees that
-        self._call("Run", self._network, given, one, made, one, None, None)
-        output: Tensor = torch._C._aoti.alloc_tensor_by_stealing_from_void_ptr(_capsule_of(made[0], None, None))
+        given = _Addresses(_address_in(self._new_handle(pixels), None))  # the library deletes that handle
+        if self._run(self._network, given, one, made, one, None, None):
+            raise RuntimeError("the compiled network failed")
+        output: Tensor = self._take_tensor(_capsule_of(made[0], None, None))
         return output
-
-    def _call(self, name: str, *arguments: Any) -> None:
-        if getattr(self._library, f"AOTInductorModelContainer{name}")(*arguments):
-            raise RuntimeError(f"the compiled network failed in {name}")
