@@ -10,10 +10,12 @@ from torch import Tensor
 
 _Addresses = ctypes.c_void_p * 1
 
-_address_in = ctypes.pythonapi.PyCapsule_GetPointer
+_python = ctypes.PyDLL(None)  # for ourselves: what ctypes.pythonapi says of types is everybody's
+
+_address_in = _python.PyCapsule_GetPointer
 _address_in.argtypes, _address_in.restype = (ctypes.py_object, ctypes.c_char_p), ctypes.c_void_p
 
-_capsule_of = ctypes.pythonapi.PyCapsule_New
+_capsule_of = _python.PyCapsule_New
 _capsule_of.argtypes, _capsule_of.restype = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p), ctypes.py_object
 
 

@@ -1,6 +1,7 @@
 """The network compiled ahead: the same answers, made once, kept, and done without where that cannot be."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ import torch
 
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.classifier import Classifier
-from beitcli.model.compiled import LOOK_AHEAD, can_compile, is_worth_compiling
+from beitcli.model.compiled import LOOK_AHEAD, can_compile, compiled_network, is_worth_compiling
 from beitcli.model.recipe import Recipe, checkpoint_recipe
 from beitcli.model.runtime import Runtime
+
+COMPILED = Runtime("cpu", "fp32", compiled=True, crowded=True)
 
 needs_compiler = pytest.mark.skipif(not can_compile(), reason="no C++ compiler")
 
@@ -44,18 +47,25 @@ def test_it_answers_alike_and_is_compiled_once(
     tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = answers(tiny, Runtime("cpu", "fp32"), 4)
-    compiled = answers(tiny, Runtime("cpu", "fp32", compiled=True), 4)
+    compiled = answers(tiny, COMPILED, 4)
     for mine, theirs in zip(compiled, plain, strict=True):
         assert mine == [(index, pytest.approx(score, abs=1e-4)) for index, score in theirs]
     [library] = libraries(tmp_path)
-    assert answers(tiny, Runtime("cpu", "fp32", compiled=True), 3) == compiled[:3]  # a smaller batch is filled up
+    assert answers(tiny, COMPILED, 3) == compiled[:3]  # a smaller batch is filled up
+    network = compiled_network(tiny, recipe_of(tiny), COMPILED, 4)
+    assert network is not None
+    batches = [pixels(4).roll(number, 0) for number in range(4)]
+    one_by_one = [network(batch) for batch in batches]
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(network, batches * 25))
+    assert all(torch.equal(*pair) for pair in zip(together, one_by_one * 25, strict=True))
     assert libraries(tmp_path) == [library]
     assert os.listdir(library.parent) == [library.name]
     other = tmp_path / "other" / library.relative_to(tmp_path / "cache")  # as this process has the first one mapped
     other.parent.mkdir(parents=True)
     other.write_bytes(b"damaged")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
-    assert answers(tiny, Runtime("cpu", "fp32", compiled=True), 4) == plain
+    assert answers(tiny, COMPILED, 4) == plain
 
 
 def test_without_a_compiler_it_runs_as_it_is(
@@ -65,7 +75,7 @@ def test_without_a_compiler_it_runs_as_it_is(
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     with caplog.at_level("INFO"):
-        assert answers(tiny, Runtime("cpu", "fp32", compiled=True), 4) == plain
+        assert answers(tiny, COMPILED, 4) == plain
     assert "no C++ compiler" in caplog.text
 
 
