@@ -69,7 +69,7 @@ def by_transformers(model: Path, paths: list[Path]) -> torch.Tensor:
     assert not any(loading.values())
     images = [Image.open(path).convert("RGB") for path in paths]
     inputs = AutoImageProcessor.from_pretrained(model, backend="pil")(images=images, return_tensors="pt")
-    with torch.inference_mode():
+    with torch.no_grad():
         logits: torch.Tensor = network(**inputs).logits
     return logits
 
