@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections import deque
@@ -121,6 +122,8 @@ class Loader:
 
     def _next(self) -> "_List":
         """The next list that a worker has finished. Raises _WorkerDied as soon as one is gone."""
+        if self._processes and not self._lists.in_flight:  # torch would now ask its workers to end
+            raise StopIteration
         self._waiting = True
         try:
             if self._has_lost_a_worker():
@@ -150,7 +153,10 @@ class Loader:
                 multiprocessing_context=context,
                 prefetch_factor=PREFETCH if self._workers else None,
             )
-            self._iterator = iter(loader)
+            iterator: Any = iter(loader)
+        if self._workers:  # a worker that is killed as it looks at the event that they share leaves it locked for ever
+            self._theirs, iterator._workers_done_event = iterator._workers_done_event, threading.Event()
+        self._iterator = iterator
         self._processes = [child for child in multiprocessing.active_children() if child not in others]
         # torch's own handler raises anywhere and prints to file descriptor 2
         signal.signal(signal.SIGCHLD, self._on_child_exit)
