@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.cli.test_exit_status import check_mistake
 from tests.cli.test_runs import on_terminal
 from tests.cli.test_signals import descendants, start
 from tests.conftest import SAMPLES
@@ -225,13 +226,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     beit: Beit, folder: Path, line: str, status: int, message: str
 ) -> None:
     before = sorted(folder.rglob("*"))
-    process = beit(*line.split())
-    assert process.returncode == status, process.stderr
-    assert process.stdout == b""
-    lines = process.stderr.decode().splitlines()
-    assert lines[0].startswith("beit: error: ")
-    assert message in lines[0]
-    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: "))
+    check_mistake(beit(*line.split()), status, message)
     assert sorted(folder.rglob("*")) == before
 
 

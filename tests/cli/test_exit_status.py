@@ -68,7 +68,11 @@ LIGHT = [
 
 @pytest.mark.parametrize(("line", "status", "message"), LIGHT, ids=[row[0] for row in LIGHT])
 def test_what_cannot_run_says_so_in_one_line(beit: Beit, folder: Path, line: str, status: int, message: str) -> None:
-    process = beit(*line.split(), cwd=folder)
+    check_mistake(beit(*line.split(), cwd=folder), status, message)
+
+
+def check_mistake(process: "subprocess.CompletedProcess[bytes]", status: int, message: str) -> None:
+    """Nothing on stdout, and one line that says what is wrong, or two with a way out."""
     assert process.returncode == status, process.stderr
     assert process.stdout == b""
     lines = process.stderr.decode().splitlines()
