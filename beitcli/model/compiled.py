@@ -4,7 +4,6 @@ import hashlib
 import logging
 import multiprocessing
 import os
-import shutil
 import signal
 import zipfile
 from collections.abc import Callable, Mapping
@@ -15,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from beitcli import __version__
+from beitcli.model.amx import can_run_amx
 from beitcli.model.checkpoint import Checkpoint
+from beitcli.model.compiler import cache_folder, compiler
 from beitcli.model.library import LibraryNetwork
 from beitcli.model.network import Beit, Output, PixelScale
 from beitcli.model.recipe import Recipe
@@ -26,8 +27,13 @@ log = logging.getLogger(__name__)
 WORTH = 400_000.0
 """GFLOP from which on a run repays being compiled: about 5 % of eight minutes at 850 GFLOP/s, for 15 to 20 s."""
 
+WORTH_WITH_AMX = 1_500.0
+"""The same where that means the layers for AMX: about half a second of the 1.2 s that the compiler takes once."""
+
 LOOK_AHEAD = 2000
 """How many pictures are counted at most before that is decided; of so many, ten times as many are expected."""
+
+_PREFIX = "network-"
 
 _KEPT = 4
 """How many compiled networks stay in the cache, each as large as its weights."""
@@ -45,12 +51,8 @@ def _work_of(config: Mapping[str, Any], recipe: Recipe) -> float:
 def is_worth_compiling(checkpoint: Checkpoint, recipe: Recipe, pictures: int) -> bool:
     """Whether a run over so many pictures, counted up to `LOOK_AHEAD`, repays compiling the network first."""
     expected = pictures * (10 if pictures >= LOOK_AHEAD else 1)
-    return can_compile() and expected * _work_of(checkpoint.config, recipe) >= WORTH
-
-
-def can_compile() -> bool:
-    """Whether there is a C++ compiler, which inductor needs."""
-    return any(map(shutil.which, (os.environ.get("CXX") or "g++", "g++", "clang++", "c++")))
+    worth = WORTH_WITH_AMX if can_run_amx() else WORTH
+    return compiler() is not None and expected * _work_of(checkpoint.config, recipe) >= worth
 
 
 def compiled_network(
@@ -60,8 +62,8 @@ def compiled_network(
     path = _place(checkpoint, recipe, runtime, batch_size, output)
     if not os.path.exists(path):
         log.info("compiling the network, once for this model, batch size and machine (--no-compile does without)")
-        if not (can_compile() and _compile_apart(path, checkpoint, recipe, runtime, batch_size, output)):
-            log.info("the network runs uncompiled: %s", "compiling failed" if can_compile() else "no C++ compiler")
+        if not (compiler() and _compile_apart(path, checkpoint, recipe, runtime, batch_size, output)):
+            log.info("the network runs uncompiled: %s", "compiling failed" if compiler() else "no C++ compiler")
             return None
     try:
         network = LibraryNetwork(path, runtime.lanes)
@@ -115,7 +117,6 @@ def _compile(
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
     with TemporaryDirectory(dir=os.path.dirname(path)) as folder:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
         os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # a daemon has no children
@@ -136,7 +137,7 @@ def _compile(
 
 
 def _forget_oldest(folder: str) -> None:
-    libraries = [entry for entry in os.scandir(folder) if entry.is_file()]
+    libraries = [entry for entry in os.scandir(folder) if entry.name.startswith(_PREFIX)]
     libraries.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
     for entry in libraries[_KEPT:]:
         os.unlink(entry.path)
@@ -151,5 +152,4 @@ def _place(checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, batch_size:
         [(path, status.st_size, status.st_mtime_ns) for path, status in files],
     )
     name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(cache, "beit", "compiled", f"{name}.so")
+    return os.path.join(cache_folder(), f"{_PREFIX}{name}.so")

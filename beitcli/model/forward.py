@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from beitcli.errors import DeviceError, ModelError
+from beitcli.model.amx import can_run_amx, use_amx_layers
 from beitcli.model.checkpoint import Checkpoint, weight_errors
 from beitcli.model.compiled import OneShape, compiled_network
 from beitcli.model.network import Beit, Output, PixelScale
@@ -92,12 +93,14 @@ class Forward:
             raise DeviceError(f"{self._runtime.device} has too little memory for the model", hint) from error
 
     def _compiled(self) -> nn.Module | None:
-        """The network as torch's compiler makes it, or None where it is not for this device or architecture."""
+        """The network as a compiler makes it, or None where it is not for this device or architecture."""
         if self._runtime.device == "mps" or not isinstance(self._recipe, Recipe):
             log.info("only a BEiT on a CPU or a CUDA device is compiled: this one runs as it is")
             return None
         if self._runtime.device != "cpu":  # by Triton, as it is first used: no package, and nothing kept
             return OneShape(torch.compile(self._load(self._runtime.torch_dtype), dynamic=False), self._batch_size)
+        if self._runtime.dtype == "bf16" and can_run_amx():
+            return self._load(torch.bfloat16)
         return compiled_network(self._checkpoint, self._recipe, self._runtime, self._batch_size, self._output)
 
     def _beit(self, recipe: Recipe, dtype: torch.dtype) -> nn.Module:
@@ -110,6 +113,8 @@ class Forward:
         outputs, labels = getattr(network.head, "out_features", None), len(checkpoint.labels)
         if outputs not in (None, labels):
             raise ModelError(f"`{checkpoint.name}` has {outputs} outputs and {labels} labels")
+        if self._runtime.compiled and self._runtime.device == "cpu" and dtype == torch.bfloat16 and can_run_amx():
+            use_amx_layers(network)
         if self._runtime.device == "cpu" and can_pack(dtype):
             pack_linear_layers(network, self._batch_size * network.tokens)
         return network

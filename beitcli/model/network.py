@@ -159,7 +159,7 @@ class ActivatedLinear(nn.Module):
         return self.activation(self.linear(x))
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
     """One transformer block, layer scale folded in (section 2.3 of the paper; lambda is CaiT's, arXiv:2103.17239)."""
 
     def __init__(self, config: Mapping[str, Any], weights: Weights, name: str, bias: Tensor | None) -> None:
@@ -217,9 +217,9 @@ def _attend_at_once(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Ten
     return attended.transpose(1, 2).flatten(2)
 
 
-def _layer(config: Mapping[str, Any], weights: Weights, index: int, grid: tuple[int, int]) -> _Layer:
+def _layer(config: Mapping[str, Any], weights: Weights, index: int, grid: tuple[int, int]) -> Layer:
     bias = _position_bias(config, weights, index, grid)
-    return _Layer(config, weights, f"beit.encoder.layer.{index}.", bias)
+    return Layer(config, weights, f"beit.encoder.layer.{index}.", bias)
 
 
 def _activation(config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:

@@ -12,7 +12,7 @@ from PIL.Image import Resampling
 from torch import Generator, Tensor
 from transformers import BeitConfig
 
-from beitcli.model.compiled import can_compile
+from beitcli.model.compiler import compiler
 from beitcli.model.recipe import Recipe
 from beitcli.training.augmentation import jittered, mixed, shifted_and_flipped, smoothed
 from beitcli.training.dropping import DroppingBeit
@@ -66,7 +66,7 @@ class ScratchPlan:
 
     def method(self, classes: tuple[str, ...], device: str, steps: int) -> Method:
         network = self._network(classes)
-        if steps >= WORTH_COMPILING and device != "mps" and can_compile():
+        if steps >= WORTH_COMPILING and device != "mps" and compiler() is not None:
             network.compile_layers()
         optimiser = muon_and_adamw(network.to(device), self.rate, WEIGHT_DECAY)
         schedule = Schedule(min(WARMUP_STEPS, steps // 2), CLIP, AVERAGE_DECAY, self.accumulate)
