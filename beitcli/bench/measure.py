@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
 from beitcli import __version__
+from beitcli.bench.agreement import agreements
 from beitcli.bench.ceiling import Ceiling, ceiling
 from beitcli.bench.clock import Effort
 from beitcli.bench.decoding import decoding_rates
-from beitcli.bench.machine import Machine, this_machine
+from beitcli.bench.machine import this_machine
 from beitcli.bench.model import ModelRate, model_rates, runtimes
 from beitcli.bench.pictures import Pictures, described, make_pictures, readable_files
 from beitcli.bench.processes import batch_command, classified, start_up, whole_runs
@@ -21,6 +22,7 @@ from beitcli.bench.versus import Contest, check_device, duels
 from beitcli.bench.weights import make_checkpoint
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.recipe import Recipe, checkpoint_recipe
+from beitcli.model.runtime import Runtime
 from beitcli.records import Found
 
 log = logging.getLogger(__name__)
@@ -61,7 +63,10 @@ def measure(found: Iterator[Found] | None, plan: Plan) -> Report:
         fought = duels(plan.rivals, contest, folder, plan.effort)
         log.info("measuring decoding")
         decoding = decoding_rates(paths, recipe, plan.effort)
-        ceilings, models = _in_each_runtime(plan, machine, checkpoint, recipe)
+        ways = runtimes(machine.device, compiled=machine.compiles and plan.shape is not TINY)
+        ceilings, models = _in_each_runtime(plan, ways, checkpoint, recipe)
+        log.info("comparing logits with those in fp32")
+        compared = agreements(paths, checkpoint, recipe, ways)
     return Report(
         version=__version__,
         shape=plan.shape,
@@ -70,6 +75,7 @@ def measure(found: Iterator[Found] | None, plan: Plan) -> Report:
         pictures=pictures,
         ceilings=ceilings,
         models=models,
+        agreements=compared,
         decoding=decoding,
         start_up=started,
         batch=batch,
@@ -98,11 +104,11 @@ def _listed(paths: list[str], folder: str) -> str:
 
 
 def _in_each_runtime(
-    plan: Plan, machine: Machine, checkpoint: Checkpoint, recipe: Recipe
+    plan: Plan, ways: list[Runtime], checkpoint: Checkpoint, recipe: Recipe
 ) -> tuple[list[Ceiling], list[ModelRate]]:
     ceilings: dict[str, Ceiling] = {}
     models: list[ModelRate] = []
-    for runtime in runtimes(machine.device, compiled=machine.compiles and plan.shape is not TINY):
+    for runtime in ways:
         if runtime.dtype not in ceilings:
             log.info("measuring the ceiling in %s", runtime.dtype)
             ceilings[runtime.dtype] = ceiling(plan.shape, runtime, plan.effort)

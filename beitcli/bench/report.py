@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from beitcli.bench.agreement import Agreement
 from beitcli.bench.ceiling import Ceiling
 from beitcli.bench.clock import Timing
 from beitcli.bench.decoding import DecodingRates
@@ -13,6 +14,7 @@ from beitcli.bench.processes import StartUp, WholeRuns
 from beitcli.bench.recommendation import Recommendation
 from beitcli.bench.shapes import Shape
 from beitcli.bench.versus import Duel
+from beitcli.model.runtime import Runtime
 from beitcli.tables import Table
 
 
@@ -27,6 +29,7 @@ class Report:
     pictures: Pictures
     ceilings: list[Ceiling]
     models: list[ModelRate]
+    agreements: list[Agreement]
     decoding: DecodingRates
     start_up: StartUp
     batch: WholeRuns
@@ -40,6 +43,8 @@ def tables(report: Report) -> Iterator[Table]:
     yield Table("Ceiling", ("dtype", "matrix product", "linear maps, batch 16"), [_ceiling(c) for c in report.ceilings])
     by_batch = ("dtype", "batch", "images/s", "GFLOP/s", "of its linear maps")
     yield Table("Model alone", by_batch, [_model(rate) for rate in report.models])
+    off = ("dtype", "largest difference of a logit, of their spread", "same best label")
+    yield Table(f"Against fp32, {report.agreements[0].pictures} pictures", off, [_off(a) for a in report.agreements])
     yield Table("Decoding, one worker", ("", "pictures/s"), _decoding(report.decoding))
     yield Table("Start-up", ("", "seconds"), _start_up(report.start_up))
     rates = ("images/s", "without start-up")
@@ -71,8 +76,15 @@ def _ceiling(ceiling: Ceiling) -> tuple[str, ...]:
 
 def _model(rate: ModelRate) -> tuple[str, ...]:
     images = f"{rate.images.per_second:.2f}"
-    kind = f"{rate.runtime.dtype}{', compiled' if rate.runtime.compiled else ''}"
-    return kind, str(rate.batch_size), images, f"{rate.gflops:.0f}", f"{rate.share:.0%}"
+    return _kind(rate.runtime), str(rate.batch_size), images, f"{rate.gflops:.0f}", f"{rate.share:.0%}"
+
+
+def _off(agreement: Agreement) -> tuple[str, ...]:
+    return _kind(agreement.runtime), f"{agreement.largest:.2g}", f"{agreement.same_label:.1%}"
+
+
+def _kind(runtime: Runtime) -> str:
+    return f"{runtime.dtype}{', compiled' if runtime.compiled else ''}"
 
 
 def _decoding(rates: DecodingRates) -> list[tuple[str, ...]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from beitcli.bench.agreement import Agreement
 from beitcli.bench.ceiling import Ceiling
 from beitcli.bench.clock import rate_of, timing_of
 from beitcli.bench.decoding import DecodingRates
@@ -46,7 +47,7 @@ def test_json_holds_every_figure(beit: Beit, tmp_path: Path) -> None:
     assert (process.returncode, report["shape"]["name"]) == (0, "tiny")
     assert list(report) == [
         "version", "shape", "gflop_per_image", "machine", "pictures", "ceilings", "models",
-        "decoding", "start_up", "batch", "duels", "recommendation",
+        "agreements", "decoding", "start_up", "batch", "duels", "recommendation",
     ]  # fmt: skip
     assert report["pictures"] | {"median_bytes": 0} == {
         "count": 3,
@@ -56,6 +57,10 @@ def test_json_holds_every_figure(beit: Beit, tmp_path: Path) -> None:
     }
     assert {rate["batch_size"] for rate in report["models"]} == {1, 8, 16, 32}
     assert {rate["runtime"]["dtype"] for rate in report["models"]} == {most["dtype"] for most in report["ceilings"]}
+    assert len(report["agreements"]) == len(report["ceilings"])
+    exact = report["agreements"][-1]
+    assert (exact["pictures"], exact["same_label"], exact["largest"]) == (3, 1.0, 0.0)
+    assert all(each["largest"] > 0 for each in report["agreements"][:-1])
     assert report["batch"]["images"]["per_second"] == 3 / report["batch"]["images"]["timing"]["median"]
     assert len(report["start_up"]) == 3
     assert len(times(report)) == 2 * len(report["ceilings"]) + len(report["models"]) + 2 + 3 + 1
@@ -80,6 +85,7 @@ def report() -> Report:
         pictures=Pictures(7, 2, 50_400.0, made_here=False),
         ceilings=[Ceiling("bf16", 4096, rate, rate, packed=True)],
         models=models,
+        agreements=[Agreement(Runtime("cpu", "bf16", compiled=True), 7, 0.9714, 0.0123)],
         decoding=decoding,
         start_up=StartUp(timing, timing, timing),
         batch=runs,
@@ -97,7 +103,9 @@ def test_tables_are_plain_text_in_a_pipe(report: Report, capsys: pytest.CaptureF
         "  dtype  batch  images/s  GFLOP/s  of its linear maps",
         "  bf16   1      3.00      900      50%",
     ]
-    assert blocks[6].splitlines()[-1].split() == ["ours", "over", "theirs", "1.00", "×", "1.50", "×"]
+    assert blocks[3].splitlines()[0] == "Against fp32, 7 pictures"
+    assert blocks[3].splitlines()[-1].split() == ["bf16,", "compiled", "0.012", "97.1%"]
+    assert blocks[7].splitlines()[-1].split() == ["ours", "over", "theirs", "1.00", "×", "1.50", "×"]
     assert "  options  --dtype bf16 -b 1 -j 2" in blocks[-1]
 
 
