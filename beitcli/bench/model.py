@@ -9,7 +9,7 @@ from torch import Tensor
 
 from beitcli.bench.clock import Effort, Rate, measured_rate
 from beitcli.bench.shapes import Shape
-from beitcli.model.amx import can_run_amx
+from beitcli.model.amx import has_amx_layers
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.classifier import Classifier
 from beitcli.model.lanes import Lanes
@@ -50,7 +50,7 @@ def model_rates(
     """The rate of the classifier for each batch size; `linear_rate` in GFLOP/s is what it is compared with."""
     rates = []
     sizes = BATCH_SIZES if runtime.device == "cpu" else GPU_BATCH_SIZES
-    for size in COMPILED_BATCH_SIZES if runtime.compiled and not can_run_amx() else sizes:
+    for size in COMPILED_BATCH_SIZES if runtime.compiled and not has_amx_layers(runtime) else sizes:
         classifier = Classifier(checkpoint, recipe, runtime, top_k=5, batch_size=size)
         Heap()  # as a run has it
         pixels = torch.randint(0, 256, (size, *recipe.shape), dtype=torch.uint8)

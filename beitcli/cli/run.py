@@ -171,7 +171,7 @@ def settings_for(
     padded: bool,
     digest: bool = False,
 ) -> "ClassificationSettings":
-    """How the run goes; only a run in padded batches is compiled unless that is asked for."""
+    """How the run goes."""
     from beitcli.inputs.decode import Decoding
     from beitcli.inputs.fetch import FetchLimits
     from beitcli.model.runtime import choose_batch_size, choose_runtime, memory_of
@@ -180,10 +180,11 @@ def settings_for(
     runtime = choose_runtime(model.device, model.precision)
     recipe = _recipe(model, checkpoint)
     runtime = replace(runtime, crowded=padded)
-    if model.compile or (model.compile is None and padded and inputs.files_from != "-"):
-        runtime = replace(
-            runtime, compiled=bool(model.compile) or _is_worth_compiling(runtime, checkpoint, recipe, ahead)
-        )
+    if model.compile is None:
+        count = None if inputs.files_from == "-" else ahead.count  # somebody may still be writing that
+        runtime = replace(runtime, compiled=_is_worth_compiling(runtime, checkpoint, recipe, count))
+    elif model.compile:
+        runtime = replace(runtime, compiled=True)
     size = recipe.shape[:2] if recipe.shape[-1] == 3 else recipe.shape[1:]
     return Settings(
         task=classification(output.top_k),
@@ -201,14 +202,17 @@ def settings_for(
 
 
 def _is_worth_compiling(
-    runtime: "Runtime", checkpoint: Checkpoint, recipe: "Recipe | ProcessorRecipe", ahead: Ahead
+    runtime: "Runtime",
+    checkpoint: Checkpoint,
+    recipe: "Recipe | ProcessorRecipe",
+    count: Callable[[int], int] | None,
 ) -> bool:
-    from beitcli.model.compiled import LOOK_AHEAD, is_worth_compiling
+    from beitcli.model.compiled import is_worth_compiling
     from beitcli.model.recipe import Recipe
 
     if runtime.device != "cpu" or runtime.dtype == "fp32" or not isinstance(recipe, Recipe):
         return False
-    return is_worth_compiling(checkpoint, recipe, ahead.count(LOOK_AHEAD))
+    return is_worth_compiling(checkpoint, recipe, runtime, count)
 
 
 def _recipe(model: ModelOptions, checkpoint: Checkpoint) -> "Recipe | ProcessorRecipe":

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from beitcli.model.compiler import cache_folder, compiler
 from beitcli.model.network import Beit, Layer
-from beitcli.model.runtime import has_amx
+from beitcli.model.runtime import Runtime, has_amx
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +33,10 @@ _NOWHERE = -1e30
 """The position bias of what lies behind the last token."""
 
 
-def can_run_amx() -> bool:
-    """Whether this is a machine for it: Linux, which lends the tiles, on a CPU that has them."""
-    return platform.system() == "Linux" and platform.machine() == "x86_64" and has_amx()
+def has_amx_layers(runtime: Runtime) -> bool:
+    """Whether these layers are what a compiled BEiT runs by: in bf16 on Linux, which lends the tiles, on such a CPU."""
+    linux = (platform.system(), platform.machine()) == ("Linux", "x86_64")
+    return (runtime.device, runtime.dtype) == ("cpu", "bf16") and linux and has_amx()
 
 
 def use_amx_layers(network: Beit) -> None:

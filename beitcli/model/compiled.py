@@ -7,6 +7,7 @@ import os
 import signal
 import zipfile
 from collections.abc import Callable, Mapping
+from math import ceil
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -14,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from beitcli import __version__
-from beitcli.model.amx import can_run_amx
-from beitcli.model.checkpoint import Checkpoint
+from beitcli.model.amx import has_amx_layers
+from beitcli.model.checkpoint import Checkpoint, square_side
 from beitcli.model.compiler import cache_folder, compiler
 from beitcli.model.library import LibraryNetwork
 from beitcli.model.network import Beit, Output, PixelScale
@@ -31,7 +32,10 @@ WORTH_WITH_AMX = 1_500.0
 """The same where that means the layers for AMX: about half a second of the 1.2 s that the compiler takes once."""
 
 LOOK_AHEAD = 2000
-"""How many pictures are counted at most before that is decided; of so many, ten times as many are expected."""
+"""How many pictures are counted at most before that is decided."""
+
+EXPECTED = 10
+"""So many times as many are expected where there are that many."""
 
 _PREFIX = "network-"
 
@@ -40,19 +44,37 @@ _KEPT = 4
 
 
 def _work_of(config: Mapping[str, Any], recipe: Recipe) -> float:
-    """GFLOP for one picture in the network's layers: two for each weight and token, and those of attention."""
-    height, width = recipe.size
-    patch, hidden = config.get("patch_size", 16), config.get("hidden_size", 768)
-    tokens = 1 + (height // patch) * (width // patch)
-    weights = 4 * hidden**2 + 2 * hidden * config.get("intermediate_size", 3072)
-    return float(2e-9 * tokens * (weights + 2 * tokens * hidden) * config.get("num_hidden_layers", 12))
+    """GFLOP for one picture in the network's layers: two for each weight and token, and those of attention.
+
+    0 for a config that makes no sense, which the network will say.
+    """
+    try:
+        (height, width), patch, hidden = (
+            recipe.size,
+            square_side(config, "patch_size", 16),
+            config.get("hidden_size", 768),
+        )
+        tokens = 1 + (height // patch) * (width // patch)
+        weights = 4 * hidden**2 + 2 * hidden * config.get("intermediate_size", 3072)
+        return float(2e-9 * tokens * (weights + 2 * tokens * hidden) * config.get("num_hidden_layers", 12))
+    except (TypeError, ValueError, ZeroDivisionError):
+        return 0.0
 
 
-def is_worth_compiling(checkpoint: Checkpoint, recipe: Recipe, pictures: int) -> bool:
-    """Whether a run over so many pictures, counted up to `LOOK_AHEAD`, repays compiling the network first."""
-    expected = pictures * (10 if pictures >= LOOK_AHEAD else 1)
-    worth = WORTH_WITH_AMX if can_run_amx() else WORTH
-    return compiler() is not None and expected * _work_of(checkpoint.config, recipe) >= worth
+def is_worth_compiling(
+    checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, count: Callable[[int], int] | None
+) -> bool:
+    """Whether a run repays compiling the network first. `count` says how many pictures there are, if fewer than asked.
+
+    Without it nobody knows, and there may be many: enough where compiling takes a second. Other networks are made for
+    one batch size, and so for runs that are `crowded`.
+    """
+    quick = has_amx_layers(runtime)
+    if compiler() is None or not (quick or (runtime.crowded and count)):
+        return False
+    needed = ceil((WORTH_WITH_AMX if quick else WORTH) / max(_work_of(checkpoint.config, recipe), 1e-6))
+    ahead = min(needed, LOOK_AHEAD)
+    return needed <= EXPECTED * LOOK_AHEAD and (count is None or count(ahead) >= ahead)
 
 
 def compiled_network(

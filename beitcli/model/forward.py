@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from beitcli.errors import DeviceError, ModelError
-from beitcli.model.amx import can_run_amx, use_amx_layers
+from beitcli.model.amx import has_amx_layers, use_amx_layers
 from beitcli.model.checkpoint import Checkpoint, weight_errors
 from beitcli.model.compiled import OneShape, compiled_network
 from beitcli.model.network import Beit, Output, PixelScale
@@ -99,7 +99,7 @@ class Forward:
             return None
         if self._runtime.device != "cpu":  # by Triton, as it is first used: no package, and nothing kept
             return OneShape(torch.compile(self._load(self._runtime.torch_dtype), dynamic=False), self._batch_size)
-        if self._runtime.dtype == "bf16" and can_run_amx():
+        if has_amx_layers(self._runtime):
             return self._load(torch.bfloat16)
         return compiled_network(self._checkpoint, self._recipe, self._runtime, self._batch_size, self._output)
 
@@ -113,7 +113,7 @@ class Forward:
         outputs, labels = getattr(network.head, "out_features", None), len(checkpoint.labels)
         if outputs not in (None, labels):
             raise ModelError(f"`{checkpoint.name}` has {outputs} outputs and {labels} labels")
-        if self._runtime.compiled and self._runtime.device == "cpu" and dtype == torch.bfloat16 and can_run_amx():
+        if self._runtime.compiled and dtype == torch.bfloat16 and has_amx_layers(self._runtime):
             use_amx_layers(network)
         if self._runtime.device == "cpu" and can_pack(dtype):
             pack_linear_layers(network, self._batch_size * network.tokens)

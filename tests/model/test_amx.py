@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from beitcli.errors import ModelError
-from beitcli.model.amx import can_run_amx, use_amx_layers
+from beitcli.model.amx import has_amx_layers, use_amx_layers
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.classifier import Classifier
 from beitcli.model.compiler import compiler
@@ -16,11 +16,12 @@ from beitcli.model.network import Beit, PixelScale
 from beitcli.model.recipe import checkpoint_recipe, paper_recipe
 from beitcli.model.runtime import Runtime
 
-pytestmark = pytest.mark.skipif(not can_run_amx() or compiler() is None, reason="no AMX, or no C++ compiler")
+BF16 = Runtime("cpu", "bf16", compiled=True)
+
+pytestmark = pytest.mark.skipif(not has_amx_layers(BF16) or compiler() is None, reason="no AMX, or no C++ compiler")
 
 HALF = PixelScale(1 / 255, (0.5,) * 3, (0.5,) * 3)
 RELATIVE = {"use_relative_position_bias": True}
-BF16 = Runtime("cpu", "bf16", compiled=True)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,13 +1,14 @@
 """The network compiled ahead: the same answers, made once, kept, and done without where that cannot be."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
-from beitcli.model.amx import can_run_amx
+from beitcli.model.amx import has_amx_layers
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.classifier import Classifier
 from beitcli.model.compiled import LOOK_AHEAD, compiled_network, is_worth_compiling
@@ -83,11 +84,18 @@ def test_without_a_compiler_it_runs_as_it_is(
 
 @needs_compiler
 def test_only_a_long_run_is_worth_it(tiny: Checkpoint) -> None:
-    large = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "image_size": 384}
-    checkpoint = Checkpoint("large", tiny.repository, tiny.folder, {**tiny.config, **large, "patch_size": 16}, None, ())
+    sides = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "image_size": 384}
+    large = Checkpoint("large", tiny.repository, tiny.folder, {**tiny.config, **sides, "patch_size": 16}, None, ())
     recipe = Recipe((384, 384), None, 2, 1 / 255, (0.5,) * 3, (0.5,) * 3)
-    short, long = (3, 4) if can_run_amx() else (1000, 1100)
-    assert not is_worth_compiling(tiny, recipe_of(tiny), LOOK_AHEAD)
-    assert not is_worth_compiling(checkpoint, recipe, short)
-    assert is_worth_compiling(checkpoint, recipe, long)
-    assert is_worth_compiling(checkpoint, recipe, LOOK_AHEAD)
+    bf16 = Runtime("cpu", "bf16", crowded=True)
+    short, long = (3, 4) if has_amx_layers(bf16) else (1000, 1100)
+
+    def asked(pictures: int) -> Callable[[int], int]:
+        return lambda most: min(pictures, most)
+
+    assert not is_worth_compiling(tiny, recipe_of(tiny), bf16, asked(LOOK_AHEAD))
+    assert not is_worth_compiling(large, recipe, bf16, asked(short))
+    assert is_worth_compiling(large, recipe, bf16, asked(long))
+    assert is_worth_compiling(large, recipe, bf16, asked(LOOK_AHEAD))
+    assert is_worth_compiling(large, recipe, bf16, None) == has_amx_layers(bf16)
+    assert is_worth_compiling(large, recipe, Runtime("cpu", "bf16"), asked(LOOK_AHEAD)) == has_amx_layers(bf16)
