@@ -34,48 +34,76 @@ _NOWHERE = -1e30
 
 
 def has_amx_layers(runtime: Runtime) -> bool:
-    """Whether these layers are what a compiled BEiT runs by: in bf16 on Linux, which lends the tiles, on such a CPU."""
-    linux = (platform.system(), platform.machine()) == ("Linux", "x86_64")
-    return (runtime.device, runtime.dtype) == ("cpu", "bf16") and linux and has_amx()
+    """Whether these layers are what a compiled BEiT runs by: in bf16, on such a CPU, where Linux lends its tiles."""
+    on_linux = (platform.system(), platform.machine()) == ("Linux", "x86_64")
+    if (runtime.device, runtime.dtype) != ("cpu", "bf16") or not (on_linux and has_amx()):
+        return False
+    return bool(getattr(torch.cpu, "_init_amx", bool)())  # an old kernel or a sandbox may refuse them
 
 
 def use_amx_layers(network: Beit) -> None:
     """Puts the compiled layers in place of the network's own; leaves those, with a notice, where that cannot be."""
-    if not all(_fits(layer) for layer in network.layers):
+    if not _fits(network):
         log.info("the network runs uncompiled: the layers for AMX are those of a BEiT with heads of %d and GELU", _HEAD)
         return
     try:
-        library = ctypes.CDLL(_library())
+        library = _library()
     except OSError as error:
         log.info("the network runs uncompiled: %s", error)
         return
     network.layers = nn.ModuleList([_AmxLayers(network, library)])
 
 
-def _fits(layer: nn.Module) -> bool:
-    assert isinstance(layer, Layer)  # noqa: S101  # a Beit has no others
-    width = layer.qkv.in_features
-    inner = layer.up.linear.out_features
-    return width == layer.heads * _HEAD and not inner % _STEP and layer.up.activation is F.gelu
+def _fits(network: Beit) -> bool:
+    """Whether everything that the compiled layers take by its address has the size that they expect."""
+    first = next(iter(network.layers), None)
+    if not isinstance(first, Layer):
+        return False
+    hidden, inner = first.heads * _HEAD, first.up.linear.out_features
+    shapes = {
+        **{f"{norm}.{part}": (hidden,) for norm in ("norm_before", "norm_after") for part in ("weight", "bias")},
+        "qkv.weight": (3 * hidden, hidden),
+        "qkv.bias": (3 * hidden,),
+        "out.weight": (hidden, hidden),
+        "out.bias": (hidden,),
+        "up.linear.weight": (inner, hidden),
+        "up.linear.bias": (inner,),
+        "down.weight": (hidden, inner),
+        "down.bias": (hidden,),
+    }
+    return (
+        network.start.shape[-1] == network.projection.out_features == hidden
+        and not inner % _STEP
+        and all(getattr(layer.up, "activation", None) is F.gelu for layer in network.layers)
+        and all(layer.get_parameter(name).shape == sides for layer in network.layers for name, sides in shapes.items())
+    )
 
 
-def _library() -> str:
-    """The path of the compiled library, from the cache or made now."""
+def _library() -> ctypes.CDLL:
+    """The compiled library, from the cache or made now, and made again where the one there is damaged."""
     with open(SOURCE, "rb") as stream:
         name = hashlib.sha256(stream.read() + " ".join(_FLAGS).encode()).hexdigest()[:16]
     path = os.path.join(cache_folder(), f"amx-{name}.so")
-    if not os.path.exists(path):
-        found = compiler()
-        if found is None:
-            raise OSError("no C++ compiler")
-        log.info("compiling the layers for AMX, once for all models (--no-compile does without)")
-        with TemporaryDirectory(dir=os.path.dirname(path)) as folder:
-            made = os.path.join(folder, "made")
-            done = subprocess.run([found, *_FLAGS, SOURCE, "-o", made], stdin=subprocess.DEVNULL, capture_output=True)
-            if done.returncode:
-                raise OSError(f"{found} failed: {done.stderr.decode(errors='replace').partition(chr(10))[0]}")
-            os.replace(made, path)
-    return path
+    try:
+        return ctypes.CDLL(path)
+    except OSError:
+        _compile(path)
+        return ctypes.CDLL(path)
+
+
+def _compile(path: str) -> None:
+    found = compiler()
+    if found is None:
+        raise OSError("no C++ compiler")
+    log.info("compiling the layers for AMX, once for all models (--no-compile does without)")
+    with TemporaryDirectory(dir=os.path.dirname(path)) as folder:
+        made = os.path.join(folder, "made")
+        done = subprocess.run([found, *_FLAGS, SOURCE, "-o", made], stdin=subprocess.DEVNULL, capture_output=True)
+        if done.returncode:
+            raise OSError(f"{found} failed: {done.stderr.decode(errors='replace').partition(chr(10))[0]}")
+        with open(made, "rb") as stream:
+            os.fsync(stream.fileno())  # half a library would end every process that loads it
+        os.replace(made, path)
 
 
 class _Linear(Structure):

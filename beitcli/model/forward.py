@@ -110,6 +110,10 @@ class Forward:
             network = Beit(checkpoint.config, tensors, recipe.size, scale, dtype, self._output)
         except (TypeError, ValueError, ZeroDivisionError) as error:
             raise ModelError(f"the config.json of `{checkpoint.name}` cannot be followed: {error}") from error
+        except RuntimeError as error:
+            if _is_out_of_memory(error):
+                raise
+            raise ModelError(f"the weights of `{checkpoint.name}` do not fit together: {error}") from error
         outputs, labels = getattr(network.head, "out_features", None), len(checkpoint.labels)
         if outputs not in (None, labels):
             raise ModelError(f"`{checkpoint.name}` has {outputs} outputs and {labels} labels")

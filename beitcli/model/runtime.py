@@ -103,8 +103,8 @@ def _native_dtypes(device: str) -> tuple[str, ...]:
 
 
 def has_amx() -> bool:
-    """Whether this CPU has Intel's tile matrix instructions for bf16."""
-    return _cpu_has("amx_bf16")
+    """Whether this CPU has Intel's tile matrix instructions, and vectors, for bf16."""
+    return all(map(_cpu_has, ("amx_tile", "amx_bf16", "avx512_bf16")))
 
 
 def _cpu_has(*names: str) -> bool:

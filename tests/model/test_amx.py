@@ -1,5 +1,6 @@
 """The layers for AMX: nearer to float32 than torch's own bf16, the same for a picture in any company, made once."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from beitcli.errors import ModelError
+from beitcli.errors import BeitError, ModelError
 from beitcli.model.amx import has_amx_layers, use_amx_layers
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.classifier import Classifier
@@ -22,14 +23,6 @@ pytestmark = pytest.mark.skipif(not has_amx_layers(BF16) or compiler() is None, 
 
 HALF = PixelScale(1 / 255, (0.5,) * 3, (0.5,) * 3)
 RELATIVE = {"use_relative_position_bias": True}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("XDG_CACHE_HOME", str(folder))
-        yield folder
 
 
 def saved(folder: Path, **config: Any) -> str:
@@ -172,6 +165,60 @@ def test_where_it_cannot_be_compiled_the_network_runs_as_it_is(
         assert Classifier(checkpoint, recipe, BF16, 5)(pixels(2, 32)) == plain
     assert "the network runs uncompiled: " in caplog.text
     assert said in caplog.text
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {
+            "beit.embeddings.patch_embeddings.projection.weight": (32, 3, 8, 8),
+            "beit.embeddings.patch_embeddings.projection.bias": (32,),
+            "beit.embeddings.cls_token": (1, 1, 32),
+        },
+        {"beit.embeddings.patch_embeddings.projection.bias": (32,)},
+        {"beit.encoder.layer.0.attention.output.dense.weight": (128, 64)},
+        {"beit.encoder.layer.2.layernorm_before.weight": (1,), "beit.encoder.layer.2.layernorm_before.bias": (1,)},
+        {"beit.encoder.layer.1.output.dense.weight": (128, 128)},
+        {"beit.encoder.layer.1.intermediate.dense.weight": (160, 128)},
+        {f"beit.encoder.layer.0.attention.attention.{part}.weight": (64, 128) for part in ("query", "key")},
+    ],
+    ids=["states", "patches", "attention's output", "norm", "down", "up", "queries and keys"],
+)
+def test_weights_of_other_sizes_are_not_taken(changed: dict[str, tuple[int, ...]], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = saved(tmp_path, **RELATIVE)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert changed.keys() <= tensors.keys()
+    save_file(tensors | {name: torch.ones(sides) for name, sides in changed.items()}, tmp_path / "model.safetensors")
+    checkpoint = open_checkpoint(folder, None)
+    said = []
+    for runtime in (Runtime("cpu", "bf16"), BF16):
+        with pytest.raises(BeitError) as raised:
+            Classifier(checkpoint, paper_recipe(32), runtime, 5)(pixels(1, 32))
+        said.append(str(raised.value))
+    assert said[0] == said[1]
+
+
+def test_a_network_without_layers_runs_as_it_is(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(saved(tmp_path, num_hidden_layers=0), None)
+    plain, ours = (
+        Classifier(checkpoint, paper_recipe(32), runtime, 5)(pixels(2, 32))
+        for runtime in (Runtime("cpu", "bf16"), BF16)
+    )
+    assert ours == plain
+
+
+def test_a_damaged_library_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = saved(tmp_path / "model", **RELATIVE)
+    networks(folder, 32)
+    [library] = (Path(os.environ["XDG_CACHE_HOME"])).rglob("amx-*.so")
+    damaged = tmp_path / "cache" / "beit" / "compiled" / library.name  # as this process has the first one mapped
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    networks(folder, 32)
+    assert damaged.stat().st_size == library.stat().st_size
 
 
 def test_other_networks_run_as_they_are(tiny_beit: Path, caplog: pytest.LogCaptureFixture) -> None:
