@@ -70,11 +70,16 @@ def is_worth_compiling(
     one batch size, and so for runs that are `crowded`.
     """
     quick = has_amx_layers(runtime)
-    if compiler() is None or not (quick or (runtime.crowded and count)):
+    if not (quick or (runtime.crowded and count)):
         return False
     needed = ceil((WORTH_WITH_AMX if quick else WORTH) / max(_work_of(checkpoint.config, recipe), 1e-6))
     ahead = min(needed, LOOK_AHEAD)
-    return needed <= EXPECTED * LOOK_AHEAD and (count is None or count(ahead) >= ahead)
+    if needed > EXPECTED * LOOK_AHEAD or (count and count(ahead) < ahead):
+        return False
+    if compiler() is None:
+        log.debug("the network runs uncompiled: no C++ compiler")
+        return False
+    return True
 
 
 def compiled_network(
