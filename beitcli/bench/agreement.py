@@ -35,8 +35,7 @@ def agreements(
     paths: Sequence[str], checkpoint: Checkpoint, recipe: Recipe, runtimes: Iterable[Runtime]
 ) -> list[Agreement]:
     """How far each runtime is off on a sample of these pictures, spread over all of them."""
-    sample = paths[:: -(-len(paths) // _SAMPLE)]
-    pixels = _pixels(sample, recipe)
+    pixels = _pixels(paths[:: -(-len(paths) // _SAMPLE)], recipe)
     exact = _logits(pixels, checkpoint, recipe, Runtime("cpu", "fp32"))
     spreads = exact.amax(1) - exact.amin(1)
     found = []
@@ -44,7 +43,7 @@ def agreements(
         logits = _logits(pixels, checkpoint, recipe, runtime)
         same = (logits.argmax(1) == exact.argmax(1)).float().mean()
         largest = ((logits - exact).abs().amax(1) / spreads).max()
-        found.append(Agreement(runtime, len(sample), float(same), float(largest)))
+        found.append(Agreement(runtime, len(pixels), float(same), float(largest)))
     return found
 
 

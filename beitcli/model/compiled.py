@@ -49,11 +49,8 @@ def _work_of(config: Mapping[str, Any], recipe: Recipe) -> float:
     0 for a config that makes no sense, which the network will say.
     """
     try:
-        (height, width), patch, hidden = (
-            recipe.size,
-            square_side(config, "patch_size", 16),
-            config.get("hidden_size", 768),
-        )
+        height, width = recipe.size
+        patch, hidden = square_side(config, "patch_size", 16), config.get("hidden_size", 768)
         tokens = 1 + (height // patch) * (width // patch)
         weights = 4 * hidden**2 + 2 * hidden * config.get("intermediate_size", 3072)
         return float(2e-9 * tokens * (weights + 2 * tokens * hidden) * config.get("num_hidden_layers", 12))
@@ -86,18 +83,18 @@ def compiled_network(
     checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, batch_size: int, output: Output = "logits"
 ) -> nn.Module | None:
     """The network for batches of this size, from the cache or compiled now; None, with a notice, where that fails."""
-    path = _place(checkpoint, recipe, runtime, batch_size, output)
-    if not os.path.exists(path):
-        log.info("compiling the network, once for this model, batch size and machine (--no-compile does without)")
-        if not (compiler() and _compile_apart(path, checkpoint, recipe, runtime, batch_size, output)):
-            log.info("the network runs uncompiled: %s", "compiling failed" if compiler() else "no C++ compiler")
-            return None
     try:
+        path = _place(checkpoint, recipe, runtime, batch_size, output)
+        if not os.path.exists(path):
+            log.info("compiling the network, once for this model, batch size and machine (--no-compile does without)")
+            if not (compiler() and _compile_apart(path, checkpoint, recipe, runtime, batch_size, output)):
+                log.info("the network runs uncompiled: %s", "compiling failed" if compiler() else "no C++ compiler")
+                return None
         network = LibraryNetwork(path, runtime.lanes)
         os.utime(path)  # the oldest are the first to go
         return OneShape(network, batch_size)
     except (RuntimeError, OSError, AttributeError) as error:
-        log.info("the network runs uncompiled: `%s` cannot be loaded (%s)", path, str(error).partition("\n")[0])
+        log.info("the network runs uncompiled: %s", str(error).partition("\n")[0])
         return None
 
 

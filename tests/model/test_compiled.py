@@ -83,6 +83,17 @@ def test_without_a_compiler_it_runs_as_it_is(
 
 
 @needs_compiler
+def test_without_a_place_for_it_it_runs_as_it_is(
+    tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = answers(tiny, Runtime("cpu", "fp32"), 4)
+    monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
+    with caplog.at_level("INFO"):
+        assert answers(tiny, COMPILED, 4) == plain
+    assert "the network runs uncompiled: [Errno 20] Not a directory" in caplog.text
+
+
+@needs_compiler
 def test_only_a_long_run_is_worth_it(tiny: Checkpoint) -> None:
     sides = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "image_size": 384}
     large = Checkpoint("large", tiny.repository, tiny.folder, {**tiny.config, **sides, "patch_size": 16}, None, ())
