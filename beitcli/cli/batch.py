@@ -10,10 +10,10 @@ import typer
 from beitcli.cli import notices
 from beitcli.cli.formats import FileFormat, format_of_file, standard_format
 from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, OutputOptions, examples, with_options
+from beitcli.cli.question import classifying
 from beitcli.cli.resume import Job, Work, resume, say_what_would_be_done
 from beitcli.cli.run import Destination, check, choose, layout_of, run
 from beitcli.outputs.destination import check_writable, is_stream, replaced_file, standard_output, stream_to, writing
-from beitcli.outputs.ledger import Scored
 from beitcli.outputs.lock import alone
 from beitcli.outputs.writers import writer
 from beitcli.records import Prediction, Record, Score
@@ -58,7 +58,7 @@ def batch(inputs: InputOptions, model: ModelOptions, output: OutputOptions, batc
 def _classifying(job: Job, file_format: FileFormat) -> Iterator[Work[tuple[Score, ...], Prediction]]:
     """What `batch` asks of its pictures."""
     checkpoint, selection = choose(job.model, job.output)
-    layout, labels = layout_of(file_format, job.output, checkpoint), len(checkpoint.labels)
+    layout = layout_of(file_format, job.output, checkpoint)
 
     def write(_: int, records: Iterator[list[Record]]) -> None:
         with replaced_file(job.target, keeps_part=False) as stream, writer(stream, layout) as rows:
@@ -67,11 +67,7 @@ def _classifying(job: Job, file_format: FileFormat) -> Iterator[Work[tuple[Score
                     rows.write(selection.of(part))
 
     yield Work(
-        command="batch",
-        checkpoint=checkpoint,
-        facts={"--top-k": str(min(job.output.top_k or labels, labels))},
-        answers=Scored(checkpoint.labels),
-        settings=lambda settings: settings,
+        question=classifying("batch", checkpoint, job.output.top_k),
         outputs=(job.target,),
         appearance=f"{layout} {selection}",
         write=write,

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 from beitcli.cli import notices
 from beitcli.cli.formats import by_suffix
 from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, OutputOptions, Without, examples, with_options
+from beitcli.cli.question import encoding
 from beitcli.cli.resume import Job, Work, resume, say_what_would_be_done
 from beitcli.cli.run import beit_recipe, check, open_beit, say_if_demo
 from beitcli.errors import UsageError
@@ -24,8 +24,6 @@ from beitcli.records import Embedding, printable
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from beitcli.pipeline import Settings
 
 EXAMPLES = examples(
     "beit embed ./images --out features.npy",
@@ -89,18 +87,9 @@ def _encoding(job: Job, kind: Encoding) -> "Iterator[Work[np.ndarray[Any, Any], 
     file = FeatureFile(job.target, shape, kind.dtype)
     path = f"{job.ledger}-features" if job.ledger else None
 
-    def settings(of_a_classifier: "Settings[Any, Any]") -> "Settings[np.ndarray[Any, Any], Embedding]":
-        from beitcli.pipeline import encoding
-
-        return replace(of_a_classifier, task=encoding(kind))
-
     with closing(Vectors(path, job.target, shape, kind.dtype)) as vectors:
         yield Work(
-            command="embed",
-            checkpoint=checkpoint,
-            facts={"--pool": kind.pool, "--normalize": str(kind.normalized), "--half": str(kind.half)},
-            answers=vectors,
-            settings=settings,
+            question=encoding("embed", checkpoint, kind, vectors),
             outputs=file.outputs,
             appearance="",
             write=file.write,

@@ -5,31 +5,33 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, suppress
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from beitcli import __version__, signals
+from beitcli import __version__
 from beitcli.cli import notices
-from beitcli.cli.options import InputOptions, ModelOptions, OutputOptions, Without, examples, with_options
-from beitcli.cli.run import Ahead, answers_to, say_if_demo, settings_for, summarise
+from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, OutputOptions, Without, examples, with_options
+from beitcli.cli.question import classifying
+from beitcli.cli.resume import Job, answered
+from beitcli.cli.run import say_if_demo
 from beitcli.errors import OutputError, UsageError
 from beitcli.evaluation.truth import Match, match
 from beitcli.inputs.labelled import Labelled, by_folder, by_table, classes_without_pictures
 from beitcli.inputs.sources import Walk
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.outputs.destination import ReaderGone, check_writable, is_stream, replaced_file, stream_to, writing
+from beitcli.outputs.lock import alone
 from beitcli.outputs.summary import Tally
-from beitcli.records import Failure, Record, Source, printable
+from beitcli.records import Failure, Source, printable
 from beitcli.tables import show
-from beitcli.timings import Timings
 
 if TYPE_CHECKING:
-    from beitcli.evaluation.report import Evaluation
-    from beitcli.pipeline import ClassificationSettings
+    from beitcli.evaluation.report import Evaluation, Setting
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +47,7 @@ class _Asked:
     """What is evaluated and how, as the options say."""
 
     truth: str
-    inputs: InputOptions
-    model: ModelOptions
-    output: OutputOptions
+    job: Job
 
 
 @with_options
@@ -55,6 +55,7 @@ def evaluate(
     inputs: Annotated[InputOptions, Without("inputs", "files_from", "null")],
     model: ModelOptions,
     output: Annotated[OutputOptions, Without("top_k", "threshold", "label", "format")],
+    batch: Annotated[BatchOptions, Without("out", "shard", "dry_run")],
     folder: Annotated[
         str | None,
         typer.Argument(
@@ -73,18 +74,25 @@ def evaluate(
         typer.Option("--plots", metavar="DIR", help="Write confusion.png, confusion.csv and reliability.png here."),
     ] = None,
 ) -> None:
-    """Measure how good a model is on pictures whose classes are known."""
+    """Measure how good a model is on pictures whose classes are known.
+
+    With --json FILE, run it again, and it does only what is missing, changed or worth another try.
+    """
     notices.set_up(output.quiet, output.verbose)
     model.check()
+    batch = replace(batch, out=json_file or "-")
+    batch.check("--json FILE")
     tolerated, tally = output.tolerated(), Tally()
     _check_destinations(json_file, plots)
     labelled = _labelled(folder, labels, inputs.walk(), tally.skipped)
     checkpoint = open_checkpoint(model.model, model.revision)
     classes = match((each.label for each in labelled if isinstance(each.found, Source)), checkpoint.labels)
     say_if_demo(checkpoint)
-    asked = _Asked(folder or labels or "", inputs, model, output)
-    evaluation = _evaluate(asked, checkpoint, labelled, classes, tally)
-    _write(evaluation, json_file, plots)
+    batch = replace(batch, no_ledger=batch.no_ledger or batch.streams)
+    asked = _Asked(folder or labels or "", Job(inputs, model, output, batch, os.path.realpath(batch.out)))
+    with nullcontext() if batch.no_ledger else alone(batch.out, batch.wait):
+        evaluation = _evaluate(asked, checkpoint, labelled, classes, tally)
+        _write(evaluation, json_file, plots)
     from beitcli.evaluation.report import tables
 
     with suppress(ReaderGone), writing():
@@ -128,65 +136,44 @@ def _labelled(folder: str | None, table: str | None, walk: Walk, skipped: Counte
 def _evaluate(
     asked: _Asked, checkpoint: Checkpoint, labelled: Sequence[Labelled], classes: Mapping[str, Match], tally: Tally
 ) -> "Evaluation":
-    """Has the model answer, and measures the answers."""
-    used: list[ClassificationSettings] = []
+    """Has the model answer what the ledger cannot, and measures the answers."""
+    job, answers, failures = asked.job, [], []
+    found = (each.found for each in labelled)
+    with answered(job, found, classifying("eval", checkpoint, job.output.top_k), tally) as ledger:
+        from beitcli.evaluation.metrics import Answer, measure
 
-    def settings_of(ahead: Ahead) -> "ClassificationSettings":
-        used.append(settings_for(asked.inputs, asked.model, asked.output, checkpoint, ahead, padded=True))
-        return used[0]
-
-    records = _records(labelled, settings_of, tally, asked.output.quiet)
-    from beitcli.evaluation.metrics import Answer, measure
-    from beitcli.evaluation.report import Evaluation, Setting, Truth
-
-    answers, failures = [], []
-    for each, record in zip(labelled, records, strict=True):
-        if isinstance(record, Failure):
-            failures.append(record)
-        else:
-            best = tuple(score.index for score in record.scores)
-            answers.append(Answer(record.source, classes[each.label].index, best, record.scores[0].score))
+        for each, record in zip(labelled, chain.from_iterable(ledger.records()), strict=True):
+            if isinstance(record, Failure):
+                failures.append(record)
+            else:
+                best = tuple(score.index for score in record.scores)
+                answers.append(Answer(record.source, classes[each.label].index, best, record.scores[0].score))
     if not answers:
         log.info("no picture could be read: there are no figures")
-    setting = Setting(
+    from beitcli.evaluation.report import Evaluation, Truth
+
+    matched_by = dict(Counter(each.by for each in classes.values()))
+    truth = Truth(asked.truth, len({each.index for each in classes.values()}), matched_by)
+    figures = measure(answers, checkpoint.labels)
+    return Evaluation(__version__, _setting(job, checkpoint), truth, figures, failures, tally.skipped)
+
+
+def _setting(job: Job, checkpoint: Checkpoint) -> "Setting":
+    from beitcli.evaluation.report import Setting
+    from beitcli.model.runtime import choose_runtime
+
+    runtime = choose_runtime(job.model.device, job.model.precision)
+    return Setting(
         model=checkpoint.name,
         location=checkpoint.repository.location,
         revision=checkpoint.repository.revision,
         labels=len(checkpoint.labels),
-        preprocess=asked.model.preprocess,
-        image_size=asked.model.image_size,
-        fast_decode=asked.inputs.fast_decode,
-        device=used[0].runtime.device,
-        dtype=used[0].runtime.dtype,
+        preprocess=job.model.preprocess,
+        image_size=job.model.image_size,
+        fast_decode=job.inputs.fast_decode,
+        device=runtime.device,
+        dtype=runtime.dtype,
     )
-    matched_by = dict(Counter(each.by for each in classes.values()))
-    truth = Truth(asked.truth, len({each.index for each in classes.values()}), matched_by)
-    return Evaluation(__version__, setting, truth, measure(answers, checkpoint.labels), failures, tally.skipped)
-
-
-def _records(
-    labelled: Sequence[Labelled],
-    settings_of: Callable[[Ahead], "ClassificationSettings"],
-    tally: Tally,
-    quiet: bool,
-) -> list[Record]:
-    """A record for each picture, in their order, with the summary of the run on stderr."""
-    records, timings = [], Timings()
-    try:
-        with (
-            notices.progress(quiet) as progress,
-            closing(answers_to((each.found for each in labelled), settings_of, timings)) as answers,
-        ):
-            for answered in answers:
-                records.extend(answered)
-                tally.add(answered)
-                signals.check()
-                progress.update(len(answered))
-    except signals.Stopped:
-        summarise(tally, timings, quiet)
-        raise
-    summarise(tally, timings, quiet)
-    return records
 
 
 def _write(evaluation: "Evaluation", json_file: str | None, plots: str | None) -> None:

@@ -294,14 +294,14 @@ class BatchOptions:
     no_ledger: Annotated[bool, _flag(_AGAIN, "--no-ledger", help="Keep no answers: every run does everything.")] = False
     wait: Annotated[bool, _flag(_AGAIN, "--wait", help="Wait for another run on the same FILE to end.")] = False
 
-    def check(self) -> None:
-        """Raises UsageError for combinations that make no sense."""
+    def check(self, a_file: str = "--out FILE") -> None:
+        """Raises UsageError for combinations that make no sense; `a_file` is the option that makes a ledger."""
         self.part()
         kept = ("dry_run", "retry_errors", "refresh_urls", "no_dedupe", "prune", "fresh")
         asked = next((name for name in kept if getattr(self, name)), None)
         if asked and (self.no_ledger or self.streams):
             option = f"--{asked.replace('_', '-')}"
-            raise UsageError(f"{option} needs a ledger", "drop --no-ledger" if self.no_ledger else "add --out FILE")
+            raise UsageError(f"{option} needs a ledger", "drop --no-ledger" if self.no_ledger else f"add {a_file}")
 
     @property
     def streams(self) -> bool:

@@ -5,7 +5,7 @@ import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 from beitcli import __version__, signals
 from beitcli.cli import notices
 from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, OutputOptions
+from beitcli.cli.question import Question
 from beitcli.cli.run import Ahead, answers_to, find, settings_for, summarise
 from beitcli.errors import ExitStatus, ModelError, OutputError
 from beitcli.inputs.formats import DECODER
 from beitcli.inputs.sources import empty_folders, look, shard
-from beitcli.model.checkpoint import Checkpoint
 from beitcli.outputs.database import copied_database, digest_of, has_pictures_under, move_aside, open_database
 from beitcli.outputs.destination import ReaderGone, writing
-from beitcli.outputs.ledger import Answer, Answered, Answers, Ledger, State
+from beitcli.outputs.ledger import Answer, Answered, Ledger, State
 from beitcli.outputs.summary import Tally
 from beitcli.records import Failure, Found, Source, printable
 from beitcli.timings import Timings
 
 if TYPE_CHECKING:
-    from beitcli.pipeline import ClassificationSettings, Settings
+    from beitcli.pipeline import Settings
 
 log = logging.getLogger(__name__)
 
@@ -55,17 +55,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Work(Generic[Answer, Answered]):
-    """What a run asks of its pictures, how the ledger keeps what it hears, and how that is written.
+    """What is asked, and how the answers become files.
 
-    `facts` decide an answer besides the picture and what every run depends on; `appearance` decides the bytes of the
-    `outputs` besides the answers. `write` is given how many of the records are no failures.
+    `appearance` decides the bytes of the `outputs` besides the answers. `write` is given how many of the records are no
+    failures.
     """
 
-    command: str
-    checkpoint: Checkpoint
-    facts: dict[str, str]
-    answers: Answers[Answer, Answered]
-    settings: "Callable[[ClassificationSettings], Settings[Answer, Answered]]"
+    question: Question[Answer, Answered]
     outputs: tuple[str, ...]
     appearance: str
     write: Callable[[int, Iterator[list[Answered | Failure]]], None]
@@ -81,19 +77,32 @@ def resume(job: Job, work_of: WorkOf[Answer, Answered]) -> ExitStatus:
     With nothing to do nothing heavy is imported, and a file that is as it should be is not touched. Raises OutputError,
     with the file as it was, where the ledger or the file cannot be written or a folder has lost all its pictures.
     """
-    tolerated, tally, timings = job.output.tolerated(), Tally(), Timings()
+    tolerated, tally = job.output.tolerated(), Tally()
     found = _found(job, tally.skipped)
-    with ExitStack() as opened:
-        work = opened.enter_context(work_of(job))
-        if job.batch.fresh:
-            move_aside(job.ledger)
-        database = opened.enter_context(open_database(job.ledger))
-        ledger = _ledger(job, work, database)
+    with work_of(job) as work, answered(job, found, work.question, tally) as ledger:
+        _write(work, ledger)
+    return tally.exit_status(tolerated)
+
+
+@contextmanager
+def answered(
+    job: Job, found: Iterable[Found], question: Question[Answer, Answered], tally: Tally
+) -> Iterator[Ledger[Answer, Answered]]:
+    """The ledger, with an answer to all that was found; at the end, or where it is stopped, comes the summary.
+
+    Raises OutputError where the ledger cannot be written, also inside the block.
+    """
+    timings = Timings()
+    if job.batch.fresh:
+        move_aside(job.ledger)
+    with open_database(job.ledger) as database:
+        ledger = _ledger(job, question, database)
         try:
-            _answer(job, work, ledger.pending(found, job.batch.again(), Counter()), ledger, tally, timings)
+            pending = ledger.pending(_as_known(found, job.target), job.batch.again(), Counter())
+            _answer(job, question, pending, ledger, tally, timings)
             _say_what_is_old(ledger, job.batch.prune)
             ledger.count(tally, is_complete=True)
-            _write(work, ledger)
+            yield ledger
         except signals.Stopped:
             ledger.count(tally, is_complete=False)
             if job.ledger:
@@ -102,7 +111,6 @@ def resume(job: Job, work_of: WorkOf[Answer, Answered]) -> ExitStatus:
             summarise(tally, timings, job.output.quiet)
             raise
     summarise(tally, timings, job.output.quiet)
-    return tally.exit_status(tolerated)
 
 
 def say_what_would_be_done(job: Job, work_of: WorkOf[Answer, Answered]) -> ExitStatus:
@@ -117,23 +125,23 @@ def preview(job: Job, work_of: WorkOf[Answer, Answered]) -> dict[str, int]:
     states: Counter[State] = Counter({"new": 0, "changed": 0, "to retry": 0, "up to date": 0})
     found = _found(job, Counter())
     with work_of(job) as work, copied_database("" if job.batch.fresh else job.ledger) as database:
-        ledger = _ledger(job, work, database)
-        for _ in ledger.pending(found, job.batch.again(), states):
+        ledger = _ledger(job, work.question, database)
+        for _ in ledger.pending(_as_known(found, job.target), job.batch.again(), states):
             pass
         return dict(states) | {"gone": ledger.gone()}
 
 
-def _ledger(job: Job, work: Work[Answer, Answered], database: sqlite3.Connection) -> Ledger[Answer, Answered]:
+def _ledger(job: Job, question: Question[Answer, Answered], database: sqlite3.Connection) -> Ledger[Answer, Answered]:
     """This run on the ledger. Raises OutputError where it holds another command's answers."""
-    ledger = Ledger(database, _facts(job, work, database), work.answers)
-    if not ledger.is_for(work.command):
+    ledger = Ledger(database, _facts(job, question, database), question.answers)
+    if not ledger.is_for(question.command):
         name = printable(job.ledger)
-        raise OutputError(f"`{name}` is not a ledger of `beit {work.command}`", "choose another --out, or --fresh")
+        raise OutputError(f"`{name}` is not a ledger of `beit {question.command}`", "choose another file, or --fresh")
     return ledger
 
 
 def _found(job: Job, skipped: Counter[str]) -> Iterator[Found]:
-    """What is found, as the ledger wants to know it.
+    """What is found.
 
     Raises OutputError where a folder has lost all its pictures: more likely a share is not mounted.
     """
@@ -144,7 +152,7 @@ def _found(job: Job, skipped: Counter[str]) -> Iterator[Found]:
             inputs = replace(inputs, inputs=[argument for argument in arguments if argument not in empty])
         else:
             _check_that_nothing_was_there(empty, job.ledger)
-    return look(_without_own(shard(find(inputs, skipped), *job.batch.part()), job.target))
+    return shard(find(inputs, skipped), *job.batch.part())
 
 
 def _check_that_nothing_was_there(folders: list[str], ledger: str) -> None:
@@ -155,6 +163,11 @@ def _check_that_nothing_was_there(folders: list[str], ledger: str) -> None:
             f"there is no picture in `{printable(missing)}`, but there was: is it mounted, or are the options others?"
         )
         raise OutputError(message, "nothing has been touched; --prune forgets what was there")
+
+
+def _as_known(found: Iterable[Found], target: str) -> Iterator[Found]:
+    """What was found, each file with what tells whether it is still the one that was answered."""
+    return look(_without_own(found, target))
 
 
 def _without_own(found: Iterable[Found], target: str) -> Iterator[Found]:
@@ -169,7 +182,7 @@ def _without_own(found: Iterable[Found], target: str) -> Iterator[Found]:
 
 def _answer(
     job: Job,
-    work: Work[Answer, Answered],
+    question: Question[Answer, Answered],
     pending: Iterator[Source],
     ledger: Ledger[Answer, Answered],
     tally: Tally,
@@ -179,8 +192,8 @@ def _answer(
 
     def settings_of(ahead: Ahead) -> "Settings[Answer, Answered]":
         digest = not job.batch.no_dedupe
-        settings = work.settings(
-            settings_for(job.inputs, job.model, job.output, work.checkpoint, ahead, padded=True, digest=digest)
+        settings = question.settings(
+            settings_for(job.inputs, job.model, job.output, question.checkpoint, ahead, padded=True, digest=digest)
         )
         ledger.runs_in(settings.runtime.dtype)
         if job.model.compile is not None:
@@ -218,10 +231,10 @@ def _write(work: Work[Answer, Answered], ledger: Ledger[Answer, Answered]) -> No
         ledger.wrote(work.outputs, appearance)
 
 
-def _facts(job: Job, work: Work[Any, Any], database: sqlite3.Connection) -> dict[str, str]:
+def _facts(job: Job, question: Question[Any, Any], database: sqlite3.Connection) -> dict[str, str]:
     """What decides an answer, besides the picture."""
     content = hashlib.sha256()
-    for path in work.checkpoint.files():
+    for path in question.checkpoint.files():
         try:
             content.update(f"{basename(path)} {digest_of(path, database)}\n".encode())
         except OSError as error:
@@ -236,5 +249,5 @@ def _facts(job: Job, work: Work[Any, Any], database: sqlite3.Connection) -> dict
         "decoder": str(DECODER),
         "Pillow": ".".join(version("pillow").split(".")[:2]),
         "heif": "there" if find_spec("pillow_heif") else "not there",
-        **work.facts,
+        **question.facts,
     }

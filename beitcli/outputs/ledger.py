@@ -72,7 +72,7 @@ class Answers(Protocol[_Read, Answered]):
     def holds(self, text: str) -> bool: ...
     def text(self, record: Answered) -> str: ...
     def answer(self, text: str) -> _Read: ...
-    def record(self, source: Source, text: str) -> Answered: ...
+    def record(self, source: Source, identity: Identity, text: str) -> Answered: ...
 
 
 class Scored:
@@ -93,8 +93,8 @@ class Scored:
         except (TypeError, ValueError, IndexError) as error:
             raise sqlite3.DatabaseError(f"scores that are none: {text}") from error
 
-    def record(self, source: Source, text: str) -> Prediction:
-        return Prediction(source, self.answer(text))
+    def record(self, source: Source, identity: Identity, text: str) -> Prediction:
+        return Prediction(source, self.answer(text), identity)
 
 
 class Ledger(Generic[Answer, Answered]):
@@ -198,8 +198,8 @@ class Ledger(Generic[Answer, Answered]):
         return int(self._execute(query).fetchone()[0])
 
     def records(self) -> Iterator[list[Answered | Failure]]:
-        """The answers to all that was asked for, in its order and in lists."""
-        query = """SELECT kind, source, scores, code, message FROM run JOIN pictures ON id = picture
+        """The answers to all that was asked for, in its order and in lists; of a picture's identity, its digest."""
+        query = """SELECT kind, source, digest, scores, code, message FROM run JOIN pictures ON id = picture
                    WHERE answered > 0 ORDER BY position"""
         rows = self._execute(query)
         while part := rows.fetchmany(_RECORDS):
@@ -307,9 +307,11 @@ class Ledger(Generic[Answer, Answered]):
         self._execute(statement, values | {"fingerprint": self._fingerprint, "dtype": self._dtype})
 
     def _record(self, row: Sequence[Any]) -> Answered | Failure:
-        kind, location, scores, code, message = row
+        kind, location, digest, scores, code, message = row
         source = Source(os.fsdecode(location), kind)
-        return self._answers.record(source, scores) if code is None else Failure(source, code, message)
+        if code is not None:
+            return Failure(source, code, message)
+        return self._answers.record(source, Identity(digest=digest), scores)
 
     def _written(self, paths: Sequence[str], appearance: str) -> str:
         files = [(status.st_ino, status.st_size, status.st_mtime_ns) for status in map(os.stat, paths)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from beitcli.outputs.destination import writing
 from beitcli.outputs.ledger import parsed
-from beitcli.records import Embedding, Source, printable
+from beitcli.records import Embedding, Identity, Source, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,8 +67,8 @@ class Vectors:
             raise sqlite3.DatabaseError(f"`{printable(self._path or '')}` is not what it was")
         return np.frombuffer(data, self._dtype).reshape(self._shape)
 
-    def record(self, source: Source, text: str) -> Embedding:
-        return Embedding(source, self.answer(text))
+    def record(self, source: Source, identity: Identity, text: str) -> Embedding:
+        return Embedding(source, self.answer(text), identity)
 
     def close(self) -> None:
         if self._descriptor is not None:

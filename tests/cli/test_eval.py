@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from beitcli.outputs.lock import alone
+from tests.cli.batches import answered, counts, grow, numbered, wait_for_answers
 from tests.cli.test_exit_status import check_mistake
 from tests.cli.test_runs import on_terminal
 from tests.cli.test_signals import descendants, start
@@ -129,6 +130,7 @@ def test_a_missing_file_of_a_table_is_a_failure(beit: Beit, tmp_path: Path) -> N
     process = beit("eval", "--labels", "truth.csv", *DEMO, "--json", "eval.json")
     assert process.returncode == 3
     report = json.loads((tmp_path / "eval.json").read_text())
+    assert counts(process.stderr.decode()) == (3, 0, 1, 1, 1)
     assert list(report["failures"]) == ["not_found"]
     assert report["figures"]["top1"]["value"] == 0.5  # the cat is there twice, once as a dog
 
@@ -213,6 +215,8 @@ LIGHT = [
     ("eval val -m demo --fail-on 2", 2, "--fail-on 2"),
     ("eval val --device abacus", 2, "--device abacus"),
     ("eval val --top-k 3", 2, "No such option"),
+    ("eval val -m demo --fresh", 2, "--fresh needs a ledger"),
+    ("eval val -m demo --json /dev/stdout --prune", 2, "--prune needs a ledger"),
     ("eval val -m demo --json nowhere/x.json", 1, "does not exist"),
     ("eval val -m demo --json val", 1, "names no file"),
     ("eval val -m demo --plots nowhere/x", 1, "does not exist"),
@@ -257,20 +261,45 @@ def test_a_reader_that_has_seen_enough_changes_nothing(val: Path) -> None:
     assert (process.returncode, process.stderr) == (3, b"")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_without_a_figure(tmp_path: Path, number: signal.Signals) -> None:
-    (tmp_path / "truth.csv").write_text(f"{SAMPLES / 'cat.jpg'},cat\n" * 100_000)
-    files = ("--json", tmp_path / "eval.json", "--plots", tmp_path / "plots")
-    process = start("eval", "--labels", tmp_path / "truth.csv", *DEMO, *files, stdout=subprocess.PIPE)
-    until = time.monotonic() + 60
-    while not (workers := descendants(process)):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    time.sleep(2)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_it_gives_no_figure_and_goes_on_from_there(beit: Beit, tmp_path: Path, number: signal.Signals) -> None:
+    for label in ("cat", "ship"):
+        grow(tmp_path / "val" / label, numbered(200), seed=len(label))
+    options = ("eval", tmp_path / "val", *DEMO, "-b", 4, "--json", tmp_path / "eval.json")
+    process = start(*options, "--plots", tmp_path / "plots", stdout=subprocess.PIPE)
+    wait_for_answers(process, tmp_path / "eval.json.ledger", more_than=7)
+    workers = descendants(process)
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=30)
     assert (process.returncode, stdout) == (-number, b"")
     assert b"Traceback" not in stderr
-    assert b" images: 0 kept, " in stderr
-    assert os.listdir(tmp_path) == ["truth.csv"]
-    assert not any(map(is_running, workers))
+    assert not (tmp_path / "eval.json").exists() and not (tmp_path / "plots").exists()
+    assert workers and not any(map(is_running, workers))
+    done = answered(tmp_path / "eval.json.ledger")
+    assert 8 <= done < 400
+    again = counts(beit(*options).stderr.decode())
+    assert (again.kept, again.decoded) == (done, 400 - done)
+    whole = (tmp_path / "eval.json").read_bytes()
+    assert counts(beit(*options).stderr.decode()).kept == 400
+    assert (tmp_path / "eval.json").read_bytes() == whole
+    assert beit(*options, "--no-ledger").returncode == 0
+    assert (tmp_path / "eval.json").read_bytes() == whole
+
+
+def test_what_has_changed_is_measured_again(beit: Beit, val: Path, tmp_path: Path) -> None:
+    options = ("eval", val, *DEMO, "--json", "eval.json")
+    first = beit(*options)
+    shutil.copy(SAMPLES / "cat.jpg", val / "ship" / "cat.jpg")
+    (val / "cat" / "cat.jpg").unlink()
+    second = beit(*options, "--prune")
+    report = json.loads((tmp_path / "eval.json").read_text())
+    assert (first.returncode, second.returncode) == (3, 3)
+    assert counts(second.stderr.decode()) == (40, 34, 0, 1, 5)  # of an identical picture
+    assert f"{val}/ship/cat.jpg" in [mistake["source"] for mistake in report["figures"]["mistakes"]]
+    assert counts(beit(*options, "-m", "demo", "--image-size", "64").stderr.decode()).decoded == 35
+    assert counts(beit(*options, "--fresh").stderr.decode()).kept == 0
+
+
+def test_two_at_once_are_one_too_many(beit: Beit, val: Path, tmp_path: Path) -> None:
+    with alone(str(tmp_path / "eval.json"), wait=False):
+        check_mistake(beit("eval", val, *DEMO, "-q", "--json", "eval.json"), 1, "another run is writing")
