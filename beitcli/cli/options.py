@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import Field, dataclass, fields, is_dataclass
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -20,6 +20,10 @@ from beitcli.inputs.sources import Walk
 from beitcli.model.catalog import KNOWN
 from beitcli.outputs.destination import is_stream
 from beitcli.outputs.ledger import Again
+
+if TYPE_CHECKING:
+    from beitcli.inputs.decode import Decoding
+    from beitcli.inputs.fetch import FetchLimits
 
 Format = Literal["auto", "table", "csv", "tsv", "jsonl", "parquet"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
@@ -108,6 +112,17 @@ class InputOptions:
             raise UsageError("--null is for a list", "add --files-from FILE, or `--files-from -` for standard input")
         if self.files_from == "-" and self.inputs and "-" in self.inputs:
             raise UsageError("`-` and `--files-from -` both want standard input")
+
+    def decoding(self, digest: bool) -> "Decoding":
+        """What one picture may cost; its size is not reduced yet, which depends on what it is wanted for."""
+        from beitcli.inputs.decode import Decoding
+
+        return Decoding(self.max_pixels, self.decode_timeout, digest=digest)
+
+    def fetching(self) -> "FetchLimits":
+        from beitcli.inputs.fetch import FetchLimits
+
+        return FetchLimits(self.url_timeout, self.url_max_bytes)
 
     def walk(self) -> Walk:
         extensions = [part.strip("*. ").lower() for text in self.ext or [] for part in text.split(",")]

@@ -172,8 +172,6 @@ def settings_for(
     digest: bool = False,
 ) -> "ClassificationSettings":
     """How the run goes."""
-    from beitcli.inputs.decode import Decoding
-    from beitcli.inputs.fetch import FetchLimits
     from beitcli.model.runtime import choose_batch_size, choose_runtime, memory_of
     from beitcli.pipeline import Settings, classification
 
@@ -194,10 +192,8 @@ def settings_for(
         batch_size=model.batch_size or choose_batch_size(runtime.device, (size[0], size[1]), memory_of(runtime.device)),
         padded=padded,
         workers=workers_for(model),
-        decoding=Decoding(
-            inputs.max_pixels, inputs.decode_timeout, recipe.scaled_to if inputs.fast_decode else None, digest
-        ),
-        fetching=FetchLimits(inputs.url_timeout, inputs.url_max_bytes),
+        decoding=replace(inputs.decoding(digest), scaled_to=recipe.scaled_to if inputs.fast_decode else None),
+        fetching=inputs.fetching(),
     )
 
 

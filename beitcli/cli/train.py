@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from beitcli.cli import notices
-from beitcli.cli.options import ModelOptions, Without, examples, with_options
+from beitcli.cli.options import InputOptions, ModelOptions, Without, examples, with_options
 from beitcli.cli.probe import Probe, probe
 from beitcli.cli.run import open_beit, workers_for
 from beitcli.errors import UsageError
@@ -25,6 +25,7 @@ from beitcli.training.workplace import Workplace
 
 if TYPE_CHECKING:
     from beitcli.training.method import Plan
+    from beitcli.training.train import Machine, Training
 
 EXAMPLES = examples(
     "beit train ./flowers -m base-224 --out my-flowers",
@@ -58,10 +59,6 @@ class PictureOptions:
             rich_help_panel=_PICTURES,
         ),
     ] = None
-    follow: Annotated[
-        bool,
-        typer.Option("--follow", "-L", help="Follow links in folders.", show_default=False, rich_help_panel=_PICTURES),
-    ] = False
     val: Annotated[
         str | None,
         typer.Option(
@@ -93,27 +90,32 @@ class PictureOptions:
         ),
     ] = 0
 
-    def split(self, seed: int) -> Split:
+    def split(self, walk: Walk, seed: int) -> Split:
         """The examples, some of them held out. Raises UsageError where they make no classes."""
-        return split(self._labelled(), self._validation(), self.val_share or SHARE, seed)
+        return split(self._labelled(walk), self._validation(walk), self.val_share or SHARE, seed)
 
-    def whole(self) -> Split:
+    def whole(self, walk: Walk) -> Split:
         """The examples, none of them held out yet. Raises UsageError where they make no classes."""
-        return split(self._labelled(), self._validation() or (), SHARE, 0)
+        return split(self._labelled(walk), self._validation(walk) or (), SHARE, 0)
 
-    def _labelled(self) -> list[Labelled]:
+    def check(self, walk: Walk) -> None:
+        """Raises UsageError for what makes no sense together."""
         if (self.folder is None) == (self.labels is None):
             raise UsageError("pictures are named by a folder or by --labels, one of the two", "beit train ./flowers …")
-        return (
-            in_folders(self.folder, Walk(follow=self.follow))
-            if self.folder is not None
-            else by_table(self.labels or "")
-        )
+        if self.val is not None and self.val_share is not None:
+            raise UsageError("--val-share is held out without --val", "leave one of them out")
+        if self.folder is None and walk != Walk() and not (self.val and os.path.isdir(self.val)):
+            raise UsageError(
+                "--labels names each picture, and nothing is walked", "leave out --ext, --exclude and their like"
+            )
 
-    def _validation(self) -> list[Labelled] | None:
+    def _labelled(self, walk: Walk) -> list[Labelled]:
+        return in_folders(self.folder, walk) if self.folder is not None else by_table(self.labels or "")
+
+    def _validation(self, walk: Walk) -> list[Labelled] | None:
         if self.val is None:
             return None
-        return by_table(self.val) if os.path.isfile(self.val) else in_folders(self.val, Walk(follow=self.follow))
+        return by_table(self.val) if os.path.isfile(self.val) else in_folders(self.val, walk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +244,13 @@ class RecipeOptions:
 
 @with_options
 def train(
+    context: typer.Context,
     pictures: PictureOptions,
     out: Annotated[
         str, typer.Option("--out", "-o", metavar="DIR", help="Where the model goes, complete or not at all.")
     ],
     recipe: RecipeOptions,
+    inputs: Annotated[InputOptions, Without("inputs", "files_from", "null")],
     model: Annotated[ModelOptions, Without("preprocess", "batch_size", "fp16", "compile")],
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No notices or progress; errors only.", show_default=False)
@@ -258,6 +262,8 @@ def train(
     Those go on where they were stopped, by the same command.
     """
     notices.set_up(quiet, verbose)
+    walk = inputs.walk()
+    pictures.check(walk)
     recipe.check(model.image_size or 32)
     model.check()
     work = Workplace(out.rstrip("/") or out)
@@ -265,25 +271,48 @@ def train(
     if recipe.is_probe:
         share, errors = pictures.val_share, pictures.max_errors
         model = replace(model, batch_size=recipe.batch_size)
-        probe(Probe(pictures.whole(), model, recipe.pool or "mean", share, errors, recipe.seed, quiet), work)
-    else:
-        _train(pictures, recipe, model, work, quiet)
-
-
-def _train(pictures: PictureOptions, recipe: RecipeOptions, model: ModelOptions, work: Workplace, quiet: bool) -> None:
-    """Fine-tunes, or trains from scratch."""
+        parts, pool = pictures.whole(walk), recipe.pool or "mean"
+        probe(Probe(parts, inputs, model, pool, share, errors, recipe.seed, quiet), work)
+        return
     if importlib.util.find_spec("accelerate") is None:
         raise UsageError("training needs the extra `train`", "pip install 'beitcli[train]'")
+    if recipe.from_scratch:
+        _check_that_no_model_is_named(context, model)
     checkpoint = open_beit(model) if recipe.finetune else None
-    parts = pictures.split(recipe.seed)
+    parts = pictures.split(walk, recipe.seed)
     device = _one_gpu(model.device)
     use_one_heap()  # before torch starts threads
-    from beitcli.training.train import Machine, train_model
+    from beitcli.training.pixels import Reader
+    from beitcli.training.preparation import Pictures
+    from beitcli.training.train import Machine, Training
 
-    machine = Machine(device, model.dtype, workers_for(model), pictures.max_errors)
-    command = shlex.join(["beit", *sys.argv[1:]])
-    with alone(work.out, wait=False), notices.pace(quiet) as tell:
-        facts = train_model(_plan(recipe, model, checkpoint), parts, work, machine, command, tell)
+    reader = Reader(workers_for(model), inputs.decoding(digest=True), inputs.fetching(), inputs.fast_decode)
+    training = Training(
+        plan=_plan(recipe, model, checkpoint),
+        pictures=Pictures(parts, reader, pictures.max_errors),
+        work=work,
+        command=shlex.join(["beit", *sys.argv[1:]]),
+    )
+    _train(training, Machine(device, model.dtype, reader.workers), quiet)
+
+
+def _check_that_no_model_is_named(context: typer.Context, model: ModelOptions) -> None:
+    source = context.get_parameter_source("model")
+    if model.revision or (source and source.name == "COMMANDLINE"):
+        raise UsageError("--from-scratch begins with no --model or --revision", "leave them out, or --finetune it")
+
+
+def _train(training: "Training", machine: "Machine", quiet: bool) -> None:
+    """Fine-tunes, or trains from scratch."""
+    from beitcli.training.train import read_pictures, train_model
+
+    machine.runtime()  # what cannot train should not read first
+    work = training.work
+    with alone(work.out, wait=False):
+        with notices.progress(quiet) as progress:
+            material = read_pictures(training, progress.update)
+        with notices.pace(quiet) as tell:
+            facts = train_model(training, material, machine, tell)
     if not quiet:
         right = f"{100 * facts.right(1):.2f} % of {len(facts.ranks)} pictures right"
         notices.say(f"{right}: the model is in `{printable(work.out)}`")
@@ -294,6 +323,7 @@ def _plan(recipe: RecipeOptions, model: ModelOptions, checkpoint: Checkpoint | N
     from beitcli.training.scratch import RATE, ScratchPlan
 
     if checkpoint:
+        checkpoint.tensors()  # those that cannot be had should not be missed later
         return FinetunePlan(
             checkpoint=checkpoint,
             image_size=model.image_size,
@@ -321,7 +351,9 @@ def _plan(recipe: RecipeOptions, model: ModelOptions, checkpoint: Checkpoint | N
 def _one_gpu(device: str) -> str:
     """The device, which from now on is the only GPU that torch sees: the Trainer takes all that there are."""
     if device == "auto" or device.startswith("cuda"):
-        number = int(device.partition(":")[2] or 0)
-        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        number, hidden = int(device.partition(":")[2] or 0), os.environ.get("CUDA_VISIBLE_DEVICES")
+        if hidden == "":
+            return device.partition(":")[0]
+        visible = hidden.split(",") if hidden else []
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[number] if number < len(visible) else str(number)
     return device.partition(":")[0]

@@ -1,6 +1,7 @@
 """The network compiled ahead of time by torch's inductor, weights and all, and kept in the user's cache."""
 
 import hashlib
+import json
 import logging
 import multiprocessing
 import os
@@ -173,6 +174,7 @@ def _place(checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, batch_size:
     facts = (
         (__version__, torch.__version__, torch.backends.cpu.get_cpu_capability(), has_amx()),
         (recipe, runtime.dtype, batch_size, runtime.threads, output),
+        json.dumps(dict(checkpoint.config), sort_keys=True),  # a probe's may not be that of the file
         [(path, status.st_size, status.st_mtime_ns) for path, status in files],
     )
     name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Protocol
 
 import torch
@@ -22,9 +23,9 @@ class Augment(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Which of `count` examples are in which batch: `epochs` orders of all of them, one after the other.
+    """Which of `count` examples are in which batch: `epochs` orders of all of them, one behind the other.
 
-    Where they do not fill the last batch of an epoch, those left over wait for another epoch.
+    A batch may end one of them and begin the next, and the last batch is filled from one more: all have one size.
     """
 
     count: int
@@ -33,18 +34,21 @@ class Order:
     seed: int
 
     @property
-    def in_epoch(self) -> int:
-        """How many batches an epoch has."""
-        return max(1, self.count // self.batch_size)
+    def size(self) -> int:
+        """How many examples a batch has."""
+        return min(self.batch_size, self.count)
 
     def __len__(self) -> int:
-        return self.in_epoch * self.epochs
+        return ceil(self.count * self.epochs / self.size)
 
     def of(self, batch: int) -> Tensor:
         """The numbers of the examples in this batch."""
-        epoch, place = divmod(batch, self.in_epoch)
-        order = torch.randperm(self.count, generator=seeded(self.seed, "epoch", epoch))
-        return order[place * self.batch_size : (place + 1) * self.batch_size]
+        epoch, place = divmod(batch * self.size, self.count)
+        chosen = self._epoch(epoch)[place : place + self.size]
+        return torch.cat((chosen, self._epoch(epoch + 1)[: self.size - len(chosen)]))
+
+    def _epoch(self, number: int) -> Tensor:
+        return torch.randperm(self.count, generator=seeded(self.seed, "epoch", number))
 
 
 @dataclass(frozen=True)

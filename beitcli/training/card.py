@@ -9,6 +9,7 @@ from beitcli import __version__
 from beitcli.records import printable
 
 UNSEEN = "that it has not learnt from"
+SEEN = "of which it has learnt from {}, too"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,15 @@
 """A BEiT to be trained from random weights: patches dropped at random, and a forward pass that is compiled."""
 
+import logging
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import BeitForImageClassification
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.models.beit.modeling_beit import BeitLayer, BeitRelativePositionBias
+
+log = logging.getLogger(__name__)
 
 GROUPS = 8
 """Parts of a batch that keep different patches: a choice for each picture would be slow, one for all learns less."""
@@ -21,6 +25,9 @@ class DroppingBeit(BeitForImageClassification):  # type: ignore[misc]
 
     def compile_layers(self) -> None:
         """From now on the layers run compiled, for each number of tokens anew."""
+        log.info(
+            "compiling the layers in the first step takes about a minute, and once more when no patches are dropped"
+        )
         self._through_layers = torch.compile(self._through_layers, dynamic=False)  # type: ignore[method-assign]
 
     def forward(self, pixel_values: Tensor, drop: float = 0.0, **settings: object) -> ImageClassifierOutput:

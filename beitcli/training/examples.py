@@ -78,6 +78,12 @@ def split(labelled: Sequence[Labelled], validation: Sequence[Labelled] | None, s
     return Split(classes, training, held_out)
 
 
+def check_several(targets: Sequence[int]) -> None:
+    """Raises UsageError where no class has two examples, of which one could be held out."""
+    if len(set(targets)) == len(targets):
+        raise UsageError("each class has one picture: none can be validated with", "add pictures, or give --val")
+
+
 def held_out(targets: Sequence[int], share: float, seed: int) -> list[int]:
     """The numbers of the examples that are held out: of every class a share, at least one, but never all.
 

@@ -15,7 +15,7 @@ from PIL.Image import Resampling
 from torch import Generator, Tensor, nn
 from transformers import BeitForImageClassification
 
-from beitcli.errors import ModelError
+from beitcli.errors import ModelError, UsageError
 from beitcli.model.checkpoint import Checkpoint, weight_errors
 from beitcli.model.network import resized_positions, resized_table, trained_grid
 from beitcli.model.recipe import Recipe, checkpoint_recipe
@@ -78,7 +78,10 @@ class FinetunePlan:
 
     @property
     def _side(self) -> int:
-        return self.image_size or self.checkpoint.image_side
+        height, width = self.recipe.size
+        if height != width:
+            raise UsageError(f"`{self.checkpoint.name}` takes pictures of {height} × {width}", "add --image-size")
+        return height
 
     def settings(self) -> Mapping[str, Any]:
         names = ("image_size", "epochs", "batch_size", "accumulate", "rate", "seed", "dtype")

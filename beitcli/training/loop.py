@@ -1,5 +1,6 @@
 """The loop itself: transformers' Trainer over batches that bring their own randomness, stopped and resumed anywhere."""
 
+import logging
 import math
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
@@ -21,6 +23,8 @@ from beitcli import signals
 from beitcli.inputs.worker import settle_in
 from beitcli.training.batches import Batches, Order, only
 from beitcli.training.method import Method, Schedule
+
+log = logging.getLogger(__name__)
 
 SAVING_SHARE = 0.05
 """Of the time that may go into checkpoints."""
@@ -157,7 +161,17 @@ class _Trainer(Trainer):  # type: ignore[misc]
         )
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: object = None) -> Tensor:
-        torch.manual_seed(inputs.pop("seed"))
+        seed = inputs.pop("seed")
+        torch.manual_seed(seed)
+        try:
+            return self._learn(model, inputs, num_items_in_batch)
+        except TorchDynamoException as error:  # also where the compiler has got the terminal's Ctrl-C
+            log.info("the layers run uncompiled, which takes longer: %s", str(error).strip().partition("\n")[0])
+        torch.compiler.set_stance("force_eager")
+        torch.manual_seed(seed)
+        return self._learn(model, inputs, num_items_in_batch)
+
+    def _learn(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: object) -> Tensor:
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         return loss
 
@@ -226,7 +240,7 @@ class _Teller(TrainerCallback):  # type: ignore[misc]
     def __init__(self, tell: Callable[[Pace], None], order: Order, steps: int) -> None:
         self._tell = tell
         self._epochs_a_step = order.epochs / steps
-        self._pictures_a_step = len(order) * min(order.batch_size, order.count) / steps
+        self._pictures_a_step = len(order) * order.size / steps
         self._first: tuple[int, float] | None = None
         self._loss: float | None = None
 

@@ -1,8 +1,9 @@
 """Examples -> their pixels: all kept in one file that is mapped, or decoded anew whenever they are wanted."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from math import prod
 from typing import BinaryIO, Protocol
 
@@ -32,12 +33,31 @@ class Pixels(Protocol):
         ...
 
 
-def read_all(found: Iterable[Found], recipe: Recipe, workers: int, keep: BinaryIO | None) -> Reading:
-    """Decodes every picture once; the pixels of those that can be read are written to `keep`, one after the other."""
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How pictures are read: in so many processes, within these limits, and `fast` at a fraction of their size."""
+
+    workers: int
+    decoding: Decoding
+    fetching: FetchLimits
+    fast: bool
+
+    def decoding_for(self, recipe: Recipe) -> Decoding:
+        return replace(self.decoding, scaled_to=recipe.scaled_to if self.fast else None)
+
+
+def read_all(
+    found: Iterable[Found], recipe: Recipe, reader: Reader, keep: BinaryIO | None, tell: Callable[[int], object]
+) -> Reading:
+    """Decodes every picture once; the pixels of those that can be read are written to `keep`, one after the other.
+
+    `tell` is given how many more have been read.
+    """
     readable, digests, failures = [], [], []
-    items: Iterator[Source | Fetched | Failure] = fetch(iter(found), FetchLimits(), lambda _: None)
-    with Loader(items, recipe, Decoding(digest=True), workers) as loader:
+    items: Iterator[Source | Fetched | Failure] = fetch(iter(found), reader.fetching, lambda _: None)
+    with Loader(items, recipe, replace(reader.decoding_for(recipe), digest=True), reader.workers) as loader:
         for number, item in enumerate(loader):
+            tell(1)
             if isinstance(item, Failure):
                 failures.append(item)
                 continue
@@ -74,9 +94,10 @@ class KeptPixels:
 class DecodedPixels:
     """The pixels of files that are decoded at every use; one that cannot be read any more is grey."""
 
-    def __init__(self, paths: Sequence[str], recipe: Recipe) -> None:
+    def __init__(self, paths: Sequence[str], recipe: Recipe, decoding: Decoding) -> None:
         self._paths = paths
         self._recipe = recipe
+        self._decoding = replace(decoding, seconds=0, digest=False)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -85,5 +106,5 @@ class DecodedPixels:
         return torch.from_numpy(np.stack([self._picture(self._paths[number]) for number in numbers]))
 
     def _picture(self, path: str) -> np.ndarray:
-        answer = outcome(Source(path), self._recipe, Decoding(seconds=0), nullcontext())
+        answer = outcome(Source(path), self._recipe, self._decoding, nullcontext())
         return np.full(self._recipe.shape, 128, np.uint8) if isinstance(answer, Failure) else answer[0]

@@ -66,6 +66,7 @@ def save(checkpoint: PooledCheckpoint, layer: Layer, classes: Sequence[str], rec
     """
     path = os.path.join(folder, "model.safetensors")
     with work_errors():
+        shutil.rmtree(folder, ignore_errors=True)  # half of one, where an earlier run was killed
         os.makedirs(folder)
         with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as stream:
             json.dump(_config(checkpoint.config, classes), stream, indent=2, sort_keys=True)
@@ -82,9 +83,10 @@ def save(checkpoint: PooledCheckpoint, layer: Layer, classes: Sequence[str], rec
 
 
 def _config(config: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
-    of_other_classes = ("id2label", "label2id", "num_labels", "problem_type", "architectures")
+    of_another = ("id2label", "label2id", "num_labels", "problem_type", "architectures", "torch_dtype")
     return {
-        **{key: value for key, value in config.items() if key not in of_other_classes},
+        **{key: value for key, value in config.items() if key not in of_another},
+        "dtype": "float32",  # whatever the encoder's weights are kept in: transformers would compute in that
         "architectures": ["BeitForImageClassification"],
         "id2label": {str(number): name for number, name in enumerate(classes)},
         "label2id": {name: number for number, name in enumerate(classes)},

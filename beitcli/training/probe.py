@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beitcli.errors import UsageError
 from beitcli.model.recipe import Recipe
 from beitcli.records import Embedding, Failure
 from beitcli.training.card import Facts, model_card
-from beitcli.training.examples import SHARE, Example, Split, dealt, held_out
+from beitcli.training.examples import SHARE, Example, Split, check_several, dealt, held_out
 from beitcli.training.pooled import PooledCheckpoint, save
 from beitcli.training.reading import Reading, check_readings
 from beitcli.training.regression import STRENGTHS, Array, Fold, fitted, validated
@@ -62,28 +61,26 @@ def train_probe(
     where they do not suffice.
     """
     learnt, shown = records[: len(split.training)], records[len(split.training) :]
-    check_readings(split, _reading(learnt), _reading(shown), plan.most_errors)
+    doubles = check_readings(split, _reading(learnt), _reading(shown), plan.most_errors)
     examples = _examples([*split.training, *split.validation], records)
     ours = len(_reading(learnt).readable)
     numbers = np.arange(len(examples.targets))
     folds = [(numbers[:ours], numbers[ours:])] if split.validation else _folds(examples, plan)
-    if not folds:
-        raise UsageError("each class has one picture: none can be validated with", "add pictures, or give --val")
     validation = validated(examples.features, examples.targets, folds)
     strength = STRENGTHS[validation.best]
     layer = fitted(examples.features, examples.targets, strength)
     how = "in five parts, each by a layer of the other four" if len(folds) > 1 else "by a layer of the others"
+    doubled = f", which had learnt from {doubles} of them" if doubles else ""
     facts = Facts(
         command=plan.command,
         recipe=_text(checkpoint, strength, validation.right),
         classes=split.classes,
         learnt_from=len(examples.targets),
         ranks=validation.places[validation.best].tolist(),
-        held_out=f"that were held out ({how}; the model has learnt from all since)",
+        held_out=f"that were held out ({how}{doubled}; the model has learnt from all since)",
         seed=plan.seed,
         seconds=time.monotonic() - plan.started,
     )
-    work.start()
     folder = work.path("model")
     save(checkpoint, layer, split.classes, recipe, folder)
     with work_errors(), open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as stream:
@@ -111,11 +108,15 @@ def _examples(asked: Sequence[Example], records: Sequence[Embedding | Failure]) 
 
 
 def _folds(examples: _Examples, plan: ProbePlan) -> list[Fold]:
-    """Who learns and who validates: identical pictures of a class together, and of a class with one picture none."""
+    """Who learns and who validates: identical pictures of a class together, and of a class with one picture none.
+
+    Raises UsageError where no class has two.
+    """
     number: dict[tuple[bytes, int], int] = {}
     pictures = zip(examples.digests, examples.targets.tolist(), strict=True)
     picture = np.array([number.setdefault(each, len(number)) for each in pictures])
     targets = [target for _, target in number]
+    check_several(targets)
     if plan.share is None and len(number) < CROSS_VALIDATED:
         parts = dealt(targets, PARTS, plan.seed)
     else:

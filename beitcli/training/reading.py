@@ -23,8 +23,8 @@ class Reading:
     failures: tuple[Failure, ...]
 
 
-def check_readings(split: Split, training: Reading, validation: Reading, most_errors: int) -> None:
-    """Lists the failures, and the pictures that are both learnt from and validated with.
+def check_readings(split: Split, training: Reading, validation: Reading, most_errors: int) -> int:
+    """Lists the failures, and the pictures that are both learnt from and validated with, whose number it gives back.
 
     Raises UsageError where more than `most_errors` pictures cannot be read, or a class has none left to learn from.
     """
@@ -35,7 +35,7 @@ def check_readings(split: Split, training: Reading, validation: Reading, most_er
         raise UsageError(f"no picture of the class `{printable(lost[0])}` can be read")
     if split.validation and not validation.readable:
         raise UsageError("no picture to validate with can be read")
-    _report_doubles(split, training, validation)
+    return _report_doubles(split, training, validation)
 
 
 def _report_failures(failures: Sequence[Failure], most: int) -> None:
@@ -50,7 +50,7 @@ def _report_failures(failures: Sequence[Failure], most: int) -> None:
         )
 
 
-def _report_doubles(split: Split, training: Reading, validation: Reading) -> None:
+def _report_doubles(split: Split, training: Reading, validation: Reading) -> int:
     """Says which pictures are both learnt from and validated with: they make the validation look better than it is."""
     known = dict(zip(training.digests, training.readable, strict=True))
     doubles = [
@@ -64,6 +64,7 @@ def _report_doubles(split: Split, training: Reading, validation: Reading) -> Non
         )
     if len(doubles) > _TOLD:
         log.warning("%d pictures to validate with are to learn from, too", len(doubles))
+    return len(doubles)
 
 
 def location(example: Example) -> str:

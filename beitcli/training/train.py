@@ -18,12 +18,20 @@ from beitcli.model.classifier import Classifier
 from beitcli.model.recipe import Recipe
 from beitcli.model.runtime import Runtime, choose_runtime
 from beitcli.training.batches import Batches, Order
-from beitcli.training.card import UNSEEN, Facts, model_card
-from beitcli.training.examples import Split
+from beitcli.training.card import SEEN, UNSEEN, Facts, model_card
 from beitcli.training.loop import Pace, Place, train
 from beitcli.training.method import Plan
 from beitcli.training.pixels import KeptPixels
-from beitcli.training.preparation import Part, fingerprint, part_of, prepare
+from beitcli.training.preparation import (
+    DOUBLES,
+    TRAINING,
+    VALIDATION,
+    Part,
+    Pictures,
+    fingerprint,
+    part_of,
+    prepare,
+)
 from beitcli.training.processor import processor_of
 from beitcli.training.workplace import PICTURES, Workplace, work_errors
 
@@ -35,68 +43,99 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where a training runs, how many processes decode for it, and how many pictures they may fail at."""
+    """Where a training runs, and how many processes make its batches."""
 
     device: str
     dtype: str
     workers: int
-    most_errors: int
+
+    def runtime(self) -> Runtime:
+        """As for a model that answers; but gradients want the range of bf16 where a GPU has it.
+
+        Raises UsageError for what cannot train.
+        """
+        runtime = choose_runtime(self.device, self.dtype)
+        if runtime == Runtime("cpu", "fp16"):
+            raise UsageError("--dtype fp16: gradients in fp16 need a GPU", "leave it out, or --dtype bf16")
+        if self.dtype == "auto" and runtime.device.startswith("cuda") and torch.cuda.is_bf16_supported():
+            return replace(runtime, dtype="bf16")
+        return runtime
 
 
-def train_model(
-    plan: Plan, split: Split, work: Workplace, machine: Machine, command: str, tell: Callable[[Pace], None]
-) -> Facts:
-    """Trains, writes the folder, and gives back what its card says. Where it was begun before, it goes on.
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What is trained of which pictures, and where it is until it is done; `command` is what the user has typed."""
 
-    Raises Stopped, behind a checkpoint, where the process is asked to end.
+    plan: Plan
+    pictures: Pictures
+    work: Workplace
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What is learnt from and what is validated with; so many pictures of the latter are `doubles` of the former."""
+
+    learning: Part
+    validation: Part
+    doubles: int
+
+
+def read_pictures(training: Training, tell: Callable[[int], object]) -> Material:
+    """The pixels, as an earlier run has prepared them or read now. `tell` is given how many more have been read.
+
+    Raises UsageError where the pictures make no training, or an earlier run was another.
     """
-    reports.set_verbosity_error()
-    reports.disable_progress_bar()
-    runtime = _runtime(machine)
-    learning, validation = _prepared(plan, split, work, machine)
-    order = Order(len(learning.targets), plan.batch_size, plan.epochs, plan.seed)
-    method = plan.method(split.classes, runtime.device, ceil(len(order) / plan.accumulate))
-    batches = Batches(learning.pixels, torch.tensor(learning.targets), method.augment, order)
-    workers = 0 if isinstance(learning.pixels, KeptPixels) else machine.workers
-    trained = train(method, batches, Place(work.folder, runtime.device, runtime.dtype, workers), tell)
-    folder = work.path("model")
-    _save(method.network.config, trained.weights, plan.recipe, folder)
-    ranks = _ranks(folder, validation, plan.recipe, runtime.device)
-    facts = Facts(command, method.text, split.classes, len(learning.targets), ranks, UNSEEN, plan.seed, trained.seconds)
-    with work_errors(), open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as stream:
-        stream.write(model_card(os.path.basename(work.out), facts))
-    work.finish(folder)
-    return facts
-
-
-def _prepared(plan: Plan, split: Split, work: Workplace, machine: Machine) -> tuple[Part, Part]:
-    """What is learnt from and what is validated with, as an earlier run has prepared it or read now."""
-    recipes = {"training": plan.learning_recipe, "validation": plan.recipe}
-    settings = {**plan.settings(), PICTURES: fingerprint(split)}
+    plan, pictures, work = training.plan, training.pictures, training.work
+    recipes = {TRAINING: plan.learning_recipe, VALIDATION: plan.recipe}
+    reader = pictures.reader
+    reading = {"max_pixels": reader.decoding.max_pixels, "fast_decode": reader.fast}
+    settings = {**plan.settings(), **reading, PICTURES: fingerprint(pictures.split)}
     prepared = work.begun(settings)
     if prepared is None:
         try:
-            prepared = prepare(work, split, recipes, machine.workers, machine.most_errors)
+            prepared = prepare(work, pictures, recipes, tell)
             work.begin(settings, prepared)
         except BaseException:
             work.leave()
             raise
     else:
         log.info("going on with the training in `%s`", work.folder)
-    return (
-        part_of(work, "training", split.training, prepared["training"], recipes["training"]),
-        part_of(work, "validation", split.validation, prepared["validation"], recipes["validation"]),
+    learning, validation = (part_of(work, name, pictures, recipes[name], prepared[name]) for name in recipes)
+    return Material(learning, validation, prepared[DOUBLES])
+
+
+def train_model(training: Training, material: Material, machine: Machine, tell: Callable[[Pace], None]) -> Facts:
+    """Trains, writes the folder, and gives back what its card says. Where it was begun before, it goes on.
+
+    Raises Stopped, behind a checkpoint, where the process is asked to end.
+    """
+    reports.set_verbosity_error()
+    reports.disable_progress_bar()
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", training.work.path("compiled"))
+    plan, classes, runtime = training.plan, training.pictures.split.classes, machine.runtime()
+    learning = material.learning
+    order = Order(len(learning.targets), plan.batch_size, plan.epochs, plan.seed)
+    method = plan.method(classes, runtime.device, ceil(len(order) / plan.accumulate))
+    batches = Batches(learning.pixels, torch.tensor(learning.targets), method.augment, order)
+    workers = 0 if isinstance(learning.pixels, KeptPixels) else machine.workers
+    trained = train(method, batches, Place(training.work.folder, runtime.device, runtime.dtype, workers), tell)
+    folder = training.work.path("model")
+    _save(method.network.config, trained.weights, plan.recipe, folder)
+    facts = Facts(
+        command=training.command,
+        recipe=method.text,
+        classes=classes,
+        learnt_from=len(learning.targets),
+        ranks=_ranks(folder, material.validation, plan.recipe, runtime.device),
+        held_out=UNSEEN if not material.doubles else SEEN.format(material.doubles),
+        seed=plan.seed,
+        seconds=trained.seconds,
     )
-
-
-def _runtime(machine: Machine) -> Runtime:
-    """As for a model that answers; but gradients want the range of bf16 where a GPU has it."""
-    runtime = choose_runtime(machine.device, machine.dtype)
-    if runtime == Runtime("cpu", "fp16"):
-        raise UsageError("--dtype fp16: gradients in fp16 need a GPU", "leave it out, or --dtype bf16")
-    if machine.dtype == "auto" and runtime.device.startswith("cuda") and torch.cuda.is_bf16_supported():
-        return replace(runtime, dtype="bf16")
-    return runtime
+    with work_errors(), open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as stream:
+        stream.write(model_card(os.path.basename(training.work.out), facts))
+    training.work.finish(folder)
+    return facts
 
 
 def _save(config: BeitConfig, weights: dict[str, Tensor], recipe: Recipe, folder: str) -> None:

@@ -80,14 +80,14 @@ def test_what_is_in_the_way_is_nobodys_to_remove(beit: Beit, pictures: Path, tmp
     (tmp_path / "d.part").mkdir()
     (tmp_path / "d.part" / "training-of-beit").touch()
     (tmp_path / "d.part" / "run.json").write_text("{")
-    for way in ((), SMALL):
+    for way in (("-m", "demo"), SMALL):
         for name, words in [
             ("m", "no training of beit"),
             ("n", "no training of beit"),
             ("d", "is damaged"),
             ("", "--out"),
         ]:
-            process = beit("train", pictures, "-m", "demo", *way, "-o", name and tmp_path / name)
+            process = beit("train", pictures, *way, "-o", name and tmp_path / name)
             assert process.returncode in (1, 2)
             assert words in process.stderr.decode()
             assert b"Traceback" not in process.stderr
@@ -97,8 +97,8 @@ def test_what_is_in_the_way_is_nobodys_to_remove(beit: Beit, pictures: Path, tmp
 
 def test_a_class_may_have_a_name_that_is_not_utf8(beit: Beit, pictures: Path, tmp_path: Path) -> None:
     os.rename(pictures / "red", os.fsencode(pictures) + b"/r\xfc\x1bd")
-    for name, way in (("probe", ()), ("new", (*SMALL, "--epochs", "1"))):
-        assert beit("train", pictures, "-m", "demo", *way, "-o", tmp_path / name).returncode == 0
+    for name, way in (("probe", ("-m", "demo")), ("new", (*SMALL, "--epochs", "1"))):
+        assert beit("train", pictures, *way, "-o", tmp_path / name).returncode == 0
         assert "r\\xfc\\x1bd" in (tmp_path / name / "README.md").read_text()
         modes = {path.stat().st_mode for path in (tmp_path / name).iterdir()}
         assert len(modes) == 1  # the weights are for whom the config is

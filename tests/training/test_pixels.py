@@ -4,12 +4,17 @@ from pathlib import Path
 
 import torch
 
+from beitcli.inputs.decode import Decoding
+from beitcli.inputs.fetch import FetchLimits
 from beitcli.records import Source
-from beitcli.training.pixels import DecodedPixels, KeptPixels, read_all
+from beitcli.training.pixels import DecodedPixels, KeptPixels, Reader, read_all
 from beitcli.training.scratch import ScratchPlan
 from tests.training.shapes import draw_classes
 
 RECIPE = ScratchPlan("tiny", 16, 4, 1, 1, 1, 1e-3, 0, "fp32").recipe
+
+
+READER = Reader(1, Decoding(), FetchLimits(), fast=False)
 
 
 def test_kept_and_decoded_pixels_are_the_same(tmp_path: Path) -> None:
@@ -18,13 +23,15 @@ def test_kept_and_decoded_pixels_are_the_same(tmp_path: Path) -> None:
     broken = Path(paths[3])
     whole = broken.read_bytes()
     broken.write_bytes(whole[:60])
+    told: list[int] = []
     with open(tmp_path / "pixels", "wb") as stream:
-        reading = read_all([Source(path) for path in paths], RECIPE, 1, stream)
+        reading = read_all([Source(path) for path in paths], RECIPE, READER, stream, told.append)
+    assert sum(told) == 10
     assert reading.readable == (0, 1, 2, 4, 5, 6, 7, 8, 9)
     assert [failure.source.location for failure in reading.failures] == [paths[3]]
     assert len(set(reading.digests)) == 9
     kept = KeptPixels(str(tmp_path / "pixels"), RECIPE.shape)
-    decoded = DecodedPixels([paths[number] for number in reading.readable], RECIPE)
+    decoded = DecodedPixels([paths[number] for number in reading.readable], RECIPE, Decoding())
     assert len(kept) == len(decoded) == 9
     assert torch.equal(kept[[8, 0, 3]], decoded[[8, 0, 3]])
     Path(paths[0]).unlink()
