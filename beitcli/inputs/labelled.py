@@ -26,10 +26,14 @@ class Labelled:
 def by_folder(folder: str, walk: Walk, skipped: Counter[str]) -> list[Labelled]:
     """Every picture below a folder that holds a folder for each class; folders further down belong to their class.
 
-    Raises UsageError for a folder that does not exist or holds no picture, and for a picture that is in no class.
+    Raises UsageError for a folder that cannot be listed or holds no picture, and for a picture that is in no class.
     """
     if not os.path.isdir(folder):
         raise UsageError(f"`{printable(folder)}` is no folder", "it holds a folder of pictures for each class")
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise UsageError(f"cannot list the folder `{printable(folder)}`: {error.strerror}") from error
     start = len(folder.rstrip("/")) + 1
     labelled = []
     for found in discover([folder], (), walk, skipped):
@@ -57,7 +61,7 @@ def by_table(path: str) -> list[Labelled]:
     A header names them (`path`, `source`, `file`, … and `label`, `class` or `target`, among other columns); without one
     they are the first two columns. A path that does not exist as it is written is looked for beside the table.
 
-    Raises UsageError where the table cannot be read or a row has no label.
+    Raises UsageError where the table cannot be read, a row has no label, or the first one is a header of other names.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
@@ -81,6 +85,11 @@ def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
     start = 2
     if place is None or label is None:
         place, label, rows, start = 0, 1, chain([first], rows), 1
+        if first and _is_a_name(first[0], path):
+            raise UsageError(
+                f"`{printable(path)}`, row 1: `{printable(first[0])}` is no picture",
+                f"a header has the columns {', '.join(PATH_COLUMNS)} and {', '.join(LABEL_COLUMNS)}",
+            )
     for number, row in enumerate(rows, start):
         if not any(row):
             continue
@@ -91,6 +100,12 @@ def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
 
 def _column(names: list[str], known: tuple[str, ...]) -> int | None:
     return next((names.index(name) for name in known if name in names), None)
+
+
+def _is_a_name(cell: str, table: str) -> bool:
+    """Whether it is rather the name of a column than of a picture."""
+    looks_like_a_path = "/" in cell or os.path.splitext(cell)[1]
+    return bool(cell) and not looks_like_a_path and not os.path.lexists(_found_beside(cell, table))
 
 
 def _found_beside(location: str, table: str) -> str:

@@ -68,7 +68,7 @@ def discover(arguments: Sequence[str], listed: Iterable[Source], walk: Walk, ski
         passed_by = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
         raise UsageError(
             f"no image in {', '.join(f'`{printable(argument)}`' for argument in arguments)}",
-            f"skipped: {passed_by}; `--ext` and `--hidden` widen the walk" if passed_by else None,
+            f"skipped: {passed_by}; `--ext`, `--hidden` and `--follow` widen the walk" if passed_by else None,
         )
     return chain([] if first is None else [first], typed, listed)
 

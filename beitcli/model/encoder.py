@@ -1,5 +1,6 @@
 """Checkpoint and runtime -> Encoder: pixels in, features out."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -7,12 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from beitcli.errors import ModelError
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.features import Encoding
 from beitcli.model.forward import Forward
 from beitcli.model.recipe import Recipe
 from beitcli.model.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+_LARGEST = 65504.0  # of float16's numbers
 
 
 class Encoder:
@@ -22,19 +26,21 @@ class Encoder:
         self, checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, encoding: Encoding, batch_size: int = 1
     ) -> None:
         self._encoding = encoding
+        self._told = False
         self._states = Forward(checkpoint, recipe, runtime, batch_size, encoding.pool)
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> list[np.ndarray[Any, Any]]:
-        """The features of each picture: of shape (hidden,), or (patches, hidden).
+        """The features of each picture: of shape (hidden,), or (patches, hidden). Those beyond float16 are its ends.
 
-        Raises DeviceError where the device fails, ModelError where features do not fit float16.
+        Raises DeviceError where the device fails.
         """
         states = self._states(pixels)
         if self._encoding.normalized:
             states = F.normalize(states, dim=-1)
         if self._encoding.half:
-            states = states.half()
-            if not states.isfinite().all():
-                raise ModelError("there are features beyond the range of float16", "add --normalize, or keep float32")
+            if states.abs().max() > _LARGEST and not self._told:
+                self._told = True
+                log.info("there are features beyond ±%d, the range of float16: those are written as its ends", _LARGEST)
+            states = states.clamp(-_LARGEST, _LARGEST).half()
         return list(states.cpu().numpy())

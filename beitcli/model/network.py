@@ -73,7 +73,8 @@ Output = Literal["logits", "mean", "cls", "patches"]
 `mean` and `cls` have shape (hidden,), `patches` (patches, hidden). In a checkpoint that classifies by the mean of its
 patches, the final layer norm belongs to that mean, and `cls` and `patches` are without it; in one that classifies by
 its first state, all states are behind the norm. So `mean` of the first kind is the pooler's output in transformers'
-`BeitModel`, and the others are its `last_hidden_state`.
+`BeitModel`, and the others are its `last_hidden_state`. What is no classifier, like a masked-image model, may have no
+such norm: then it is one without weights of its own, as in `BeitModel`.
 """
 
 
@@ -111,7 +112,11 @@ class Beit(nn.Module):
         self.output = output
         self.norm: nn.Module = nn.Identity()
         if not self.mean_pooling or output in ("logits", "mean"):
-            self.norm = _norm(config, weights, "beit.pooler.layernorm" if self.mean_pooling else "beit.layernorm")
+            name = "beit.pooler.layernorm" if self.mean_pooling else "beit.layernorm"
+            if output == "mean" and f"{name}.weight" not in weights and "classifier.weight" not in weights:
+                self.norm = nn.LayerNorm(self.start.shape[-1], eps=float(config.get("layer_norm_eps", 1e-12)))
+            else:
+                self.norm = _norm(config, weights, name)
         self.head: nn.Module = nn.Identity()
         if output == "logits":
             self.head = _linear(weights["classifier.weight"], weights["classifier.bias"])

@@ -47,13 +47,16 @@ class Workplace:
 
         What is in the way beside it is nobody's training, and is not touched.
         """
-        if not self.out or not os.path.basename(self.out):
+        if os.path.basename(self.out) in ("", ".", ".."):
             raise UsageError(f"--out `{printable(self.out)}` names no folder", "name one that is to be made")
         parent = os.path.dirname(self.out) or "."
         if not os.path.isdir(parent):
             raise OutputError(f"the folder `{printable(parent)}` does not exist", "make it first, or write elsewhere")
         if not os.access(parent, os.W_OK):
             raise OutputError(f"`{printable(parent)}` may not be written to", "write elsewhere")
+        if os.path.islink(self.out) or os.path.ismount(self.out):
+            kind = "a link" if os.path.islink(self.out) else "where a file system is mounted"
+            raise UsageError(f"`{printable(self.out)}` is {kind}", "name a folder that is to be made")
         if os.path.lexists(self.out) and not (os.path.isdir(self.out) and not os.listdir(self.out)):
             raise UsageError(f"`{printable(self.out)}` exists already", "choose another --out, or delete it")
         if os.path.lexists(self.folder) and not self._is_ours():

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from beitcli.model.catalog import DEMO_FOLDER
 from tests.cli.batches import DEMO, batch, clean_environment, counts, grow, numbered
 from tests.conftest import SAMPLES
 
@@ -48,16 +49,14 @@ NAMES = ["in/boats.jpg", "in/bro,ken.jpg", "in/cat.jpg", "in/coffee.jpg"]
 GOOD = [name for name in NAMES if "bro" not in name]
 
 
-def reference(pool: str) -> "np.ndarray[Any, Any]":
+def reference(pool: str, folder: str | Path = DEMO_FOLDER) -> "np.ndarray[Any, Any]":
     """What transformers makes of the good photographs."""
     import torch
     from transformers import BeitModel
     from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
 
-    from beitcli.model.catalog import DEMO_FOLDER
-
-    model = BeitModel.from_pretrained(DEMO_FOLDER, dtype=torch.float32).eval()
-    processor = BeitImageProcessorPil.from_pretrained(DEMO_FOLDER)
+    model = BeitModel.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = BeitImageProcessorPil.from_pretrained(folder)
     pictures = [Image.open(SAMPLES / os.path.basename(name)).convert("RGB") for name in GOOD]
     with torch.no_grad():
         states = model(**processor(pictures, return_tensors="pt"))
@@ -86,6 +85,50 @@ def test_an_array_has_the_features_of_transformers_and_an_index_of_its_rows(
         "in",
         *(f"out.npy{suffix}" for suffix in ("", ".index.csv", ".ledger", ".ledger-features")),
     ]
+
+
+def masked_image_model(folder: Path, tiny_beit: Path) -> Path:
+    """What pre-training leaves: an encoder without a pooler, behind it a layer norm and a head for visual tokens."""
+    import torch
+    from transformers import BeitConfig, BeitForMaskedImageModeling
+
+    torch.manual_seed(11)
+    config = BeitConfig.from_dict(json.loads((tiny_beit / "config.json").read_text()) | {"vocab_size": 20})
+    network = BeitForMaskedImageModeling(config)
+    for parameter in network.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.3
+    network.save_pretrained(folder)
+    shutil.copy(tiny_beit / "preprocessor_config.json", folder)
+    return folder
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls", "patches"])
+def test_a_model_that_is_no_classifier_has_features_too(folder: Path, tiny_beit: Path, pool: str) -> None:
+    model = masked_image_model(folder / "mim", tiny_beit)
+    process = embed(folder, "in", "-m", model, "--pool", pool, "-o", "out.npy")
+    assert process.returncode == 3, process.stderr
+    expected = reference(pool, model)
+    assert (
+        np.abs(np.load(folder / "out.npy") - expected).max()
+        < (1e-3 if pool == "patches" else 1e-4) * np.abs(expected).max()
+    )
+
+
+def test_what_float16_cannot_hold_is_its_largest_number(folder: Path, tiny_beit: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(tiny_beit, folder / "large")
+    weights = load_file(tiny_beit / "model.safetensors")
+    weights["beit.pooler.layernorm.weight"][3] = 1e6
+    save_file(weights, folder / "large" / "model.safetensors", metadata={"format": "pt"})
+    plain, half = (
+        embed(folder, "in", "-m", "./large", *options, "-o", f"{len(options)}.npy") for options in ((), ("--half",))
+    )
+    assert (plain.returncode, half.returncode) == (3, 3)
+    assert half.stderr.count("beyond ±65504") == 1
+    exact = np.load(folder / "0.npy")
+    assert np.array_equal(np.load(folder / "1.npy"), exact.clip(-65504, 65504).astype(np.float16))
+    assert (np.abs(exact[:, 3]) > 65504).any()
 
 
 def test_other_formats_hold_the_same(folder: Path) -> None:

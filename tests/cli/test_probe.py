@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.cli.batches import answered, counts, grow, wait_for_answers
 from tests.cli.test_signals import start
 from tests.conftest import SAMPLES
 from tests.training.shapes import draw_classes
@@ -63,9 +63,7 @@ def cls_pooled(folder: Path, tiny_beit: Path) -> Path:
 def by_transformers(model: Path, paths: list[Path]) -> torch.Tensor:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-    network, loading = AutoModelForImageClassification.from_pretrained(
-        model, dtype=torch.float32, output_loading_info=True
-    )
+    network, loading = AutoModelForImageClassification.from_pretrained(model, output_loading_info=True)
     assert not any(loading.values())
     images = [Image.open(path).convert("RGB") for path in paths]
     inputs = AutoImageProcessor.from_pretrained(model, backend="pil")(images=images, return_tensors="pt")
@@ -111,6 +109,7 @@ def test_it_tells_the_classes_apart_and_transformers_agrees(
     made = tmp_path / "model"
     assert sorted(os.listdir(made)) == ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
     assert sorted(os.listdir(tmp_path)) == ["model", *(["source"] if source == "cls" else [])]
+    assert json.loads((made / "config.json").read_text())["dtype"] == "float32"  # though the demo's weights are halves
     assert (made / "model.safetensors").stat().st_mode == (made / "config.json").stat().st_mode
     paths = sorted(unseen.rglob("*.png"))
     logits, theirs = by_us(made, paths), by_transformers(made, paths)
@@ -177,11 +176,14 @@ def test_pictures_to_learn_from_and_to_validate_with_are_named(
 
 def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
     """What is wrong, the arguments, and what the error names."""
+    (folder / "link").symlink_to(folder / "elsewhere")
+    (folder / "elsewhere").mkdir()
     good = draw_classes(folder / "good", 2)
     broken = draw_classes(folder / "broken", 2)
     (broken / "red" / "000.png").write_bytes(b"nothing")
-    lost = draw_classes(folder / "lost", 1)
-    (lost / "red" / "000.png").write_bytes(b"nothing")
+    lost = draw_classes(folder / "lost", 2)
+    for path in (lost / "red").iterdir():
+        path.write_bytes(b"nothing")
     empty = draw_classes(folder / "empty", 2)
     (empty / "green").mkdir()
     begun = folder / "begun.part"
@@ -193,12 +195,17 @@ def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
         "same but for case": ([draw_classes(folder / "case", 2, ("red", "Red"))], "`Red` and `red`"),
         "an empty class": ([empty], "empty/green"),
         "a broken picture": ([broken], "1 pictures cannot be read"),
-        "a lost class": ([lost, "--max-errors", "1"], "no picture of the class `red`"),
+        "a lost class": ([lost, "--max-errors", "2"], "no picture of the class `red`"),
         "one picture a class": ([draw_classes(folder / "single", 1)], "--val"),
         "a class without training": ([good, "--val", draw_classes(folder / "alien", 1, ("green",))], "`green`"),
         "a size that does not fit": ([good, "--image-size", "33"], "--image-size 33"),
         "another way's option": ([good, "--epochs", "3"], "--epochs"),
         "another way's pool": ([good, "--finetune", "--pool", "cls"], "--pool"),
+        "both validations": ([good, "--val", good, "--val-share", "0.5"], "--val-share"),
+        "nothing to walk": (["--labels", folder / "t.csv", "--ext", "png"], "nothing is walked"),
+        "a link": ([good, "--out", folder / "link"], "link` is a link"),
+        "where we are": ([good, "--out", "."], "names no folder"),
+        "above us": ([good, "--out", f"{folder}/good/.."], "names no folder"),
         "an unfinished training": ([good, "--out", folder / "begun"], "another way: --finetune"),
     }
 
@@ -210,7 +217,9 @@ def test_bad_input_is_a_usage_error_that_names_it(beit: Beit, tmp_path: Path) ->
         assert run.returncode == 2, (what, message)
         assert named in message, (what, message)
         assert "Traceback" not in message
-        assert not (tmp_path / "model").exists() and not (tmp_path / "model.part").exists(), what
+        assert not (tmp_path / "model").exists(), what
+        assert (tmp_path / "model.part").exists() == (what in ("a broken picture", "a lost class")), what
+        shutil.rmtree(tmp_path / "model.part", ignore_errors=True)
     assert (tmp_path / "begun.part" / "run.json").exists()
 
 
@@ -223,19 +232,52 @@ def test_what_is_no_beit_is_refused(beit: Beit, pictures: Path, tiny_beit: Path,
     assert b"no BEiT" in run.stderr
 
 
+def test_broken_pictures_cost_no_features(beit: Beit, pictures: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(pictures, tmp_path / "own")
+    for name in ("one.png", "two.png"):
+        (own / "red" / name).write_bytes(b"no picture")
+    command = ("train", own, *DEMO, "--out", "model")
+    first = beit(*command, "--max-errors", "1")
+    assert first.returncode == 2
+    assert b"2 pictures cannot be read, and --max-errors allows 1" in first.stderr
+    assert all(f"left out: {own}/red/{name}".encode() in first.stderr for name in ("one.png", "two.png"))
+    (own / "red" / "one.png").unlink()
+    second = beit(*command, "--max-errors", "1")
+    assert second.returncode == 0, second.stderr
+    assert counts(second.stderr.decode()) == (57, 56, 0, 0, 1)
+    assert sorted(os.listdir(tmp_path)) == ["model", "own"]
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_it_leaves_no_model_and_starts_over(
+def test_stopped_it_leaves_no_model_and_goes_on(
     ending: signal.Signals, beit: Beit, pictures: Path, tmp_path: Path
 ) -> None:
-    process = start("train", pictures, *DEMO, "--out", "model", cwd=tmp_path)
-    until = time.monotonic() + 60
-    while not (tmp_path / "model.lock").exists() and time.monotonic() < until:
-        time.sleep(0.05)
-    time.sleep(1)
+    own = shutil.copytree(pictures, tmp_path / "own")
+    for label in ("blue", "red"):
+        grow(own / label, [f"noise{number:03}.png" for number in range(200)], seed=len(label))
+    command = ("train", own, *DEMO, "-b", "4", "--out")
+    process = start(*command, "model", cwd=tmp_path)
+    wait_for_answers(process, tmp_path / "model.part" / "features.ledger", more_than=7)
     process.send_signal(ending)
     process.communicate(timeout=60)
     assert process.returncode == -ending
     assert not (tmp_path / "model").exists()
-    assert beit("train", pictures, *DEMO, "--out", "model").returncode == 0
-    assert (tmp_path / "model" / "model.safetensors").exists()
-    assert not (tmp_path / "model.part").exists()
+    done = answered(tmp_path / "model.part" / "features.ledger")
+    assert 8 <= done < 456
+    again = beit(*command, "model")
+    assert again.returncode == 0, again.stderr
+    assert counts(again.stderr.decode())[:3] == (456, done, 456 - done)
+    assert beit(*command, "undisturbed").returncode == 0
+    whole, ours = (tmp_path / name / "model.safetensors" for name in ("undisturbed", "model"))
+    assert whole.read_bytes() == ours.read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["model", "own", "undisturbed"]
+
+
+def test_pictures_are_found_and_read_as_elsewhere(beit: Beit, pictures: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(pictures, tmp_path / "own")
+    shutil.copy(SAMPLES / "cat.jpg", own / "red" / "cat.jpg")
+    shutil.copy(SAMPLES / "cat.jpg", own / "red" / ".cat.jpg")
+    process = beit("train", own, *DEMO, "-E", "00?.png", "--hidden", "--max-pixels", 1000, "--out", "model")
+    assert process.returncode == 2
+    assert counts(process.stderr.decode()).images == 28  # all of one class, whose names are others
+    assert process.stderr.count(b"cat.jpg: too_large") == 2

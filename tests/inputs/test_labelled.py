@@ -102,6 +102,7 @@ def test_urls_in_a_table_are_urls(tmp_path: Path) -> None:
         ("path,label\n", "has no row"),
         ("path,species\na.jpg,cat\n", "no column with the label"),
         ("name,label\na.jpg,cat\n", "no column with the path"),
+        ("filepath,species\na.jpg,cat\n", "row 1: `filepath` is no picture"),
         ("path,label\na.jpg,cat\nb.jpg\n", "row 3"),
         ("a.jpg,cat\nb.jpg,  \n", "row 2"),
     ],
@@ -110,3 +111,15 @@ def test_a_table_that_says_too_little_is_refused(tmp_path: Path, text: str, word
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(UsageError, match=words):
         by_table(str(tmp_path / "t.csv"))
+
+
+def test_a_folder_of_classes_that_may_not_be_read_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grown(tmp_path / "t", "cat/1.jpg")
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    (tmp_path / "t").chmod(0)
+    try:
+        with unprivileged(), pytest.raises(UsageError, match="cannot list the folder `t`: Permission denied"):
+            by_folder("t", Walk(), Counter())
+    finally:
+        (tmp_path / "t").chmod(0o755)
