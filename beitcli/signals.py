@@ -37,11 +37,11 @@ def listen() -> None:
 @contextmanager
 def held(seconds: float = math.inf) -> Iterator[None]:
     """A request to stop that comes inside is kept for `check`, unless the block goes on for so many seconds more."""
-    _Request.held = seconds
+    around, _Request.held = _Request.held, seconds
     try:
         yield
     finally:
-        _Request.held = 0.0
+        _Request.held = around
         if _Request.received is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
 

@@ -151,6 +151,8 @@ class _Learner(nn.Module):
 class _Trainer(Trainer):  # type: ignore[misc]
     """Draws what is random from the seed of the batch, so that nothing depends on what was drawn before."""
 
+    _has_learnt = False
+
     def get_train_dataloader(self) -> DataLoader[Any]:
         """One that Ctrl-C does not reach: its workers leave signals to this process."""
         return DataLoader(
@@ -161,6 +163,10 @@ class _Trainer(Trainer):  # type: ignore[misc]
         )
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: object = None) -> Tensor:
+        if not self._has_learnt:  # a first step may compile for a minute, and there is nothing to lose yet
+            self._has_learnt = True
+            with signals.held(signals.GRACE):
+                return self.training_step(model, inputs, num_items_in_batch)
         seed = inputs.pop("seed")
         torch.manual_seed(seed)
         try:

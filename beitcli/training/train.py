@@ -112,7 +112,7 @@ def train_model(training: Training, material: Material, machine: Machine, tell: 
     """
     reports.set_verbosity_error()
     reports.disable_progress_bar()
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", training.work.path("compiled"))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.abspath(training.work.path("compiled"))  # gone with the rest
     plan, classes, runtime = training.plan, training.pictures.split.classes, machine.runtime()
     learning = material.learning
     order = Order(len(learning.targets), plan.batch_size, plan.epochs, plan.seed)

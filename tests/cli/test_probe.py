@@ -277,7 +277,7 @@ def test_pictures_are_found_and_read_as_elsewhere(beit: Beit, pictures: Path, tm
     own = shutil.copytree(pictures, tmp_path / "own")
     shutil.copy(SAMPLES / "cat.jpg", own / "red" / "cat.jpg")
     shutil.copy(SAMPLES / "cat.jpg", own / "red" / ".cat.jpg")
-    process = beit("train", own, *DEMO, "-E", "00?.png", "--hidden", "--max-pixels", 1000, "--out", "model")
+    process = beit("train", own, *DEMO, "-E", "00?.png", "--hidden", "--max-pixels", 2000, "--out", "model")
     assert process.returncode == 2
     assert counts(process.stderr.decode()).images == 28  # all of one class, whose names are others
     assert process.stderr.count(b"cat.jpg: too_large") == 2

@@ -1,10 +1,12 @@
 """`beit train` as a process: bad input, both ways of training, and killing it."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.cli.test_signals import start
 from tests.conftest import SAMPLES
 from tests.training.shapes import draw_classes
 
@@ -146,6 +149,7 @@ def test_from_scratch_learns_shapes_and_makes_an_ordinary_checkpoint(
     assert sorted(os.listdir(model)) == ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
     assert not (tmp_path / "model.part").exists()
     card = (model / "README.md").read_text()
+    assert "pictures of which it has learnt from 1, too" in card
     assert "on 21 pictures" in card and "from 40 pictures" in card and "beit train" in card and "Seed 0" in card
     assert "| top-1 | 100.00 % |" in card
     assert_both_load_it(model, doubled)
@@ -250,3 +254,71 @@ def test_changed_pictures_are_another_training(beit: Beit, pictures: Path, tmp_p
     run = beit(*command)
     assert run.returncode == 2 and b"other pictures" in run.stderr and b"delete that folder" in run.stderr
     assert (tmp_path / "model.part").exists()
+
+
+LONG = [*SMALL, "--epochs", "250"]  # so long that it is compiled
+
+
+@pytest.mark.slow
+def test_a_compiler_that_fails_costs_time_and_no_training(
+    beit: Beit, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken").write_text("#!/bin/sh\necho broken >&2; exit 1\n")
+    (tmp_path / "broken").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "broken"))
+    run = beit("train", pictures, *LONG, "--out", "model", timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert b"compiling the layers" in run.stderr and b"the layers run uncompiled" in run.stderr
+    assert b"Traceback" not in run.stderr
+    assert "| top-1 | 100.00 % |" in (tmp_path / "model" / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_it_compiles_is_a_clean_end(pictures: Path, tmp_path: Path) -> None:
+    process = start("train", pictures, *LONG, "--out", "model", cwd=tmp_path, text=True)
+    assert process.stderr
+    while "compiling the layers" not in process.stderr.readline():
+        assert process.poll() is None
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the compiler gets it, too
+    _, rest = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in rest) == (-signal.SIGINT, False), rest
+    assert not (tmp_path / "model").exists() and (tmp_path / "model.part" / "run.json").exists()
+
+
+def test_what_a_training_never_looks_at_is_refused(beit: Beit, pictures: Path) -> None:
+    for options, word in (("-m", "demo"), "--model"), (("--revision", "main"), "--revision"):
+        run = beit("train", pictures, *SMALL, *options, "--out", "model")
+        assert run.returncode == 2 and word in run.stderr.decode()
+
+
+def test_other_ways_of_reading_are_another_training(beit: Beit, pictures: Path, tmp_path: Path) -> None:
+    command = ["train", str(pictures), *SMALL, "--epochs", "60", "--out", "model"]
+    with begun(command, tmp_path) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == -signal.SIGINT
+    run = beit(*command, "--max-pixels", "5000")
+    assert run.returncode == 2 and b"another max_pixels: 200000000, not 5000" in run.stderr
+
+
+def test_weights_that_cannot_be_read_are_found_before_the_pictures_are(
+    beit: Beit, pictures: Path, tiny_beit: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_beit, tmp_path / "broken")
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"no weights")
+    run = beit("train", pictures, "--finetune", "-m", "./broken", "--out", "model")
+    assert run.returncode == 1 and b"cannot read the weights" in run.stderr
+    assert not (tmp_path / "model.part").exists()
+
+
+def test_a_model_is_taught_at_the_size_of_its_processor(
+    beit: Beit, pictures: Path, tiny_beit: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_beit, tmp_path / "larger")
+    processor = json.loads((model / "preprocessor_config.json").read_text())
+    sides = {"height": 48, "width": 48}
+    (model / "preprocessor_config.json").write_text(json.dumps(processor | {"size": sides, "crop_size": sides}))
+    run = beit("train", pictures, "--finetune", "-m", "./larger", "--epochs", "1", "-j", "1", "--out", "model")
+    assert run.returncode == 0, run.stderr
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["image_size"] == 48
+    assert_both_load_it(tmp_path / "model", pictures)
