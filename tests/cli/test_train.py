@@ -195,8 +195,16 @@ def test_finetuning_the_demo_model_on_other_classes(beit: Beit, pictures: Path, 
 def test_a_table_of_labels_is_learnt_from(beit: Beit, pictures: Path, tmp_path: Path) -> None:
     rows = [f"{path.relative_to(tmp_path)}\t{path.parent.name}" for path in sorted(pictures.rglob("*.png"))]
     (tmp_path / "truth.tsv").write_text("\n".join(["path\tlabel", *rows]))
-    run = beit("train", "--labels", "truth.tsv", *SMALL, "--epochs", "1", "--val-share", "0.25", "--out", "model", "-q")
+    run = beit(
+        "train",
+        "--labels",
+        "truth.tsv",
+        *SMALL,
+        *("--epochs", "1", "--val-share", "0.25", "--dtype", "bf16", "--out", "model", "-q"),
+    )
     assert run.returncode == 0 and run.stderr == b"", run.stderr
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
     assert "on 10 pictures" in (tmp_path / "model" / "README.md").read_text()
 
 

@@ -3,14 +3,18 @@
 import copy
 from pathlib import Path
 
+import pytest
 import torch
-from transformers import BeitForImageClassification
+from torch.optim.swa_utils import AveragedModel
+from transformers import BeitConfig, BeitForImageClassification
 
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.network import Beit, PixelScale
 from beitcli.training.dropping import DroppingBeit
-from beitcli.training.finetune import adapted_network
+from beitcli.training.finetune import FinetunePlan, adapted_network
+from beitcli.training.loop import _averaging
 from beitcli.training.optimiser import layer_wise_adamw, muon_and_adamw
+from beitcli.training.processor import processor_of
 from beitcli.training.scratch import ScratchPlan
 
 PLAN = ScratchPlan("tiny", 16, 4, 1, 1, 1, 1e-3, 0, "fp32")
@@ -102,6 +106,40 @@ def test_layers_further_down_learn_more_slowly(tiny_beit: Path) -> None:
         "beit.layers.1.attention.q_proj.bias": (0.5, 0.0),
         "classifier.weight": (1.0, 0.05),
     }.items()
+
+
+@pytest.mark.parametrize(
+    ("layers", "rate", "decay", "depth", "warmup"), [(2, 4e-3, 0.65, 0.1, 20), (24, 1e-3, 0.75, 0.2, 10)]
+)
+def test_the_recipe_is_that_of_the_papers_code_for_the_size(
+    layers: int, rate: float, decay: float, depth: float, warmup: int, tmp_path: Path
+) -> None:
+    shape = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "image_size": 16, "patch_size": 8}
+    BeitForImageClassification(BeitConfig(**shape, num_hidden_layers=layers)).save_pretrained(tmp_path)
+    processor_of(PLAN.recipe).save_pretrained(tmp_path)
+    checkpoint = open_checkpoint(str(tmp_path), None)
+    plan = FinetunePlan(
+        checkpoint, 16, 1, 64, accumulate=8, rate=None, checkpoint_gradients=False, seed=0, dtype="fp32"
+    )
+    method = plan.method(("a", "b", "c"), "cpu", steps=100)
+    assert (method.network.config.drop_path_rate, method.schedule.warmup_steps) == (depth, warmup)
+    dropped = [layer.drop_path.drop_prob for layer in method.network.beit.layers[1:]]
+    assert dropped[-1] == pytest.approx(depth) and dropped == sorted(dropped)
+    rates = {group["lr"] for group in method.optimiser.param_groups}
+    assert (max(rates), min(rates)) == pytest.approx((rate / 2, rate / 2 * decay ** (layers + 1)))
+
+
+def test_averaged_weights_forget_their_start() -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    averaged = AveragedModel(network, multi_avg_fn=_averaging(0.9))
+    expected = 0.0
+    for step in range(60):
+        torch.nn.init.constant_(network.weight, float(step))
+        averaged.update_parameters(network)
+        share = 1.0 if step == 0 else 1 - min(0.9, (1 + step) / (10 + step))
+        expected += share * (step - expected)
+    assert averaged.module.weight.item() == pytest.approx(expected)
+    assert 52 < expected < 54  # six steps behind: the decay has not grown to 0.9 yet
 
 
 def test_two_optimisers_are_saved_and_loaded_as_one() -> None:
