@@ -259,7 +259,7 @@ def train(
 ) -> None:
     """Train a model for your own classes: a linear probe of --model unless --finetune or --from-scratch say otherwise.
 
-    Those go on where they were stopped, by the same command.
+    It goes on where it was stopped, by the same command.
     """
     notices.set_up(quiet, verbose)
     walk = inputs.walk()
