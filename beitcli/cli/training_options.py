@@ -1,0 +1,216 @@
+"""The options of `beit train` alone: which pictures are learnt from, and how."""
+
+import os
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import typer
+
+from beitcli.errors import UsageError
+from beitcli.inputs.labelled import Labelled, by_table
+from beitcli.inputs.sources import Walk
+from beitcli.training.examples import SHARE, Split, in_folders, split
+
+_PICTURES, _RECIPE = "Pictures", "Recipe"
+
+
+@dataclass(frozen=True, slots=True)
+class PictureOptions:
+    """What is learnt from, and what it is validated with."""
+
+    folder: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DIR", help="A folder that holds a folder of pictures for each class.", show_default=False
+        ),
+    ] = None
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Instead of DIR: a CSV or TSV of paths and labels.",
+            rich_help_panel=_PICTURES,
+        ),
+    ] = None
+    val: Annotated[
+        str | None,
+        typer.Option(
+            "--val",
+            metavar="DIR|FILE",
+            help="Pictures to validate with, a folder or table like those to learn from [default: some are held out].",
+            rich_help_panel=_PICTURES,
+        ),
+    ] = None
+    val_share: Annotated[
+        float | None,
+        typer.Option(
+            "--val-share",
+            metavar="SHARE",
+            min=0.001,
+            max=0.9,
+            help="The share of each class held out without --val [default: 0.1; of few, a probe takes all in turn].",
+            rich_help_panel=_PICTURES,
+        ),
+    ] = None
+    max_errors: Annotated[
+        int,
+        typer.Option(
+            "--max-errors",
+            metavar="N",
+            min=0,
+            help="Train although so many pictures cannot be read.",
+            rich_help_panel=_PICTURES,
+        ),
+    ] = 0
+
+    def split(self, walk: Walk, seed: int) -> Split:
+        """The examples, some of them held out. Raises UsageError where they make no classes."""
+        return split(self._labelled(walk), self._validation(walk), self.val_share or SHARE, seed)
+
+    def whole(self, walk: Walk) -> Split:
+        """The examples, none of them held out yet. Raises UsageError where they make no classes."""
+        return split(self._labelled(walk), self._validation(walk) or (), SHARE, 0)
+
+    def check(self, walk: Walk) -> None:
+        """Raises UsageError for what makes no sense together."""
+        if (self.folder is None) == (self.labels is None):
+            raise UsageError("pictures are named by a folder or by --labels, one of the two", "beit train ./flowers …")
+        if self.val is not None and self.val_share is not None:
+            raise UsageError("--val-share is held out without --val", "leave one of them out")
+        if self.folder is None and walk != Walk() and not (self.val and os.path.isdir(self.val)):
+            raise UsageError(
+                "--labels names each picture, and nothing is walked", "leave out --ext, --exclude and their like"
+            )
+
+    def _labelled(self, walk: Walk) -> list[Labelled]:
+        return in_folders(self.folder, walk) if self.folder is not None else by_table(self.labels or "")
+
+    def _validation(self, walk: Walk) -> list[Labelled] | None:
+        if self.val is None:
+            return None
+        return by_table(self.val) if os.path.isfile(self.val) else in_folders(self.val, walk)
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeOptions:
+    """How a model learns; what is left out is the recipe's own."""
+
+    pool: Annotated[
+        Literal["mean", "cls"] | None,
+        typer.Option(
+            "--pool",
+            help="What a probe learns from: the mean of the final patch states, or the first state [default: mean].",
+            show_default=False,
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None
+    from_scratch: Annotated[
+        Literal["tiny", "small"] | None,
+        typer.Option(
+            "--from-scratch",
+            help="Train a new model of this size, for small pictures.",
+            show_default=False,
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None
+    finetune: Annotated[
+        bool,
+        typer.Option(
+            "--finetune", help="Teach all of --model the new classes.", show_default=False, rich_help_panel=_RECIPE
+        ),
+    ] = False
+    patch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--patch-size",
+            metavar="N",
+            min=1,
+            help="The side of the patches of a new model [default: 4].",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--epochs",
+            metavar="N",
+            min=1,
+            help="How often each picture is learnt from [default: 30].",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            "-b",
+            metavar="N",
+            min=1,
+            max=4096,
+            help="Pictures at a time [default: 256 from scratch, 32 to fine-tune].",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None
+    accumulate: Annotated[
+        int | None,
+        typer.Option(
+            "--accumulate",
+            metavar="N",
+            min=1,
+            help="Batches that make a step: less memory [default: 1].",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            "--lr",
+            metavar="RATE",
+            min=1e-9,
+            max=1.0,
+            help="Peak learning rate [default: the recipe's].",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None
+    checkpoint_gradients: Annotated[
+        bool,
+        typer.Option(
+            "--checkpoint-gradients",
+            help="Fine-tune with less memory in more time.",
+            show_default=False,
+            rich_help_panel=_RECIPE,
+        ),
+    ] = False
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed", metavar="N", min=0, help="What all random choices follow from.", rich_help_panel=_RECIPE
+        ),
+    ] = 0
+
+    @property
+    def is_probe(self) -> bool:
+        return not (self.from_scratch or self.finetune)
+
+    def check(self, image_size: int) -> None:
+        """Raises UsageError for what makes no sense together."""
+        if self.from_scratch and self.finetune:
+            raise UsageError("a training is one of two", "--finetune a model, or --from-scratch small")
+        if self.is_probe:
+            self._check_probe()
+        elif self.pool:
+            raise UsageError("--pool is for a linear probe", "leave it out, or leave --finetune and --from-scratch out")
+        if self.finetune and self.patch_size:
+            raise UsageError("--patch-size is for a new model", "the model's own patches stay as they are")
+        if self.from_scratch and self.checkpoint_gradients:
+            raise UsageError("--checkpoint-gradients is for --finetune", "--accumulate takes less memory, too")
+        if self.from_scratch and image_size % (self.patch_size or 4):
+            raise UsageError(f"--image-size {image_size}: it needs a multiple of {self.patch_size or 4}")
+
+    def _check_probe(self) -> None:
+        others = ("patch_size", "epochs", "accumulate", "lr", "checkpoint_gradients")
+        given = next((name for name in others if getattr(self, name)), None)
+        if given:
+            option = f"--{given.replace('_', '-')}"
+            raise UsageError(f"{option}: a linear probe has none", "add --finetune or --from-scratch, or leave it out")
