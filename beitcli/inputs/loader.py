@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -11,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from glob import glob
 from itertools import chain, islice
 from math import prod
@@ -22,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from beitcli.errors import OutputError
 from beitcli.inputs.decode import Decoding, Outcome, Preprocess, outcome
 from beitcli.inputs.quarantine import decode_alone
 from beitcli.inputs.worker import held_signals, settle_in
@@ -34,6 +37,10 @@ LONGEST_LIST = 8
 
 PREFETCH = 2
 """How many lists each worker may be ahead."""
+
+
+LONGEST_FOLDER = 58
+"""Bytes of a path to which `/beit-…/pymp-…/listener-…` can be added: a socket's has 104 on macOS, 108 on Linux."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,7 @@ class Loader:
 
     Used as a context manager, best before any thread or model exists: workers are forked on entering, and killed on
     leaving. `workers` 0 decodes in this process, where nothing protects it from a decoder that crashes or never ends.
+    Raises OutputError where there is no room for temporary files.
     """
 
     def __init__(self, items: Iterable[Item], preprocess: Preprocess, decoding: Decoding, workers: int) -> None:
@@ -97,11 +105,13 @@ class Loader:
 
     def __enter__(self) -> "Loader":
         self._old_handler = signal.getsignal(signal.SIGCHLD)
+        self._folder = _temporary_folder()
         self._start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stop()
+        self._folder.cleanup()
         signal.signal(signal.SIGCHLD, self._old_handler)
 
     def __iter__(self) -> Iterator[Decoded | Failure]:
@@ -149,7 +159,7 @@ class Loader:
                 batch_sampler=self._lists,  # the items themselves, not numbers: nobody has to know how many there are
                 num_workers=self._workers,
                 collate_fn=_as_it_is,
-                worker_init_fn=_settle_in,
+                worker_init_fn=partial(_settle_in, self._folder.name),
                 multiprocessing_context=context,
                 prefetch_factor=PREFETCH if self._workers else None,
             )
@@ -244,8 +254,19 @@ def _as_it_is(answer: Any) -> Any:
     return answer
 
 
-def _settle_in(_worker: int) -> None:
+def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
+    """In TMPDIR, or in /tmp where the path of a socket in there would be too long."""
+    try:
+        usual = tempfile.gettempdir()
+        folder = usual if len(os.fsencode(usual)) <= LONGEST_FOLDER else "/tmp"  # noqa: S108
+        return tempfile.TemporaryDirectory(prefix="beit-", dir=folder, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise OutputError(f"cannot make a temporary folder: {error.strerror}", "make room, or set TMPDIR") from error
+
+
+def _settle_in(folder: str, _worker: int) -> None:
     settle_in()
+    tempfile.tempdir = folder  # for the socket that tensors are handed over by: who is killed leaves it behind
 
 
 def _longest_list(preprocess: Preprocess, workers: int) -> int:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -72,6 +73,27 @@ def test_a_signal_keeps_the_part_and_names_it(many: Path, tmp_path: Path) -> Non
     assert f"beit: what was written until now is in `{part}`" in stderr.decode().splitlines()
     assert part.exists()
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM])
+def test_no_temporary_file_is_left(many: Path, tmp_path: Path, number: signal.Signals | None) -> None:
+    inputs = (SAMPLES,) if number is None else ("--files-from", many)
+    with TemporaryDirectory() as folder, open(tmp_path / "out.csv", "wb") as out:  # of a short name
+        process = start("batch", *inputs, *DEMO, stdout=out, env={**os.environ, "TMPDIR": folder})
+        wait_for_rows(tmp_path / "out.csv", 2)
+        if number:
+            assert os.listdir(folder)
+            process.send_signal(number)
+        process.communicate(timeout=20)
+        assert not os.listdir(folder)
+
+
+def test_a_temporary_folder_may_have_a_long_name(tmp_path: Path) -> None:
+    folder = tmp_path / ("n" * 80)
+    folder.mkdir()
+    process = start("classify", SAMPLES, *DEMO, stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(folder)})
+    stdout, _ = process.communicate(timeout=60)
+    assert (process.returncode, stdout.count(b",ok,")) == (0, 3)
 
 
 def test_a_signal_before_the_first_answer(many: Path) -> None:
