@@ -13,7 +13,15 @@ from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, Output
 from beitcli.cli.question import classifying
 from beitcli.cli.resume import Job, Work, resume, say_what_would_be_done
 from beitcli.cli.run import Destination, check, choose, layout_of, run
-from beitcli.outputs.destination import check_writable, is_stream, replaced_file, standard_output, stream_to, writing
+from beitcli.outputs.destination import (
+    check_apart,
+    check_writable,
+    is_stream,
+    replaced_file,
+    standard_output,
+    stream_to,
+    writing,
+)
 from beitcli.outputs.lock import alone
 from beitcli.outputs.writers import writer
 from beitcli.records import Prediction, Record, Score
@@ -39,6 +47,7 @@ def batch(inputs: InputOptions, model: ModelOptions, output: OutputOptions, batc
         destination = Destination(standard_output, standard_format(output), padded=True)
         raise typer.Exit(run(inputs, model, output, destination, batch.part()))
     file_format = format_of_file(batch.out, output)
+    check_apart([batch.out], filter(None, [inputs.files_from]))
     check_writable(batch.out)
     if is_stream(batch.out):
         destination = Destination(partial(stream_to, batch.out), file_format, padded=True)

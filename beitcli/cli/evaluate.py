@@ -24,7 +24,15 @@ from beitcli.evaluation.truth import Match, match
 from beitcli.inputs.labelled import Labelled, by_folder, by_table, classes_without_pictures
 from beitcli.inputs.sources import Walk
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
-from beitcli.outputs.destination import ReaderGone, check_writable, is_stream, replaced_file, stream_to, writing
+from beitcli.outputs.destination import (
+    ReaderGone,
+    check_apart,
+    check_writable,
+    is_stream,
+    replaced_file,
+    stream_to,
+    writing,
+)
 from beitcli.outputs.lock import alone
 from beitcli.outputs.summary import Tally
 from beitcli.records import Failure, Source, printable
@@ -40,6 +48,9 @@ EXAMPLES = examples(
     "beit eval ./val -m demo --json eval.json --plots .",
     "beit eval --labels truth.csv -m ./my-model",
 )
+
+
+_PLOTS = ("confusion.csv", "confusion.png", "reliability.png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,9 @@ def evaluate(
     tolerated, tally = output.tolerated(), Tally()
     _check_destinations(json_file, plots)
     labelled = _labelled(folder, labels, inputs.walk(), tally.skipped)
+    drawn = [os.path.join(plots, name) for name in _PLOTS] if plots is not None else []
+    pictures = (each.found.location for each in labelled if isinstance(each.found, Source))
+    check_apart([*filter(None, [json_file]), *drawn], chain(filter(None, [labels]), pictures))
     checkpoint = open_checkpoint(model.model, model.revision)
     classes = match((each.label for each in labelled if isinstance(each.found, Source)), checkpoint.labels)
     say_if_demo(checkpoint)
@@ -187,8 +201,7 @@ def _write(evaluation: "Evaluation", json_file: str | None, plots: str | None) -
 
         with writing():
             os.makedirs(plots, exist_ok=True)
-        drawn = {"confusion.csv": confusion_table, "confusion.png": confusion_plot, "reliability.png": reliability_plot}
-        for name, draw in drawn.items():
+        for name, draw in zip(_PLOTS, (confusion_table, confusion_plot, reliability_plot), strict=True):
             with replaced_file(os.path.join(plots, name), keeps_part=False) as stream, writing():
                 draw(evaluation.figures, stream)
 

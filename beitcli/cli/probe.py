@@ -76,7 +76,7 @@ def probe(asked: Probe, work: Workplace) -> None:
 def _features(asked: Probe, checkpoint: Checkpoint, recipe: "Recipe", work: Workplace) -> list[Embedding | Failure]:
     """A record for each picture, those to learn from first."""
     target = work.path("features")
-    job = Job(asked.inputs, asked.model, OutputOptions(quiet=asked.quiet), BatchOptions(out=target), target)
+    job = Job(asked.inputs, asked.model, OutputOptions(quiet=asked.quiet), BatchOptions(out=target, prune=True), target)
     kind, shape = Encoding(asked.pool), shape_of(checkpoint, recipe, asked.pool)
     found = (example.found for example in (*asked.split.training, *asked.split.validation))
     with closing(Vectors(f"{job.ledger}-features", target, shape, kind.dtype)) as vectors:

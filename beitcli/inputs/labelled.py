@@ -1,6 +1,7 @@
 """Pictures with the class that each belongs to: by the folder it stands in, or by a table."""
 
 import csv
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,8 @@ from itertools import chain
 from beitcli.errors import UsageError
 from beitcli.inputs.sources import SYSTEM_FOLDERS, Walk, discover, literal
 from beitcli.records import Failure, Found, Source, printable
+
+log = logging.getLogger(__name__)
 
 PATH_COLUMNS = ("path", "source", "file", "filename", "image")
 LABEL_COLUMNS = ("label", "class", "target")
@@ -72,7 +75,17 @@ def by_table(path: str) -> list[Labelled]:
         raise UsageError(f"cannot read the labels in `{printable(path)}`: {reason}") from error
     if not labelled:
         raise UsageError(f"`{printable(path)}` has no row", "a path and a label a row")
+    _report_contradictions(labelled)
     return labelled
+
+
+def _report_contradictions(labelled: Iterable[Labelled]) -> None:
+    """Says which pictures have several labels: most likely by mistake, but a picture may be of two classes."""
+    first: dict[Found, str] = {}
+    several = {each.found for each in labelled if first.setdefault(each.found, each.label) != each.label}
+    if several:
+        name = min(found.name for found in several if isinstance(found, Source))
+        log.warning("%d pictures have more than one label, such as %s", len(several), name)
 
 
 def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:

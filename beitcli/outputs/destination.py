@@ -5,11 +5,11 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO, Protocol, TypeVar
 
-from beitcli.errors import OutputError
+from beitcli.errors import OutputError, UsageError
 from beitcli.records import printable
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,15 @@ def check_writable(path: str) -> None:
         raise OutputError(f"the folder `{printable(folder)}` does not exist", "make it first, or write elsewhere")
     if not os.access(path if is_stream(path) else folder, os.W_OK):
         raise OutputError(f"`{printable(folder)}` may not be written to", "write elsewhere")
+
+
+def check_apart(outputs: Iterable[str], inputs: Iterable[str]) -> None:
+    """Raises UsageError where an output would take the place of an input."""
+    targets = {os.path.realpath(path) for path in outputs}
+    names = {os.path.basename(target) for target in targets}
+    for path in inputs:  # there may be millions, and links are followed for few
+        if os.path.basename(path) in names and os.path.realpath(path) in targets:
+            raise UsageError(f"`{printable(path)}` is an input, and would be overwritten", "write elsewhere")
 
 
 def is_stream(path: str) -> bool:

@@ -133,6 +133,7 @@ def test_a_missing_file_of_a_table_is_a_failure(beit: Beit, tmp_path: Path) -> N
     assert counts(process.stderr.decode()) == (3, 0, 1, 1, 1)
     assert list(report["failures"]) == ["not_found"]
     assert report["figures"]["top1"]["value"] == 0.5  # the cat is there twice, once as a dog
+    assert f"1 pictures have more than one label, such as {SAMPLES}/cat.jpg".encode() in process.stderr
 
 
 def test_synonyms_of_another_model(beit: Beit, tiny_beit: Path, tmp_path: Path) -> None:
@@ -196,6 +197,8 @@ def folder(val: Path, tmp_path: Path) -> Path:
     (tmp_path / "unknown" / "frog").rename(tmp_path / "unknown" / "forg")
     (tmp_path / "empty").mkdir()
     (tmp_path / "header.csv").write_text("path,label\n")
+    for name in ("whole.csv", "confusion.csv"):
+        (tmp_path / name).write_text("val/cat/cat.jpg,cat\n")
     (tmp_path / "hole.csv").write_text("a.jpg,cat\nb.jpg\n")
     (tmp_path / "file").touch()
     return tmp_path
@@ -215,6 +218,10 @@ LIGHT = [
     ("eval val -m demo --fail-on 2", 2, "--fail-on 2"),
     ("eval val --device abacus", 2, "--device abacus"),
     ("eval val --top-k 3", 2, "No such option"),
+    ("eval --labels hole.csv --json hole.csv -m demo", 2, "row 2"),
+    ("eval --labels whole.csv --json whole.csv -m demo", 2, "`whole.csv` is an input, and would be overwritten"),
+    ("eval --labels confusion.csv --plots . -m demo", 2, "`confusion.csv` is an input, and would be overwritten"),
+    ("eval val --json val/cat/cat.jpg -m demo", 2, "val/cat/cat.jpg` is an input, and would be overwritten"),
     ("eval val -m demo --fresh", 2, "--fresh needs a ledger"),
     ("eval val -m demo --json /dev/stdout --prune", 2, "--prune needs a ledger"),
     ("eval val -m demo --json nowhere/x.json", 1, "does not exist"),

@@ -61,6 +61,7 @@ LIGHT = [
     ("batch good --out nowhere/x.csv", 1, "does not exist"),
     ("batch good --out mixed", 2, "no format has the suffix"),
     ("batch good --out mixed -f csv", 1, "names no file"),
+    ("batch --files-from list --out list -f csv -m demo", 2, "`list` is an input, and would be overwritten"),
     ("models pull demo", 2, "nothing to download"),
     ("models pull base-224", 1, "Hub cannot be reached"),
 ]
