@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -268,10 +269,11 @@ def test_a_reader_that_has_seen_enough_changes_nothing(val: Path) -> None:
     assert (process.returncode, process.stderr) == (3, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_it_gives_no_figure_and_goes_on_from_there(beit: Beit, tmp_path: Path, number: signal.Signals) -> None:
     for label in ("cat", "ship"):
-        grow(tmp_path / "val" / label, numbered(200), seed=len(label))
+        grow(tmp_path / "val" / label, numbered(120), seed=len(label))
     options = ("eval", tmp_path / "val", *DEMO, "-b", 4, "--json", tmp_path / "eval.json")
     process = start(*options, "--plots", tmp_path / "plots", stdout=subprocess.PIPE)
     wait_for_answers(process, tmp_path / "eval.json.ledger", more_than=7)
@@ -281,13 +283,17 @@ def test_stopped_it_gives_no_figure_and_goes_on_from_there(beit: Beit, tmp_path:
     assert (process.returncode, stdout) == (-number, b"")
     assert b"Traceback" not in stderr
     assert not (tmp_path / "eval.json").exists() and not (tmp_path / "plots").exists()
-    assert workers and not any(map(is_running, workers))
+    assert workers
+    until = time.monotonic() + 5  # where nobody stopped them, they see that nobody is left
+    while any(map(is_running, workers)):
+        assert time.monotonic() < until
+        time.sleep(0.05)
     done = answered(tmp_path / "eval.json.ledger")
-    assert 8 <= done < 400
+    assert 8 <= done < 240
     again = counts(beit(*options).stderr.decode())
-    assert (again.kept, again.decoded) == (done, 400 - done)
+    assert (again.kept, again.decoded) == (done, 240 - done)
     whole = (tmp_path / "eval.json").read_bytes()
-    assert counts(beit(*options).stderr.decode()).kept == 400
+    assert counts(beit(*options).stderr.decode()).kept == 240
     assert (tmp_path / "eval.json").read_bytes() == whole
     assert beit(*options, "--no-ledger").returncode == 0
     assert (tmp_path / "eval.json").read_bytes() == whole

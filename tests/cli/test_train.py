@@ -129,6 +129,7 @@ def test_without_accelerate_the_extra_is_named_first(tmp_path: Path) -> None:
     assert "beitcli[train]" in run.stderr
 
 
+@pytest.mark.slow
 def test_from_scratch_learns_shapes_and_makes_an_ordinary_checkpoint(
     beit: Beit, pictures: Path, tmp_path: Path
 ) -> None:
@@ -179,6 +180,7 @@ def assert_both_load_it(model: Path, pictures: Path) -> None:
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_finetuning_the_demo_model_on_other_classes(beit: Beit, pictures: Path, tmp_path: Path) -> None:
     run = beit(
         *("train", pictures, "--finetune", "-m", "demo", "--epochs", "8", "-b", "4", "--accumulate", "2"),
