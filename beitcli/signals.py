@@ -43,7 +43,7 @@ def held(seconds: float = math.inf) -> Iterator[None]:
     finally:
         _Request.held = around
         if _Request.received is not None:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_REAL, around if around < math.inf else 0)
 
 
 def check() -> None:

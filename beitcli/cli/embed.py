@@ -16,7 +16,7 @@ from beitcli.cli.resume import Job, Work, resume, say_what_would_be_done
 from beitcli.cli.run import beit_recipe, check, open_beit, say_if_demo
 from beitcli.errors import UsageError
 from beitcli.model.features import Encoding, Pool, shape_of
-from beitcli.outputs.destination import check_writable
+from beitcli.outputs.destination import check_apart, check_writable
 from beitcli.outputs.features import SUFFIXES, FeatureFile
 from beitcli.outputs.lock import alone
 from beitcli.outputs.vectors import Vectors
@@ -57,7 +57,9 @@ def embed(
     _check_suffix(batch)
     check_writable(batch.out)
     job = Job(inputs, model, output, batch, os.path.realpath(batch.out))
-    for path in FeatureFile(job.target, (), "").outputs:
+    outputs = FeatureFile(job.target, (), "").outputs
+    check_apart(outputs, filter(None, [inputs.files_from]))
+    for path in outputs:
         check_writable(path)
     work_of = partial(_encoding, kind=Encoding(pool, normalize, half or pool == "patches"))
     if batch.dry_run:

@@ -104,7 +104,7 @@ def evaluate(
     say_if_demo(checkpoint)
     batch = replace(batch, no_ledger=batch.no_ledger or batch.streams)
     asked = _Asked(folder or labels or "", Job(inputs, model, output, batch, os.path.realpath(batch.out)))
-    with nullcontext() if batch.no_ledger else alone(batch.out, batch.wait):
+    with nullcontext() if batch.streams else alone(batch.out, batch.wait):
         evaluation = _evaluate(asked, checkpoint, labelled, classes, tally)
         _write(evaluation, json_file, plots)
     from beitcli.evaluation.report import tables
@@ -156,6 +156,7 @@ def _evaluate(
     with answered(job, found, classifying("eval", checkpoint, job.output.top_k), tally) as ledger:
         from beitcli.evaluation.metrics import Answer, measure
 
+        dtype = " and ".join(ledger.dtypes())
         for each, record in zip(labelled, chain.from_iterable(ledger.records()), strict=True):
             if isinstance(record, Failure):
                 failures.append(record)
@@ -169,10 +170,10 @@ def _evaluate(
     matched_by = dict(Counter(each.by for each in classes.values()))
     truth = Truth(asked.truth, len({each.index for each in classes.values()}), matched_by)
     figures = measure(answers, checkpoint.labels)
-    return Evaluation(__version__, _setting(job, checkpoint), truth, figures, failures, tally.skipped)
+    return Evaluation(__version__, _setting(job, checkpoint, dtype), truth, figures, failures, tally.skipped)
 
 
-def _setting(job: Job, checkpoint: Checkpoint) -> "Setting":
+def _setting(job: Job, checkpoint: Checkpoint, dtype: str) -> "Setting":
     from beitcli.evaluation.report import Setting
     from beitcli.model.runtime import choose_runtime
 
@@ -186,7 +187,7 @@ def _setting(job: Job, checkpoint: Checkpoint) -> "Setting":
         image_size=job.model.image_size,
         fast_decode=job.inputs.fast_decode,
         device=runtime.device,
-        dtype=runtime.dtype,
+        dtype=dtype or runtime.dtype,
     )
 
 

@@ -66,6 +66,7 @@ def train(
         _check_that_no_model_is_named(context, model)
     work = Workplace(out.rstrip("/") or out)
     work.check()
+    pictures.check_place(work.out)
     if recipe.is_probe:
         share, errors = pictures.val_share, pictures.max_errors
         model = replace(model, batch_size=recipe.batch_size)
@@ -96,7 +97,7 @@ def _pictures(parts: Split, inputs: InputOptions, workers: int, most_errors: int
     from beitcli.training.pixels import Reader
     from beitcli.training.preparation import Pictures
 
-    reader = Reader(workers, inputs.decoding(digest=True), inputs.fetching(), inputs.fast_decode)
+    reader = Reader(workers, inputs.decoding(digest=False), inputs.fetching(), inputs.fast_decode)
     return Pictures(parts, reader, most_errors)
 
 

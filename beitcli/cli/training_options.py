@@ -9,6 +9,7 @@ import typer
 from beitcli.errors import UsageError
 from beitcli.inputs.labelled import Labelled, by_table
 from beitcli.inputs.sources import Walk
+from beitcli.records import printable
 from beitcli.training.examples import SHARE, Split, in_folders, split
 
 _PICTURES, _RECIPE = "Pictures", "Recipe"
@@ -82,6 +83,11 @@ class PictureOptions:
             raise UsageError(
                 "--labels names each picture, and nothing is walked", "leave out --ext, --exclude and their like"
             )
+
+    def check_place(self, out: str) -> None:
+        """Raises UsageError for a model that would stand among the classes, where the next run would find it."""
+        if self.folder is not None and f"{os.path.realpath(out)}/".startswith(f"{os.path.realpath(self.folder)}/"):
+            raise UsageError(f"`{printable(out)}` is in the folder of the pictures", "choose an --out beside it")
 
     def _labelled(self, walk: Walk) -> list[Labelled]:
         return in_folders(self.folder, walk) if self.folder is not None else by_table(self.labels or "")

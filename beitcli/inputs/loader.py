@@ -105,13 +105,14 @@ class Loader:
 
     def __enter__(self) -> "Loader":
         self._old_handler = signal.getsignal(signal.SIGCHLD)
-        self._folder = _temporary_folder()
+        self._folder = _temporary_folder() if self._workers else None
         self._start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stop()
-        self._folder.cleanup()
+        if self._folder:
+            self._folder.cleanup()
         signal.signal(signal.SIGCHLD, self._old_handler)
 
     def __iter__(self) -> Iterator[Decoded | Failure]:
@@ -159,7 +160,7 @@ class Loader:
                 batch_sampler=self._lists,  # the items themselves, not numbers: nobody has to know how many there are
                 num_workers=self._workers,
                 collate_fn=_as_it_is,
-                worker_init_fn=partial(_settle_in, self._folder.name),
+                worker_init_fn=partial(_settle_in, self._folder.name) if self._folder else None,
                 multiprocessing_context=context,
                 prefetch_factor=PREFETCH if self._workers else None,
             )
@@ -261,7 +262,9 @@ def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
         folder = usual if len(os.fsencode(usual)) <= LONGEST_FOLDER else "/tmp"  # noqa: S108
         return tempfile.TemporaryDirectory(prefix="beit-", dir=folder, ignore_cleanup_errors=True)
     except OSError as error:
-        raise OutputError(f"cannot make a temporary folder: {error.strerror}", "make room, or set TMPDIR") from error
+        raise OutputError(
+            f"cannot make a temporary folder: {error.strerror}", "make room, or set TMPDIR to a short path"
+        ) from error
 
 
 def _settle_in(folder: str, _worker: int) -> None:

@@ -36,7 +36,7 @@ PRAGMA user_version = {_VERSION};
 
 _SUFFIXES = ("", "-wal", "-journal")
 
-_START_OVER = "start over with --fresh, which keeps the old ledger beside the new one"
+_START_OVER = "start over with --fresh, which keeps the old ledger beside the new one; a probe by deleting MODEL.part"
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def _prepare(database: sqlite3.Connection, path: str) -> None:
     database.execute("PRAGMA locking_mode = EXCLUSIVE")  # before WAL, which then does without shared memory
     has_tables = _value(database, "SELECT count(*) FROM sqlite_master")
     if has_tables and _value(database, "PRAGMA application_id") != _APPLICATION:
-        raise OutputError(f"`{printable(path)}` is no ledger of beit", "move it away, or choose another --out")
+        raise OutputError(f"`{printable(path)}` is no ledger of beit", "move it away, or choose another file")
     if _value(database, "PRAGMA user_version") > _VERSION:
         raise OutputError(f"`{printable(path)}` is from a newer version of beit", f"update beit, or {_START_OVER}")
     if _value(database, "PRAGMA journal_mode = WAL") == "wal":

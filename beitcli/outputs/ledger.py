@@ -197,6 +197,11 @@ class Ledger(Generic[Answer, Answered]):
         query = "SELECT count(*) FROM run JOIN pictures ON id = picture WHERE answered > 0 AND code IS NULL"
         return int(self._execute(query).fetchone()[0])
 
+    def dtypes(self) -> list[str]:
+        """In which dtypes the answers to all that was asked for were given."""
+        query = "SELECT DISTINCT dtype FROM run JOIN pictures ON id = picture WHERE code IS NULL ORDER BY 1"
+        return [dtype for (dtype,) in self._execute(query) if dtype]
+
     def records(self) -> Iterator[list[Answered | Failure]]:
         """The answers to all that was asked for, in its order and in lists; of a picture's identity, its digest."""
         query = """SELECT kind, source, digest, scores, code, message FROM run JOIN pictures ON id = picture

@@ -204,6 +204,7 @@ def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
         "both validations": ([good, "--val", good, "--val-share", "0.5"], "--val-share"),
         "nothing to walk": (["--labels", folder / "t.csv", "--ext", "png"], "nothing is walked"),
         "a link": ([good, "--out", folder / "link"], "link` is a link"),
+        "among the classes": ([good, "--out", good / "model"], "is in the folder of the pictures"),
         "where we are": ([good, "--out", "."], "names no folder"),
         "above us": ([good, "--out", f"{folder}/good/.."], "names no folder"),
         "an unfinished training": ([good, "--out", folder / "begun"], "another way: --finetune"),
