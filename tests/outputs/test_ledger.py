@@ -475,7 +475,7 @@ def folder(path: Path) -> None:
         (overwritten_within, "damaged", "--fresh"),
         (scores_that_are_none, "damaged", "--fresh"),
         (newer, "newer version", "--fresh"),
-        (foreign, "no ledger of beit", "--out"),
+        (foreign, "no ledger of beit", "another file"),
         (folder, "cannot use the ledger", None),
     ],
 )
