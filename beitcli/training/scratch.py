@@ -66,7 +66,8 @@ class ScratchPlan:
 
     def method(self, classes: tuple[str, ...], device: str, steps: int) -> Method:
         network = self._network(classes)
-        if steps >= WORTH_COMPILING and device != "mps" and compiler() is not None:
+        # on an H200 (torch 2.11, 30 epochs of CIFAR-10) compiled trainings ended at 23 to 77 %, not at the CPU's 85 %
+        if steps >= WORTH_COMPILING and device == "cpu" and compiler() is not None:
             network.compile_layers()
         optimiser = muon_and_adamw(network.to(device), self.rate, WEIGHT_DECAY)
         schedule = Schedule(min(WARMUP_STEPS, steps // 2), CLIP, AVERAGE_DECAY, self.accumulate)

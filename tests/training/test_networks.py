@@ -9,13 +9,14 @@ from torch.optim.swa_utils import AveragedModel
 from transformers import BeitConfig, BeitForImageClassification
 
 from beitcli.model.checkpoint import open_checkpoint
+from beitcli.model.compiler import compiler
 from beitcli.model.network import Beit, PixelScale
 from beitcli.training.dropping import DroppingBeit
 from beitcli.training.finetune import FinetunePlan, adapted_network
 from beitcli.training.loop import _averaging
 from beitcli.training.optimiser import layer_wise_adamw, muon_and_adamw
 from beitcli.training.processor import processor_of
-from beitcli.training.scratch import ScratchPlan
+from beitcli.training.scratch import WORTH_COMPILING, ScratchPlan
 
 PLAN = ScratchPlan("tiny", 16, 4, 1, 1, 1, 1e-3, 0, "fp32")
 
@@ -47,6 +48,15 @@ def test_the_training_pass_is_that_of_transformers() -> None:
     expected = dict(plain.named_parameters())
     for name, parameter in network.named_parameters():
         assert torch.allclose(parameter.grad, expected[name].grad, rtol=1e-3, atol=1e-3), name
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # what importing the compiler says
+@pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize(("device", "compiled"), [("cpu", True), ("meta", False)])
+def test_layers_are_compiled_on_cpus_only(device: str, compiled: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    PLAN.method(("a", "b", "c"), device, WORTH_COMPILING)
+    assert ("compiling" in caplog.text) == compiled
 
 
 def test_dropped_patches_are_not_looked_at() -> None:
