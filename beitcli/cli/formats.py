@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from beitcli.cli.options import OutputOptions
 from beitcli.errors import OutputError, UsageError
+from beitcli.inputs.formats import SUFFIXES as PICTURES
 from beitcli.records import printable
 
 BY_SUFFIX = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
@@ -40,9 +41,14 @@ def standard_format(output: OutputOptions) -> FileFormat:
 
 
 def format_of_file(out: str, output: OutputOptions) -> FileFormat:
-    """The format for a file: what is asked for, else by its suffix. Raises UsageError where that says nothing."""
+    """The format for a file: what is asked for, else by its suffix.
+
+    Raises UsageError where that says nothing, or is a picture's: the file may be one of those that are read.
+    """
     if output.format == "table":
         raise UsageError("--format table: a file is no terminal", "one of csv, tsv, jsonl, parquet")
+    if out.lower().endswith(PICTURES):
+        raise UsageError(f"`{printable(out)}` has the name of a picture", f"one that ends with {', '.join(BY_SUFFIX)}")
     found = by_suffix(out, None if output.format == "auto" else output.format)
     _check_columns(output, found.name)
     return found

@@ -61,6 +61,8 @@ LIGHT = [
     ("batch good --out nowhere/x.csv", 1, "does not exist"),
     ("batch good --out mixed", 2, "no format has the suffix"),
     ("batch good --out mixed -f csv", 1, "names no file"),
+    ("batch a.jpg --out b.JPG -f csv -m demo", 2, "`b.JPG` has the name of a picture"),
+    ("batch photo --out ./photo -f csv -m demo", 2, "`photo` is an input, and would be overwritten"),
     ("batch --files-from list --out list -f csv -m demo", 2, "`list` is an input, and would be overwritten"),
     ("models pull demo", 2, "nothing to download"),
     ("models pull base-224", 1, "Hub cannot be reached"),
