@@ -19,7 +19,7 @@ class Machine:
     processor: str
     cores: int
     threads: int
-    native_bf16: bool
+    fast_bf16: bool
     gpu: str | None
     device: str
     best_dtype: str
@@ -35,7 +35,7 @@ def this_machine(device: str, cores: int) -> Machine:
         processor=_processor(),
         cores=cores,
         threads=torch.get_num_threads(),
-        native_bf16=choose_runtime("cpu", "auto").dtype == "bf16",
+        fast_bf16=choose_runtime("cpu", "auto").dtype == "bf16",
         gpu=torch.cuda.get_device_name(best.device) if best.device.startswith("cuda") else None,
         device=best.device,
         best_dtype=best.dtype,

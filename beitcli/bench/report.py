@@ -61,7 +61,7 @@ def _machine(report: Report) -> list[tuple[str, ...]]:
     return [
         ("processor", machine.processor),
         ("cores, threads", f"{machine.cores}, {machine.threads}"),
-        ("bf16", "native" if machine.native_bf16 else "not native"),
+        ("bf16", "faster than fp32" if machine.fast_bf16 else "no faster than fp32"),
         ("device", f"{machine.device}: {machine.gpu}" if machine.gpu else machine.device),
         ("beit, torch, Python", f"{report.version}, {machine.torch}, {machine.python}"),
         ("model", f"{shape.name}, random weights, {report.gflop_per_image:.1f} GFLOP an image"),

@@ -119,7 +119,7 @@ def _transformers(contest: Contest) -> Iterator[_Program]:
 def _openvino(contest: Contest, folder: str) -> Iterator[_Program]:
     """Its throughput mode on a model that is exported once, before anything is timed."""
     machine = contest.machine
-    dtype = "bf16" if machine.native_bf16 else "fp32"
+    dtype = "bf16" if machine.fast_bf16 else "fp32"
     threads = max(2, min(machine.cores, _MOST_WORKERS))
     exported = os.path.join(folder, "openvino.xml")
     log.info("exporting the model to OpenVINO")

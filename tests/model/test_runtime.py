@@ -53,8 +53,27 @@ def test_auto_is_the_cpu_where_there_is_nothing_else() -> None:
 @pytest.mark.skipif(not CPU_INFO.exists(), reason="knows no other source of the processor's instructions")
 @pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="this torch does not know the processor")
 def test_auto_on_a_cpu_is_bf16_only_with_its_instructions() -> None:
-    native = {"amx_bf16", "avx512_bf16", "bf16", "svebf16"} & set(CPU_INFO.read_text().split())
-    assert choose_runtime("cpu", "auto").dtype == ("bf16" if native else "fp32")
+    known = set(CPU_INFO.read_text().split())
+    fast = {"amx_bf16", "bf16", "svebf16"} if "GenuineIntel" in known else {"avx512_bf16", "bf16", "svebf16"}
+    assert choose_runtime("cpu", "auto").dtype == ("bf16" if fast & known else "fp32")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({"cpu_name": "Intel Xeon", "amx_bf16": True, "avx512_bf16": True}, "bf16"),
+        ({"cpu_name": "Intel Xeon", "amx_bf16": False, "avx512_bf16": True}, "fp32"),
+        ({"cpu_name": "AMD EPYC 9B14", "avx512_bf16": True}, "bf16"),
+        ({"cpu_name": "AMD EPYC 7B12"}, "fp32"),
+        ({"bf16": True}, "bf16"),
+        ({}, "fp32"),
+    ],
+)
+def test_auto_by_what_torch_knows_of_the_cpu(
+    capabilities: dict[str, object], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert choose_runtime("cpu", "auto").dtype == dtype
 
 
 @pytest.mark.parametrize("dtype", ["auto", *DTYPES])
