@@ -1,7 +1,5 @@
 """The linear probe, which is what `beit train` does unless it is told otherwise."""
 
-import shlex
-import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -41,6 +39,7 @@ class Probe:
     share: float | None
     most_errors: int
     seed: int
+    command: str
     quiet: bool
 
 
@@ -65,7 +64,7 @@ def probe(asked: Probe, work: Workplace) -> None:
 
         checkpoint = pooled(base, asked.pool)
         records = _features(asked, checkpoint, recipe, work)
-        plan = ProbePlan(asked.share, asked.most_errors, asked.seed, shlex.join(["beit", *sys.argv[1:]]), started)
+        plan = ProbePlan(asked.share, asked.most_errors, asked.seed, asked.command, started)
         facts, strength = train_probe(plan, asked.split, records, checkpoint, recipe, work)
     if not asked.quiet:
         right = f"{100 * facts.right(1):.2f} % of {len(facts.ranks)} pictures right"

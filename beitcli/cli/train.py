@@ -25,7 +25,7 @@ from beitcli.training.workplace import Workplace
 if TYPE_CHECKING:
     from beitcli.training.method import Plan
     from beitcli.training.preparation import Pictures
-    from beitcli.training.train import Machine
+    from beitcli.training.train import Machine, Training
 
 EXAMPLES = examples(
     "beit train ./flowers -m base-224 --out my-flowers",
@@ -67,11 +67,12 @@ def train(
     work = Workplace(out.rstrip("/") or out)
     work.check()
     pictures.check_place(work.out)
+    command = _command(context, model)
     if recipe.is_probe:
         share, errors = pictures.val_share, pictures.max_errors
         model = replace(model, batch_size=recipe.batch_size)
         parts, pool = pictures.whole(walk), recipe.pool or "mean"
-        probe(Probe(parts, inputs, model, pool, share, errors, recipe.seed, quiet), work)
+        probe(Probe(parts, inputs, model, pool, share, errors, recipe.seed, command, quiet), work)
         return
     if importlib.util.find_spec("accelerate") is None:
         raise UsageError("training needs the extra `train`", "pip install 'beitcli[train]'")
@@ -79,12 +80,12 @@ def train(
     parts = pictures.split(walk, recipe.seed)
     device = _one_gpu(model.device)
     use_one_heap()  # before torch starts threads
-    from beitcli.training.train import Machine
+    from beitcli.training.train import Machine, Training
 
     machine = Machine(device, model.dtype, workers_for(model))
     machine.runtime()  # what cannot train should not read first
     read = _pictures(parts, inputs, machine.workers, pictures.max_errors)
-    _train(_plan(recipe, model, checkpoint), read, work, machine, quiet)
+    _train(Training(_plan(recipe, model, checkpoint), read, work, command), machine, quiet)
 
 
 def _check_that_no_model_is_named(context: typer.Context, model: ModelOptions) -> None:
@@ -101,11 +102,18 @@ def _pictures(parts: Split, inputs: InputOptions, workers: int, most_errors: int
     return Pictures(parts, reader, most_errors)
 
 
-def _train(plan: "Plan", pictures: "Pictures", work: Workplace, machine: "Machine", quiet: bool) -> None:
-    """Fine-tunes, or trains from scratch."""
-    from beitcli.training.train import Training, read_pictures, train_model
+def _command(context: typer.Context, model: ModelOptions) -> str:
+    """What was typed, with the model that the environment named."""
+    source = context.get_parameter_source("model")
+    named = ["--model", model.model] if source and source.name == "ENVIRONMENT" else []
+    return shlex.join(["beit", *sys.argv[1:], *named])
 
-    training = Training(plan, pictures, work, shlex.join(["beit", *sys.argv[1:]]))
+
+def _train(training: "Training", machine: "Machine", quiet: bool) -> None:
+    """Fine-tunes, or trains from scratch."""
+    from beitcli.training.train import read_pictures, train_model
+
+    work = training.work
     with alone(work.out, wait=False):
         with notices.progress(quiet) as progress:
             material = read_pictures(training, progress.update)

@@ -5,7 +5,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import escape as glob_escape
 from glob import glob
@@ -20,9 +21,11 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from beitcli import signals
+from beitcli.errors import OutputError
 from beitcli.inputs.worker import settle_in
 from beitcli.training.batches import Batches, Order, only
 from beitcli.training.method import Method, Schedule
+from beitcli.training.workplace import MAKE_ROOM, work_errors
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +83,14 @@ def train(method: Method, batches: Batches, place: Place, tell: Callable[[Pace],
     )
     trainer.remove_callback(PrinterCallback)  # it prints to stdout
     _forget_halves(place.folder)
-    with signals.held(GRACE):
-        trainer.train(resume_from_checkpoint=newest_checkpoint(place.folder))
-    signals.check()
+    try:
+        with signals.held(GRACE):
+            trainer.train(resume_from_checkpoint=newest_checkpoint(place.folder))
+        signals.check()
+    except signals.Stopped:
+        kept = (newest_checkpoint(place.folder) or "-0").rpartition("-")[2]
+        log.info("stopped: %s of %d steps are in `%s`; the same command goes on from there", kept, steps, place.folder)
+        raise
     return Trained(dict(average.module.state_dict()), keeper.seconds)
 
 
@@ -162,6 +170,10 @@ class _Trainer(Trainer):  # type: ignore[misc]
             worker_init_fn=_settle_in,
         )
 
+    def _save_checkpoint(self, *of_what: Any) -> None:
+        with _saving():
+            super()._save_checkpoint(*of_what)
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: object = None) -> Tensor:
         if not self._has_learnt:  # a first step may compile for a minute, and there is nothing to lose yet
             self._has_learnt = True
@@ -180,6 +192,17 @@ class _Trainer(Trainer):  # type: ignore[misc]
     def _learn(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: object) -> Tensor:
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         return loss
+
+
+@contextmanager
+def _saving() -> Iterator[None]:
+    """Turns what writing a checkpoint raises into an OutputError; torch has no error of its own for a full disk."""
+    try:
+        with work_errors():
+            yield
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise OutputError(f"cannot write a checkpoint: {reason}", MAKE_ROOM) from error
 
 
 def _settle_in(_worker: int) -> None:
@@ -234,8 +257,9 @@ class _Keeper(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
         path = os.path.join(args.output_dir, f"checkpoint-{state.global_step}", _STATE)
-        torch.save({"average": self._average.state_dict(), "seconds": self.seconds}, path + ".part")
-        os.replace(path + ".part", path)
+        with _saving():
+            torch.save({"average": self._average.state_dict(), "seconds": self.seconds}, path + ".part")
+            os.replace(path + ".part", path)
         self._saved = time.monotonic()
         self._cost = self._saved - self._now
 

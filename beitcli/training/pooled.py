@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from beitcli.errors import OutputError
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.recipe import Recipe
 from beitcli.training.processor import processor_of
@@ -75,10 +73,7 @@ def save(checkpoint: PooledCheckpoint, layer: Layer, classes: Sequence[str], rec
             "classifier.weight": torch.from_numpy(layer.weight),
             "classifier.bias": torch.from_numpy(layer.bias),
         }
-        try:
-            save_file({**_encoder(checkpoint), **classifier}, path, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise OutputError(f"cannot write `{path}`: {error}", "make room, then run it again") from error
+        save_file({**_encoder(checkpoint), **classifier}, path, metadata={"format": "pt"})
         shutil.copymode(os.path.join(folder, "config.json"), path)  # safetensors lets nobody else read it
 
 

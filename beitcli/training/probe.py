@@ -1,5 +1,6 @@
 """Features of labelled pictures -> an ordinary checkpoint folder with a new linear layer."""
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from beitcli.training.pooled import PooledCheckpoint, save
 from beitcli.training.reading import Reading, check_readings
 from beitcli.training.regression import STRENGTHS, Array, Fold, fitted, validated
 from beitcli.training.workplace import Workplace, work_errors
+
+log = logging.getLogger(__name__)
 
 CROSS_VALIDATED = 5000
 """Different pictures below which all are validated with in turn: a tenth of a few hundred says too little."""
@@ -66,10 +69,12 @@ def train_probe(
     ours = len(_reading(learnt).readable)
     numbers = np.arange(len(examples.targets))
     folds = [(numbers[:ours], numbers[ours:])] if split.validation else _folds(examples, plan)
+    unvalidated = _unvalidated(examples, folds, split.classes)
     validation = validated(examples.features, examples.targets, folds)
     strength = STRENGTHS[validation.best]
     layer = fitted(examples.features, examples.targets, strength)
     how = "in five parts, each by a layer of the other four" if len(folds) > 1 else "by a layer of the others"
+    without = f"; none of {unvalidated} classes" if unvalidated else ""
     doubled = f", which had learnt from {doubles} of them" if doubles else ""
     facts = Facts(
         command=plan.command,
@@ -77,7 +82,7 @@ def train_probe(
         classes=split.classes,
         learnt_from=len(examples.targets),
         ranks=validation.places[validation.best].tolist(),
-        held_out=f"that were held out ({how}{doubled}; the model has learnt from all since)",
+        held_out=f"that were held out ({how}{doubled}{without}; the model has learnt from all since)",
         seed=plan.seed,
         seconds=time.monotonic() - plan.started,
     )
@@ -123,6 +128,15 @@ def _folds(examples: _Examples, plan: ProbePlan) -> list[Fold]:
         parts = [held_out(targets, plan.share or SHARE, plan.seed)]
     chosen = (np.isin(picture, part) for part in parts if part)
     return [(np.flatnonzero(~validates), np.flatnonzero(validates)) for validates in chosen]
+
+
+def _unvalidated(examples: _Examples, folds: Sequence[Fold], classes: Sequence[str]) -> int:
+    """How many classes have no picture to validate with, which is said."""
+    lone = np.setdiff1d(examples.targets, np.concatenate([examples.targets[part] for _, part in folds]))
+    if lone.size:
+        name = classes[lone[0]]
+        log.warning("%d of %d classes have no picture to validate with, such as %s", lone.size, len(classes), name)
+    return lone.size
 
 
 def _text(checkpoint: PooledCheckpoint, strength: float, rights: Array) -> str:

@@ -8,8 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from safetensors import SafetensorError
+
 from beitcli.errors import OutputError, UsageError
 from beitcli.records import printable
+
+MAKE_ROOM = "make room, then run it again"
 
 _RUN = "run.json"
 _MARK = "training-of-beit"
@@ -26,7 +30,9 @@ def work_errors() -> Iterator[None]:
         yield
     except OSError as error:
         name = f" `{printable(str(error.filename))}`" if error.filename else ""
-        raise OutputError(f"cannot write{name}: {error.strerror or error}", "make room, then run it again") from error
+        raise OutputError(f"cannot write{name}: {error.strerror or error}", MAKE_ROOM) from error
+    except SafetensorError as error:
+        raise OutputError(f"cannot write weights: {error}", MAKE_ROOM) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,11 +124,22 @@ def test_it_tells_the_classes_apart_and_transformers_agrees(
         assert right > 90
 
 
-def test_the_card_says_what_was_done(beit: Beit, pictures: Path, unseen: Path, tmp_path: Path) -> None:
-    run = beit("train", pictures, *DEMO, "--val", unseen, "--seed", "4", "--out", "model")
+def test_the_card_says_what_was_done(
+    beit: Beit, pictures: Path, unseen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEIT_MODEL", "demo")
+    run = beit("train", pictures, *DEMO[2:], "--val", unseen, "--seed", "4", "--out", "model")
     assert run.returncode == 0, run.stderr
     card = (tmp_path / "model" / "README.md").read_text()
-    for said in ("on 15 pictures", "learnt from 71 pictures", "--seed 4", "Seed 4.", "blue, boats", "scikit-learn 1."):
+    for said in (
+        "on 15 pictures",
+        "learnt from 71 pictures",
+        "--seed 4",
+        "--model demo",
+        "Seed 4.",
+        "blue, boats",
+        "scikit-learn 1.",
+    ):
         assert said in card
     assert card.count(" % |") == 11  # one for each strength, and the best's
     assert b" of 15 pictures right at a strength of " in run.stderr
@@ -159,7 +170,9 @@ def test_a_class_of_one_trains_and_a_broken_picture_is_left_out_when_it_may_be(
     assert run.returncode == 0, run.stderr
     assert f"left out: {own}/red/half.png: truncated".encode() in run.stderr
     assert b" of 59 pictures right" in run.stderr
-    assert "learnt from 60 pictures" in (tmp_path / "model" / "README.md").read_text()
+    assert b" classes have no picture to validate with, such as cat" in run.stderr
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "learnt from 60 pictures" in card and "; none of 1 classes; " in card
     answer = beit("classify", SAMPLES / "cat.jpg", *DEMO, "-m", "./model", "-k", "1", "-q")
     assert b",ok,cat," in answer.stdout
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.cli.test_disk import limit
 from tests.cli.test_signals import start
 from tests.conftest import SAMPLES
 from tests.training.shapes import draw_classes
@@ -241,7 +244,9 @@ def test_stopped_and_killed_it_goes_on_to_the_very_same_weights(
     assert beit(*command("undisturbed"), "-q", timeout=300).returncode == 0
     with begun(command("model"), tmp_path) as process:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == -signal.SIGTERM
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGTERM
+        assert re.search(r"stopped: [1-9]\d* of \d+ steps are in `model.part`; the same command goes on", said)
     assert not (tmp_path / "model").exists()
     with begun(command("model"), tmp_path) as process:
         process.kill()
@@ -266,7 +271,31 @@ def test_changed_pictures_are_another_training(beit: Beit, pictures: Path, tmp_p
     assert (tmp_path / "model.part").exists()
 
 
-LONG = [*SMALL, "--epochs", "250"]  # so long that it is compiled
+@pytest.mark.parametrize("stopped", [False, True], ids=["the model", "a checkpoint"])
+def test_a_full_disk_is_one_line_and_room_lets_it_go_on(
+    beit: Beit, pictures: Path, tmp_path: Path, stopped: bool
+) -> None:
+    command = ["train", str(pictures), *SMALL, "--epochs", "200" if stopped else "2", "--out", "model"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "beitcli", *command],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(limit, 1_000_000),
+    ) as process:
+        assert process.stderr
+        if stopped:
+            next(line for line in process.stderr if "step" in line)
+            process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert (process.returncode, "Traceback" in said) == (1, False), said
+    assert "beit: error: cannot write" in said and "hint: make room" in said
+    assert not (tmp_path / "model").exists()
+    if not stopped:
+        assert beit(*command).returncode == 0
+
+
+LONG = [*SMALL, "--image-size", "8", "--epochs", "225"]  # so long that it is compiled
 
 
 @pytest.mark.slow
