@@ -96,7 +96,8 @@ def main() -> int:
             raise
         return _report(str(error), error.hint, error.exit_status)
     except typer.TyperException as error:
-        return _report(error.format_message().rstrip("."), "`--help` shows what there is", error.exit_code)
+        message = error.format_message().rstrip(".").replace("Value error, ", "")  # pydantic's words
+        return _report(message, "`--help` shows what there is", error.exit_code)
     except SystemExit as ended:  # how rich and typer end when a pipe is closed, and completion with its own status
         return ExitStatus.OK if ended.code == 1 else int(ended.code or 0)
 

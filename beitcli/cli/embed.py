@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,7 +38,7 @@ def embed(
     inputs: InputOptions,
     model: ModelOptions,
     output: Annotated[OutputOptions, Without("top_k", "threshold", "label", "format", "color")],
-    batch: BatchOptions,
+    batch: Annotated[BatchOptions, Without("out")],
     pool: Annotated[
         Pool,
         typer.Option("--pool", help="The mean of the final patch states, the first state, or every patch (float16)."),
@@ -45,6 +46,12 @@ def embed(
     normalize: Annotated[
         bool, typer.Option("--normalize", help="Scale features to length 1, for search by cosine.", show_default=False)
     ] = False,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Where the features go: .npy, .npz or .parquet.", show_default=False
+        ),
+    ] = None,
     half: Annotated[bool, typer.Option("--half", help="float16 instead of float32.", show_default=False)] = False,
 ) -> None:
     """Write the features of many pictures into an .npy, .npz or .parquet file.
@@ -53,12 +60,13 @@ def embed(
     """
     notices.set_up(output.quiet, output.verbose)
     check(inputs, model, output)
+    batch = replace(batch, out=out or "-")
     batch.check()
     _check_suffix(batch)
     check_writable(batch.out)
     job = Job(inputs, model, output, batch, os.path.realpath(batch.out))
     outputs = FeatureFile(job.target, (), "").outputs
-    check_apart(outputs, filter(None, [inputs.files_from]))
+    check_apart(outputs, [*(inputs.inputs or ()), *filter(None, [inputs.files_from])])
     for path in outputs:
         check_writable(path)
     work_of = partial(_encoding, kind=Encoding(pool, normalize, half or pool == "patches"))

@@ -28,6 +28,7 @@ from beitcli.outputs.destination import (
     ReaderGone,
     check_apart,
     check_writable,
+    is_in,
     is_stream,
     replaced_file,
     stream_to,
@@ -95,6 +96,8 @@ def evaluate(
     batch.check("--json FILE")
     tolerated, tally = output.tolerated(), Tally()
     _check_destinations(json_file, plots)
+    if folder is not None and plots is not None and is_in(plots, folder):
+        raise UsageError(f"`{printable(plots)}` is in the folder of the pictures", "choose a --plots beside it")
     labelled = _labelled(folder, labels, inputs.walk(), tally.skipped)
     drawn = [os.path.join(plots, name) for name in _PLOTS] if plots is not None else []
     pictures = (each.found.location for each in labelled if isinstance(each.found, Source))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from beitcli.cli.options import OutputOptions
 from beitcli.errors import OutputError, UsageError
 from beitcli.inputs.formats import SUFFIXES as PICTURES
+from beitcli.outputs.destination import is_stream
 from beitcli.records import printable
 
 BY_SUFFIX = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
@@ -49,7 +50,10 @@ def format_of_file(out: str, output: OutputOptions) -> FileFormat:
         raise UsageError("--format table: a file is no terminal", "one of csv, tsv, jsonl, parquet")
     if out.lower().endswith(PICTURES):
         raise UsageError(f"`{printable(out)}` has the name of a picture", f"one that ends with {', '.join(BY_SUFFIX)}")
-    found = by_suffix(out, None if output.format == "auto" else output.format)
+    asked = None if output.format == "auto" else output.format
+    if asked is None and is_stream(out) and not out.lower().endswith((*BY_SUFFIX, ".gz")):
+        asked = "csv"
+    found = by_suffix(out, asked)
     _check_columns(output, found.name)
     return found
 
@@ -65,8 +69,10 @@ def by_suffix(path: str, name: str | None = None) -> FileFormat:
         suffix = os.path.splitext(stem)[1]
     if name is None and suffix not in BY_SUFFIX:
         raise UsageError(
-            f"`{printable(path)}`: no format has the suffix `{printable(suffix)}`",
-            f"one of {', '.join(BY_SUFFIX)}, or with .gz behind",
+            f"`{printable(path)}`: no format has the suffix `{printable(suffix)}`"
+            if suffix
+            else f"`{printable(path)}`: no suffix says its format",
+            f"one of {', '.join(BY_SUFFIX)}, or with .gz behind; any name with --format",
         )
     found = FileFormat(name or BY_SUFFIX[suffix], compressed)
     if found.name == "parquet":

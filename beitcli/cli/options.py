@@ -197,7 +197,12 @@ class ModelOptions:
         ),
     ] = "auto"
     dtype: Annotated[
-        Dtype, _option(_SPEED, "--dtype", help="Precision; auto = fp16 on a GPU, bf16 on a CPU that has it, else fp32.")
+        Dtype,
+        _option(
+            _SPEED,
+            "--dtype",
+            help="Precision; auto = fp16 (to train: bf16) on a GPU, bf16 on a CPU faster in it, else fp32.",
+        ),
     ] = "auto"
     fp16: Annotated[bool, _flag(_SPEED, "--fp16", help="The same as --dtype fp16.")] = False
     compile: Annotated[

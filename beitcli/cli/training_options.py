@@ -9,6 +9,7 @@ import typer
 from beitcli.errors import UsageError
 from beitcli.inputs.labelled import Labelled, by_table
 from beitcli.inputs.sources import Walk
+from beitcli.outputs.destination import is_in
 from beitcli.records import printable
 from beitcli.training.examples import SHARE, Split, in_folders, split
 
@@ -86,7 +87,7 @@ class PictureOptions:
 
     def check_place(self, out: str) -> None:
         """Raises UsageError for a model that would stand among the classes, where the next run would find it."""
-        if self.folder is not None and f"{os.path.realpath(out)}/".startswith(f"{os.path.realpath(self.folder)}/"):
+        if self.folder is not None and is_in(out, self.folder):
             raise UsageError(f"`{printable(out)}` is in the folder of the pictures", "choose an --out beside it")
 
     def _labelled(self, walk: Walk) -> list[Labelled]:
@@ -154,7 +155,7 @@ class RecipeOptions:
             metavar="N",
             min=1,
             max=4096,
-            help="Pictures at a time [default: 256 from scratch, 32 to fine-tune].",
+            help="Pictures at a time [default: 256 from scratch, 32 to fine-tune, a probe as `classify`].",
             rich_help_panel=_RECIPE,
         ),
     ] = None

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 PATH_COLUMNS = ("path", "source", "file", "filename", "image")
 LABEL_COLUMNS = ("label", "class", "target")
 
+_SEPARATORS = "a table has commas, or tabs where its name ends in .tsv"
+
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
@@ -32,7 +34,8 @@ def by_folder(folder: str, walk: Walk, skipped: Counter[str]) -> list[Labelled]:
     Raises UsageError for a folder that cannot be listed or holds no picture, and for a picture that is in no class.
     """
     if not os.path.isdir(folder):
-        raise UsageError(f"`{printable(folder)}` is no folder", "it holds a folder of pictures for each class")
+        reason = "is no folder" if os.path.lexists(folder) else "does not exist"
+        raise UsageError(f"`{printable(folder)}` {reason}", "name one that holds a folder of pictures for each class")
     try:
         os.scandir(folder).close()
     except OSError as error:
@@ -71,8 +74,8 @@ def by_table(path: str) -> list[Labelled]:
             rows = csv.reader(stream, "excel-tab" if path.lower().endswith(".tsv") else "excel")
             labelled = list(_labelled_rows(rows, path))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"cannot read the labels in `{printable(path)}`: {reason}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text, or no table"
+        raise UsageError(f"cannot read the labels in `{printable(path)}`: {reason}", _SEPARATORS) from error
     if not labelled:
         raise UsageError(f"`{printable(path)}` has no row", "a path and a label a row")
     _report_contradictions(labelled)
@@ -107,7 +110,10 @@ def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
         if not any(row):
             continue
         if len(row) <= max(place, label) or not row[place] or not row[label].strip():
-            raise UsageError(f"`{printable(path)}`, row {number}: no path and label", f"it has {len(row)} columns")
+            raise UsageError(
+                f"`{printable(path)}`, row {number}: no path and label",
+                "one of them is empty" if len(row) > max(place, label) else f"it has {len(row)} columns; {_SEPARATORS}",
+            )
         yield Labelled(literal(_found_beside(row[place], path)), row[label].strip())
 
 

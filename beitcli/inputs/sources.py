@@ -1,6 +1,7 @@
 """Arguments and lists -> one lazy, ordered stream of what is to be classified."""
 
 import hashlib
+import logging
 import os
 import re
 import stat
@@ -14,6 +15,8 @@ from typing import BinaryIO
 from beitcli.errors import ERROR_CODES, UsageError
 from beitcli.inputs.formats import SUFFIXES
 from beitcli.records import STDIN, Failure, Found, Identity, Source, printable
+
+log = logging.getLogger(__name__)
 
 SYSTEM_FOLDERS = frozenset(
     {
@@ -68,7 +71,9 @@ def discover(arguments: Sequence[str], listed: Iterable[Source], walk: Walk, ski
         passed_by = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
         raise UsageError(
             f"no image in {', '.join(f'`{printable(argument)}`' for argument in arguments)}",
-            f"skipped: {passed_by}; `--ext`, `--hidden` and `--follow` widen the walk" if passed_by else None,
+            f"skipped: {passed_by}; `--ext`, `--hidden`, `--follow` and fewer `--exclude` widen the walk"
+            if passed_by
+            else None,
         )
     return chain([] if first is None else [first], typed, listed)
 
@@ -86,8 +91,12 @@ def read_list(stream: BinaryIO, null: bool) -> Iterator[Source]:
 
     With `null`, NUL ends a line and a CR is part of the name.
     """
+    is_told = null
     for line in _split(stream, b"\0" if null else b"\n"):
         name = line if null else line.removesuffix(b"\r")
+        if b"\0" in name and not is_told:
+            is_told = True
+            log.warning("the list has NUL in its lines, which no name has: is it one for --null (-0)?")
         if name:
             yield literal(os.fsdecode(name))
 

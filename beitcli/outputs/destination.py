@@ -65,6 +65,11 @@ def check_apart(outputs: Iterable[str], inputs: Iterable[str]) -> None:
             raise UsageError(f"`{printable(path)}` is an input, and would be overwritten", "write elsewhere")
 
 
+def is_in(path: str, folder: str) -> bool:
+    """Whether `path`, which need not exist, is that folder or anything below it."""
+    return f"{os.path.realpath(path)}/".startswith(f"{os.path.realpath(folder)}/")
+
+
 def is_stream(path: str) -> bool:
     """Whether `path` is a FIFO, a device or an open descriptor: something to write to, and nothing to replace."""
     if _DESCRIPTOR.fullmatch(path):

@@ -182,6 +182,7 @@ def test_without_any_picture_the_file_is_valid_and_empty(folder: Path, name: str
     [
         (["in"], 2, "features need a file"),
         (["in", "-o", "-"], 2, "features need a file"),
+        (["x.npy", "-o", "x.npy"], 2, "`x.npy` is an input, and would be overwritten"),
         (["in", "-o", "x.csv"], 2, "features have no format `.csv`"),
         (["in", "-o", "x.npy", "--pool", "max"], 2, "--pool"),
         (["in", "-o", "no/x.npy"], 1, "does not exist"),

@@ -208,7 +208,7 @@ def folder(val: Path, tmp_path: Path) -> Path:
 LIGHT = [
     ("eval", 2, "nothing to evaluate"),
     ("eval val --labels hole.csv", 2, "DIR and --labels both"),
-    ("eval missing", 2, "`missing` is no folder"),
+    ("eval missing", 2, "`missing` does not exist"),
     ("eval empty", 2, "no image in `empty`"),
     ("eval val/cat", 2, "is in no class folder"),
     ("eval --labels missing.csv", 2, "cannot read the labels in `missing.csv`"),
@@ -227,6 +227,7 @@ LIGHT = [
     ("eval val -m demo --json /dev/stdout --prune", 2, "--prune needs a ledger"),
     ("eval val -m demo --json nowhere/x.json", 1, "does not exist"),
     ("eval val -m demo --json val", 1, "names no file"),
+    ("eval val -m demo --plots val/plots", 2, "`val/plots` is in the folder of the pictures"),
     ("eval val -m demo --plots nowhere/x", 1, "does not exist"),
     ("eval val -m demo --plots file", 1, "`file` is no folder"),
     ("eval val", 1, "is not cached and the Hub cannot be reached"),

@@ -287,3 +287,11 @@ def test_every_locale_will_do(beit: Beit, monkeypatch: pytest.MonkeyPatch, tmp_p
     process = beit("classify", tmp_path, *DEMO, "--format", "jsonl")
     assert process.returncode == 0, process.stderr
     assert "Katze-日本.jpg" in process.stdout.decode()
+
+
+def test_a_stream_needs_no_suffix(beit: Beit) -> None:
+    """A descriptor or FIFO gets what standard output gets."""
+    command = ("batch", SAMPLES, *DEMO, "-q", "-k", "1")
+    expected = beit(*command)
+    assert beit(*command, "--out", "/dev/stdout").stdout == expected.stdout
+    assert expected.stdout.startswith(b"source,status,")

@@ -601,6 +601,12 @@ LISTS = {
 }  # fmt: skip
 
 
+def test_a_list_for_null_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    assert len(list(read_list(io.BytesIO(b"a\0b\nc\0d"), null=False))) == 2
+    assert [message for message in caplog.messages if "--null" in message] == caplog.messages[:1] != []
+    assert not caplog.messages[1:]
+
+
 @pytest.mark.parametrize(("data", "null", "expected"), LISTS.values(), ids=LISTS)
 def test_the_lines_of_a_list_are_literal(data: bytes, null: bool, expected: list[str]) -> None:
     grow("a.jpg", "folder/b.jpg")
