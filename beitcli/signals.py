@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,6 +11,10 @@ from typing import NoReturn
 
 GRACE = 5.0
 """Seconds that the model may go on after a request to stop, to finish its batch."""
+
+
+_AGAIN = 0.05
+"""Seconds after which a request that got lost is raised again."""
 
 
 class Stopped(BaseException):
@@ -25,6 +30,7 @@ class _Request:
 
     received: int | None = None
     held: float = 0.0
+    lost = False
 
 
 def listen() -> None:
@@ -32,6 +38,7 @@ def listen() -> None:
     signal.signal(signal.SIGINT, _handle)
     signal.signal(signal.SIGTERM, _handle)
     signal.signal(signal.SIGALRM, _raise)
+    sys.unraisablehook = _lost
 
 
 @contextmanager
@@ -70,5 +77,14 @@ def _handle(signal_number: int, _frame: FrameType | None) -> None:
 
 
 def _raise(_signal: int, _frame: FrameType | None) -> None:
-    if _Request.received is not None and _Request.held:
+    if _Request.received is not None and (_Request.held or _Request.lost):
         raise Stopped(_Request.received)
+
+
+def _lost(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Raises `Stopped` once more where it came while a destructor ran, out of which nothing is raised."""
+    if not isinstance(unraisable.exc_value, Stopped):
+        sys.__unraisablehook__(unraisable)
+        return
+    _Request.lost = True
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN)

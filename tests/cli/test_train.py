@@ -2,15 +2,10 @@
 
 import json
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +14,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.cli.test_disk import limit
-from tests.cli.test_signals import start
-from tests.conftest import SAMPLES
 from tests.training.shapes import draw_classes
 
 Beit = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -213,131 +205,10 @@ def test_a_table_of_labels_is_learnt_from(beit: Beit, pictures: Path, tmp_path: 
     assert "on 10 pictures" in (tmp_path / "model" / "README.md").read_text()
 
 
-@contextmanager
-def begun(command: list[str], folder: Path) -> Iterator["subprocess.Popen[str]"]:
-    """The command as a process that has made a few steps."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "beitcli", *command], cwd=folder, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr
-        for line in process.stderr:
-            if "step" in line:
-                break
-        yield process
-        process.kill()
-
-
-WAYS = {
-    "from scratch": [*SMALL, "--epochs", "60"],
-    "fine-tuned": ["--finetune", "-m", "demo", "-b", "8", "-j", "1", "--epochs", "12"],
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
-def test_stopped_and_killed_it_goes_on_to_the_very_same_weights(
-    beit: Beit, pictures: Path, tmp_path: Path, way: str
-) -> None:
-    def command(out: str) -> list[str]:
-        return ["train", str(pictures), *WAYS[way], "--out", out]
-
-    assert beit(*command("undisturbed"), "-q", timeout=300).returncode == 0
-    with begun(command("model"), tmp_path) as process:
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGTERM
-        assert re.search(r"stopped: [1-9]\d* of \d+ steps are in `model.part`; the same command goes on", said)
-    assert not (tmp_path / "model").exists()
-    with begun(command("model"), tmp_path) as process:
-        process.kill()
-        assert process.wait(60) == -signal.SIGKILL
-    other = beit(*command("model"), "--seed", "1")
-    assert other.returncode == 2 and b"another seed: 0, not 1" in other.stderr
-    last = beit(*command("model"), timeout=300)
-    assert last.returncode == 0 and b"going on" in last.stderr, last.stderr
-    expected, weights = (load_file(tmp_path / name / "model.safetensors") for name in ("undisturbed", "model"))
-    assert expected.keys() == weights.keys()
-    assert all(torch.equal(expected[name], weights[name]) for name in expected)
-
-
-def test_changed_pictures_are_another_training(beit: Beit, pictures: Path, tmp_path: Path) -> None:
-    command = ["train", str(pictures), *SMALL, "--epochs", "60", "--out", "model"]
-    with begun(command, tmp_path) as process:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == -signal.SIGINT
-    shutil.copy(SAMPLES / "cat.jpg", pictures / "red" / "cat.jpg")
-    run = beit(*command)
-    assert run.returncode == 2 and b"other pictures" in run.stderr and b"delete that folder" in run.stderr
-    assert (tmp_path / "model.part").exists()
-
-
-@pytest.mark.parametrize("stopped", [False, True], ids=["the model", "a checkpoint"])
-def test_a_full_disk_is_one_line_and_room_lets_it_go_on(
-    beit: Beit, pictures: Path, tmp_path: Path, stopped: bool
-) -> None:
-    command = ["train", str(pictures), *SMALL, "--epochs", "200" if stopped else "2", "--out", "model"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "beitcli", *command],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=partial(limit, 1_000_000),
-    ) as process:
-        assert process.stderr
-        if stopped:
-            next(line for line in process.stderr if "step" in line)
-            process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
-    assert (process.returncode, "Traceback" in said) == (1, False), said
-    assert "beit: error: cannot write" in said and "hint: make room" in said
-    assert not (tmp_path / "model").exists()
-    if not stopped:
-        assert beit(*command).returncode == 0
-
-
-LONG = [*SMALL, "--image-size", "8", "--epochs", "225"]  # so long that it is compiled
-
-
-@pytest.mark.slow
-def test_a_compiler_that_fails_costs_time_and_no_training(
-    beit: Beit, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "broken").write_text("#!/bin/sh\necho broken >&2; exit 1\n")
-    (tmp_path / "broken").chmod(0o755)
-    monkeypatch.setenv("CXX", str(tmp_path / "broken"))
-    run = beit("train", pictures, *LONG, "--out", "model", timeout=300)
-    assert run.returncode == 0, run.stderr
-    assert b"compiling the layers" in run.stderr and b"the layers run uncompiled" in run.stderr
-    assert b"Traceback" not in run.stderr
-    assert "| top-1 | 100.00 % |" in (tmp_path / "model" / "README.md").read_text()
-
-
-@pytest.mark.slow
-def test_ctrl_c_while_it_compiles_is_a_clean_end(pictures: Path, tmp_path: Path) -> None:
-    process = start("train", pictures, *LONG, "--out", "model", cwd=tmp_path, text=True)
-    assert process.stderr
-    while "compiling the layers" not in process.stderr.readline():
-        assert process.poll() is None
-    time.sleep(3)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the compiler gets it, too
-    _, rest = process.communicate(timeout=60)
-    assert (process.returncode, "Traceback" in rest) == (-signal.SIGINT, False), rest
-    assert not (tmp_path / "model").exists() and (tmp_path / "model.part" / "run.json").exists()
-
-
 def test_what_a_training_never_looks_at_is_refused(beit: Beit, pictures: Path) -> None:
     for options, word in (("-m", "demo"), "--model"), (("--revision", "main"), "--revision"):
         run = beit("train", pictures, *SMALL, *options, "--out", "model")
         assert run.returncode == 2 and word in run.stderr.decode()
-
-
-def test_other_ways_of_reading_are_another_training(beit: Beit, pictures: Path, tmp_path: Path) -> None:
-    command = ["train", str(pictures), *SMALL, "--epochs", "60", "--out", "model"]
-    with begun(command, tmp_path) as process:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == -signal.SIGINT
-    run = beit(*command, "--max-pixels", "5000")
-    assert run.returncode == 2 and b"another max_pixels: 200000000, not 5000" in run.stderr
 
 
 def test_weights_that_cannot_be_read_are_found_before_the_pictures_are(
