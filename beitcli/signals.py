@@ -50,7 +50,8 @@ def held(seconds: float = math.inf) -> Iterator[None]:
     finally:
         _Request.held = around
         if _Request.received is not None:
-            signal.setitimer(signal.ITIMER_REAL, around if around < math.inf else 0)
+            grace = around if around < math.inf else 0
+            signal.setitimer(signal.ITIMER_REAL, grace or (_AGAIN if _Request.lost else 0))
 
 
 def check() -> None:
@@ -77,7 +78,11 @@ def _handle(signal_number: int, _frame: FrameType | None) -> None:
 
 
 def _raise(_signal: int, _frame: FrameType | None) -> None:
-    if _Request.received is not None and (_Request.held or _Request.lost):
+    if _Request.received is None:
+        return
+    if _Request.lost and _Request.held == math.inf:  # what is being written now is whole first
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+    elif _Request.held or _Request.lost:
         raise Stopped(_Request.received)
 
 

@@ -71,16 +71,20 @@ def test_without_a_request_no_time_runs_out() -> None:
     assert run(None, "0.1", block=0.4) == (0, "whole\nnot stopped\n")
 
 
-def test_a_request_that_comes_in_a_destructor_is_not_lost() -> None:
+@pytest.mark.parametrize(
+    "block", ["time.sleep(9)", "with signals.held(): time.sleep(0.5); print('whole')\n    time.sleep(9)"]
+)
+def test_a_request_that_comes_in_a_destructor_is_not_lost(block: str) -> None:
     script = (
         "import time\nfrom beitcli import signals\n"
         "class Slow:\n    def __del__(self):\n        print('ready', flush=True)\n        time.sleep(9)\n"
-        "signals.listen()\n"
-        "try:\n    Slow()\n    time.sleep(9)\nexcept signals.Stopped:\n    print('stopped')"
+        f"signals.listen()\ntry:\n    Slow()\n    {block}\nexcept signals.Stopped:\n    print('stopped')"
     )
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=5) == ("stopped\n", "")
+        said, complaints = process.communicate(timeout=5)
+    assert said.split() == (["whole", "stopped"] if "whole" in block else ["stopped"])
+    assert complaints == ""
