@@ -74,7 +74,7 @@ def train_probe(
     strength = STRENGTHS[validation.best]
     layer = fitted(examples.features, examples.targets, strength)
     how = "in five parts, each by a layer of the other four" if len(folds) > 1 else "by a layer of the others"
-    without = f"; none of {unvalidated} classes" if unvalidated else ""
+    without = f", without any of {unvalidated} of the {len(split.classes)} classes" if unvalidated else ""
     doubled = f", which had learnt from {doubles} of them" if doubles else ""
     facts = Facts(
         command=plan.command,

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -172,7 +173,7 @@ def test_a_class_of_one_trains_and_a_broken_picture_is_left_out_when_it_may_be(
     assert b" of 59 pictures right" in run.stderr
     assert b" classes have no picture to validate with, such as cat" in run.stderr
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "learnt from 60 pictures" in card and "; none of 1 classes; " in card
+    assert "learnt from 60 pictures" in card and re.search(r", without any of 1 of the [3-5] classes; ", card)
     answer = beit("classify", SAMPLES / "cat.jpg", *DEMO, "-m", "./model", "-k", "1", "-q")
     assert b",ok,cat," in answer.stdout
 
