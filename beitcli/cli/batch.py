@@ -47,7 +47,7 @@ def batch(inputs: InputOptions, model: ModelOptions, output: OutputOptions, batc
         destination = Destination(standard_output, standard_format(output), padded=True)
         raise typer.Exit(run(inputs, model, output, destination, batch.part()))
     file_format = format_of_file(batch.out, output)
-    check_apart([batch.out], [*(inputs.inputs or ()), *filter(None, [inputs.files_from])])
+    check_apart([batch.out], inputs.files)
     check_writable(batch.out)
     if is_stream(batch.out):
         destination = Destination(partial(stream_to, batch.out), file_format, padded=True)

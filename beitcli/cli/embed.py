@@ -39,6 +39,12 @@ def embed(
     model: ModelOptions,
     output: Annotated[OutputOptions, Without("top_k", "threshold", "label", "format", "color")],
     batch: Annotated[BatchOptions, Without("out")],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Where the features go: .npy, .npz or .parquet.", show_default=False
+        ),
+    ] = None,
     pool: Annotated[
         Pool,
         typer.Option("--pool", help="The mean of the final patch states, the first state, or every patch (float16)."),
@@ -46,12 +52,6 @@ def embed(
     normalize: Annotated[
         bool, typer.Option("--normalize", help="Scale features to length 1, for search by cosine.", show_default=False)
     ] = False,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out", "-o", metavar="FILE", help="Where the features go: .npy, .npz or .parquet.", show_default=False
-        ),
-    ] = None,
     half: Annotated[bool, typer.Option("--half", help="float16 instead of float32.", show_default=False)] = False,
 ) -> None:
     """Write the features of many pictures into an .npy, .npz or .parquet file.
@@ -66,7 +66,7 @@ def embed(
     check_writable(batch.out)
     job = Job(inputs, model, output, batch, os.path.realpath(batch.out))
     outputs = FeatureFile(job.target, (), "").outputs
-    check_apart(outputs, [*(inputs.inputs or ()), *filter(None, [inputs.files_from])])
+    check_apart(outputs, inputs.files)
     for path in outputs:
         check_writable(path)
     work_of = partial(_encoding, kind=Encoding(pool, normalize, half or pool == "patches"))

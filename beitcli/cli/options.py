@@ -113,6 +113,11 @@ class InputOptions:
         if self.files_from == "-" and self.inputs and "-" in self.inputs:
             raise UsageError("`-` and `--files-from -` both want standard input")
 
+    @property
+    def files(self) -> list[str]:
+        """What was typed that may name a file which is read: the inputs and the list."""
+        return [*(self.inputs or ()), *([self.files_from] if self.files_from else ())]
+
     def decoding(self, digest: bool) -> "Decoding":
         """What one picture may cost; its size is not reduced yet, which depends on what it is wanted for."""
         from beitcli.inputs.decode import Decoding

@@ -94,7 +94,7 @@ def read_list(stream: BinaryIO, null: bool) -> Iterator[Source]:
     is_told = null
     for line in _split(stream, b"\0" if null else b"\n"):
         name = line if null else line.removesuffix(b"\r")
-        if b"\0" in name and not is_told:
+        if not is_told and b"\0" in name:
             is_told = True
             log.warning("the list has NUL in its lines, which no name has: is it one for --null (-0)?")
         if name:

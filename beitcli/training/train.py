@@ -118,8 +118,8 @@ def train_model(training: Training, material: Material, machine: Machine, tell: 
     order = Order(len(learning.targets), plan.batch_size, plan.epochs, plan.seed)
     method = plan.method(classes, runtime.device, ceil(len(order) / plan.accumulate))
     batches = Batches(learning.pixels, torch.tensor(learning.targets), method.augment, order)
-    is_idle = runtime.device != "cpu" or not isinstance(learning.pixels, KeptPixels)
-    workers = machine.workers if is_idle else 0  # while a CPU learns it has no core to spare for kept pixels
+    is_cheap = isinstance(learning.pixels, KeptPixels) and runtime.device == "cpu"  # whose cores all learn
+    workers = 0 if is_cheap else machine.workers
     trained = train(method, batches, Place(training.work.folder, runtime.device, runtime.dtype, workers), tell)
     folder = training.work.path("model")
     _save(method.network.config, trained.weights, plan.recipe, folder)
