@@ -22,13 +22,18 @@ def use_one_heap() -> None:
     _glibc("mallopt", _M_ARENA_MAX, 1)
 
 
+def keep_freed_memory() -> None:
+    """The heap of this process is without what was freed before, and from now on keeps what is freed."""
+    _glibc("malloc_trim", 0)
+    _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE)
+    _glibc("mallopt", _M_TRIM_THRESHOLD, _LARGE)
+
+
 class Heap:
-    """The heap of this process, without what was freed before, and from now on keeping what is freed."""
+    """The heap of this process, which from now on keeps what is freed, but no more than it needs."""
 
     def __init__(self) -> None:
-        _glibc("malloc_trim", 0)
-        _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE)
-        _glibc("mallopt", _M_TRIM_THRESHOLD, _LARGE)
+        keep_freed_memory()
         self._used: int | None = None
 
     def tidy(self) -> None:

@@ -19,6 +19,7 @@ from beitcli.errors import ModelError, UsageError
 from beitcli.model.checkpoint import Checkpoint, weight_errors
 from beitcli.model.network import resized_positions, resized_table, trained_grid
 from beitcli.model.recipe import Recipe, checkpoint_recipe
+from beitcli.model.runtime import Runtime
 from beitcli.training.augmentation import cropped, erased, jittered, mixed, smoothed
 from beitcli.training.method import Method, Schedule
 from beitcli.training.optimiser import layer_wise_adamw
@@ -91,14 +92,14 @@ class FinetunePlan:
             **{name: getattr(self, name) for name in names},
         }
 
-    def method(self, classes: tuple[str, ...], device: str, steps: int) -> Method:
+    def method(self, classes: tuple[str, ...], runtime: Runtime, steps: int) -> Method:
         layers = self.checkpoint.config.get("num_hidden_layers", 12)
         size = _OF_LARGE if layers >= _LARGE else _BASE
         rate = self.rate or size.rate * self.batch_size * self.accumulate / 1024
         network = adapted_network(self.checkpoint, classes, self._side, size.stochastic_depth, self.seed)
         if self.checkpoint_gradients:
             network.gradient_checkpointing_enable()
-        optimiser = layer_wise_adamw(network.to(device), layers, rate, WEIGHT_DECAY, size.layer_decay)
+        optimiser = layer_wise_adamw(network.to(runtime.device), layers, rate, WEIGHT_DECAY, size.layer_decay)
         schedule = Schedule(round(size.warmup * steps), CLIP, AVERAGE_DECAY, self.accumulate)
         augment = FinetuneAugment(len(classes), self._side, self.recipe)
         return Method(network, optimiser, augment, schedule, self._text(size, rate))

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from transformers import BeitForImageClassification
 
 from beitcli.model.recipe import Recipe
+from beitcli.model.runtime import Runtime
 from beitcli.training.batches import Augment
 
 
@@ -63,6 +64,6 @@ class Plan(Protocol):
         """All that decides the result, by the names that the user knows it by."""
         ...
 
-    def method(self, classes: tuple[str, ...], device: str, steps: int) -> Method:
-        """The network for these classes on the device, and how it learns in so many steps."""
+    def method(self, classes: tuple[str, ...], runtime: Runtime, steps: int) -> Method:
+        """The network for these classes on the runtime's device, and how it learns in so many steps."""
         ...

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
+
+from beitcli.training.muon import Muon
 
 
 class Together(Optimizer):
@@ -33,18 +36,17 @@ class Together(Optimizer):
         self._join()
 
 
-def muon_and_adamw(network: nn.Module, rate: float, weight_decay: float) -> Optimizer:
-    """Muon for the matrices of the layers, AdamW for all else; decay for whatever has two dimensions.
+def muon_and_adamw(network: nn.Module, rate: float, weight_decay: float, dtype: torch.dtype) -> Optimizer:
+    """Muon, in `dtype`, for the matrices of the layers, AdamW for all else; decay for whatever has two dimensions.
 
-    Muon's steps have the size of AdamW's (arXiv:2502.16982, section 2.2), so that both share one rate.
+    Muon's steps have the size of AdamW's, so that both share one rate.
     """
     matrices: list[Tensor] = []
     others: list[Tensor] = []
     for name, parameter in network.named_parameters():
         is_matrix = ".layers." in name and parameter.ndim == 2 and "bias_table" not in name
         (matrices if is_matrix else others).append(parameter)
-    muon = Muon(matrices, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-    return Together([muon, AdamW(_decayed(others, weight_decay), lr=rate)])
+    return Together([Muon(matrices, rate, weight_decay, dtype), AdamW(_decayed(others, weight_decay), lr=rate)])
 
 
 def _decayed(parameters: Iterable[Tensor], weight_decay: float) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from transformers import BeitConfig
 
 from beitcli.model.compiler import compiler
 from beitcli.model.recipe import Recipe
+from beitcli.model.runtime import Runtime
 from beitcli.training.augmentation import jittered, mixed, shifted_and_flipped, smoothed
 from beitcli.training.dropping import DroppingBeit
 from beitcli.training.method import Method, Schedule
@@ -64,12 +65,13 @@ class ScratchPlan:
     def settings(self) -> Mapping[str, Any]:
         return {"way": "--from-scratch", **asdict(self)}
 
-    def method(self, classes: tuple[str, ...], device: str, steps: int) -> Method:
+    def method(self, classes: tuple[str, ...], runtime: Runtime, steps: int) -> Method:
         network = self._network(classes)
         # on an H200 (torch 2.11, 30 epochs of CIFAR-10) compiled trainings ended at 23 to 77 %, not at the CPU's 85 %
-        if steps >= WORTH_COMPILING and device == "cpu" and compiler() is not None:
+        if steps >= WORTH_COMPILING and runtime.device == "cpu" and compiler() is not None:
             network.compile_layers()
-        optimiser = muon_and_adamw(network.to(device), self.rate, WEIGHT_DECAY)
+        dtype = torch.bfloat16 if runtime.dtype == "bf16" else torch.float32
+        optimiser = muon_and_adamw(network.to(runtime.device), self.rate, WEIGHT_DECAY, dtype)
         schedule = Schedule(min(WARMUP_STEPS, steps // 2), CLIP, AVERAGE_DECAY, self.accumulate)
         return Method(network, optimiser, ScratchAugment(len(classes)), schedule, self._text(schedule.warmup_steps))
 

@@ -15,6 +15,7 @@ from transformers.utils import logging as reports
 from beitcli.errors import UsageError
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.classifier import Classifier
+from beitcli.model.memory import keep_freed_memory
 from beitcli.model.recipe import Recipe
 from beitcli.model.runtime import Runtime, choose_runtime
 from beitcli.training.batches import Batches, Order
@@ -113,10 +114,11 @@ def train_model(training: Training, material: Material, machine: Machine, tell: 
     reports.set_verbosity_error()
     reports.disable_progress_bar()
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.abspath(training.work.path("compiled"))  # gone with the rest
+    keep_freed_memory()
     plan, classes, runtime = training.plan, training.pictures.split.classes, machine.runtime()
     learning = material.learning
     order = Order(len(learning.targets), plan.batch_size, plan.epochs, plan.seed)
-    method = plan.method(classes, runtime.device, ceil(len(order) / plan.accumulate))
+    method = plan.method(classes, runtime, ceil(len(order) / plan.accumulate))
     batches = Batches(learning.pixels, torch.tensor(learning.targets), method.augment, order)
     is_cheap = isinstance(learning.pixels, KeptPixels) and runtime.device == "cpu"  # whose cores all learn
     workers = 0 if is_cheap else machine.workers

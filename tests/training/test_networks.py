@@ -11,6 +11,7 @@ from transformers import BeitConfig, BeitForImageClassification
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.compiler import compiler
 from beitcli.model.network import Beit, PixelScale
+from beitcli.model.runtime import Runtime
 from beitcli.training.dropping import DroppingBeit
 from beitcli.training.finetune import FinetunePlan, adapted_network
 from beitcli.training.loop import _averaging
@@ -22,7 +23,7 @@ PLAN = ScratchPlan("tiny", 16, 4, 1, 1, 1, 1e-3, 0, "fp32")
 
 
 def new_network() -> DroppingBeit:
-    network = PLAN.method(("a", "b", "c"), "cpu", 1).network
+    network = PLAN.method(("a", "b", "c"), Runtime("cpu", "fp32"), 1).network
     assert isinstance(network, DroppingBeit)
     for parameter in network.parameters():
         parameter.data = torch.randn_like(parameter) * 0.2
@@ -55,7 +56,7 @@ def test_the_training_pass_is_that_of_transformers() -> None:
 @pytest.mark.parametrize(("device", "compiled"), [("cpu", True), ("meta", False)])
 def test_layers_are_compiled_on_cpus_only(device: str, compiled: bool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    PLAN.method(("a", "b", "c"), device, WORTH_COMPILING)
+    PLAN.method(("a", "b", "c"), Runtime(device, "fp32"), WORTH_COMPILING)
     assert ("compiling" in caplog.text) == compiled
 
 
@@ -131,7 +132,7 @@ def test_the_recipe_is_that_of_the_papers_code_for_the_size(
     plan = FinetunePlan(
         checkpoint, 16, 1, 64, accumulate=8, rate=None, checkpoint_gradients=False, seed=0, dtype="fp32"
     )
-    method = plan.method(("a", "b", "c"), "cpu", steps=100)
+    method = plan.method(("a", "b", "c"), Runtime("cpu", "fp32"), steps=100)
     assert (method.network.config.drop_path_rate, method.schedule.warmup_steps) == (depth, warmup)
     dropped = [layer.drop_path.drop_prob for layer in method.network.beit.layers[1:]]
     assert dropped[-1] == pytest.approx(depth) and dropped == sorted(dropped)
@@ -155,7 +156,7 @@ def test_averaged_weights_forget_their_start() -> None:
 def test_two_optimisers_are_saved_and_loaded_as_one() -> None:
     network, other = new_network(), new_network()
     other.load_state_dict(network.state_dict())
-    optimiser, fresh = (muon_and_adamw(each, 1e-2, 0.05) for each in (network, other))
+    optimiser, fresh = (muon_and_adamw(each, 1e-2, 0.05, torch.float32) for each in (network, other))
 
     def step(each: DroppingBeit, by: torch.optim.Optimizer) -> None:
         torch.manual_seed(1)
