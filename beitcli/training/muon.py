@@ -15,14 +15,14 @@ RMS = 0.2  # of a step of AdamW (arXiv:2502.16982, section 2.2)
 
 
 class Muon(Optimizer):
-    """Momentum (Nesterov's) made orthogonal, in steps of AdamW's size.
+    """Momentum (Nesterov's) made orthogonal, in steps of AdamW's size; a convolution's weights are a matrix by rows.
 
     torch's own takes the matrices one by one and in bf16, which a CPU without instructions for it has to emulate. Here
     all of a shape are made orthogonal together, and in `dtype`.
     """
 
-    def __init__(self, matrices: Iterable[Tensor], rate: float, weight_decay: float, dtype: torch.dtype) -> None:
-        super().__init__(matrices, {"lr": rate, "weight_decay": weight_decay})
+    def __init__(self, weights: Iterable[Tensor], rate: float, weight_decay: float, dtype: torch.dtype) -> None:
+        super().__init__(weights, {"lr": rate, "weight_decay": weight_decay})
         self._dtype = dtype
 
     @torch.no_grad()
@@ -30,32 +30,33 @@ class Muon(Optimizer):
         if closure:
             raise TypeError("no closures here")
         for group in self.param_groups:
-            for matrices in _by_shape(group["params"]):
-                self._step(matrices, group["lr"], group["weight_decay"])
+            for alike in _by_shape(group["params"]):
+                self._step(alike, group["lr"], group["weight_decay"])
 
-    def _step(self, matrices: list[Tensor], rate: float, weight_decay: float) -> None:
-        gradients = [matrix.grad for matrix in matrices]
-        momenta = [self._momentum(matrix) for matrix in matrices]
+    def _step(self, weights: list[Tensor], rate: float, weight_decay: float) -> None:
+        matrices = [each.flatten(1) for each in weights]
+        momenta = [self._momentum(each) for each in weights]
+        gradients = [each.grad.flatten(1) for each in weights if each.grad is not None]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         steps = orthogonal(torch.stack(gradients).lerp(torch.stack(momenta), MOMENTUM).to(self._dtype))
         torch._foreach_mul_(matrices, 1 - rate * weight_decay)
         size = RMS * math.sqrt(max(matrices[0].shape))
         torch._foreach_add_(matrices, steps.to(matrices[0].dtype).unbind(), alpha=-rate * size)
 
-    def _momentum(self, matrix: Tensor) -> Tensor:
-        state = self.state[matrix]
+    def _momentum(self, weight: Tensor) -> Tensor:
+        state = self.state[weight]
         if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(matrix)
+            state["momentum"] = torch.zeros_like(weight)
         momentum: Tensor = state["momentum"]
-        return momentum
+        return momentum.flatten(1)
 
 
-def _by_shape(matrices: Iterable[Tensor]) -> Iterable[list[Tensor]]:
-    """Those that have a gradient."""
+def _by_shape(weights: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+    """Those that have a gradient, in lists of one shape."""
     shapes = defaultdict(list)
-    for matrix in matrices:
-        if matrix.grad is not None:
-            shapes[matrix.shape].append(matrix)
+    for each in weights:
+        if each.grad is not None:
+            shapes[each.shape].append(each)
     return shapes.values()
 
 
@@ -65,7 +66,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     By Newton and Schulz's iteration, tuned to converge soon rather than far (Muon's post).
     """
     rows, columns = matrices.shape[1:]
-    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    x: Tensor = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     if rows > columns:
         x = x.transpose(1, 2)
     linear, cubic, quintic = QUINTIC

@@ -33,6 +33,15 @@ def test_what_has_no_gradient_stays() -> None:
     assert torch.equal(resting, torch.ones(4, 4))
 
 
+def test_the_weights_of_a_convolution_are_a_matrix() -> None:
+    flat, deep = torch.nn.Parameter(torch.ones(4, 12)), torch.nn.Parameter(torch.ones(4, 3, 2, 2))
+    flat.grad = torch.randn(4, 12, generator=torch.Generator().manual_seed(0))
+    deep.grad = flat.grad.view(4, 3, 2, 2).clone()
+    Muon([flat, deep], 0.1, 0.05, torch.float32).step()
+    assert torch.equal(flat, deep.flatten(1))
+    assert not torch.equal(flat, torch.ones(4, 12))
+
+
 @pytest.mark.parametrize("shape", [(3, 32, 32), (2, 64, 16), (2, 16, 64)])
 def test_singular_values_come_near_one_and_vectors_stay(shape: tuple[int, ...]) -> None:
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -153,6 +153,19 @@ def test_averaged_weights_forget_their_start() -> None:
     assert 52 < expected < 54  # six steps behind: the decay has not grown to 0.9 yet
 
 
+def test_the_position_bias_learns_faster_and_does_not_decay() -> None:
+    network = new_network()
+    groups = muon_and_adamw(network, 1e-3, 0.05, torch.float32).param_groups
+    settings = {id(each): (group["lr"], group["weight_decay"]) for group in groups for each in group["params"]}
+    assert len(settings) == len(list(network.parameters()))
+    layer = network.beit.layers[0]
+    assert settings[id(layer.relative_position_bias.relative_position_bias_table)] == (5e-3, 0.0)
+    assert settings[id(layer.attention.q_proj.weight)] == (1e-3, 0.05)
+    assert settings[id(network.classifier.weight)] == (1e-3, 0.05)
+    assert settings[id(network.beit.embeddings.patch_embeddings.projection.weight)] == (1e-3, 0.05)
+    assert settings[id(layer.lambda_1)] == settings[id(network.beit.embeddings.cls_token)] == (1e-3, 0.0)
+
+
 def test_two_optimisers_are_saved_and_loaded_as_one() -> None:
     network, other = new_network(), new_network()
     other.load_state_dict(network.state_dict())
