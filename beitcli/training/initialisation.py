@@ -13,17 +13,18 @@ _NEIGHBOURS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, -1), (1, -
 _FAR = -8.0
 """The bias of what is not looked at: it weighs 1 / 3,000 of what is nearest."""
 
-_NOISE, _REVERSED = 0.4, 0.4  # alpha and beta of arXiv:2305.09828, section 4
+_NOISE, _REVERSED = 0.4, 0.4
+"""The sizes of noise and identity: with the identity not reversed, a small model learnt more slowly."""
 
 
 @torch.no_grad()
 def look_around(network: BeitForImageClassification) -> None:
     """Has the heads look at one patch beside their own each, and the layers take away what they see.
 
-    The position bias falls off with the squared distance from that patch, as ConViT's does (arXiv:2103.10697, section
-    3): the heads of all layers together begin as convolutions of 3 × 3 patches. The products of values and output
-    projections are noise less a part of the identity (mimetic initialisation, arXiv:2305.09828, section 4; that for
-    queries and keys did harm here). Draws from torch's generator.
+    The position bias falls off with the squared distance from that patch, after ConViT (arXiv:2103.10697): the heads of
+    all layers together begin as convolutions of 3 × 3 patches. The products of values and output projections are noise
+    less a part of the identity, after mimetic initialisation (arXiv:2305.09828), whose part for queries and keys did
+    harm here. Draws from torch's generator.
     """
     heads = network.config.num_attention_heads
     for number, layer in enumerate(network.beit.layers):

@@ -6,8 +6,6 @@ from beitcli.model.runtime import Runtime
 from beitcli.training.dropping import DroppingBeit
 from beitcli.training.scratch import ScratchPlan
 
-PATCHES, HEADS = 64, 2
-
 
 def new_network(seed: int) -> DroppingBeit:
     plan = ScratchPlan("tiny", 32, 4, 1, 1, 1, 1e-3, seed, "fp32")
@@ -18,7 +16,7 @@ def new_network(seed: int) -> DroppingBeit:
 
 def test_the_heads_look_at_the_nine_nearest_patches() -> None:
     seen = set()
-    biases = new_network(0)._bias(torch.arange(PATCHES)[None])[:, 0].flatten(0, 1)  # (layers * heads, tokens, tokens)
+    biases = new_network(0)._bias(torch.arange(64)[None])[:, 0].flatten(0, 1)  # (layers * heads, tokens, tokens)
     middle = 8 * 4 + 4
     for weights in biases[:, 1 + middle].softmax(-1):
         row, column = divmod(int(weights.argmax()) - 1, 8)
