@@ -8,7 +8,10 @@ BeitError            could not run                                    exit 1
 PictureError         one picture has no answer: it becomes a record, never an exit
 """
 
+import errno
 from enum import IntEnum
+
+MAKE_ROOM = "make room, then run it again"
 
 ERROR_CODES = {
     "not_found": "no such file",
@@ -64,6 +67,11 @@ class DeviceError(BeitError):
 
 class OutputError(BeitError):
     """Records that cannot be written."""
+
+
+def way_out(error: OSError) -> str | None:
+    """The hint for what writing has raised, where there is one."""
+    return MAKE_ROOM if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None
 
 
 class PictureError(Exception):

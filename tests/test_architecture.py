@@ -22,8 +22,8 @@ MAY_IMPORT = {
     "pipeline": {"", "errors", "records", "timings", "signals", "inputs", "model"},
     "bench": {"", "errors", "records", "timings", "inputs", "model", "pipeline", "tables", "bench"},
     "outputs": {"errors", "records", "timings", "outputs"},
-    "evaluation": {"errors", "records", "inputs", "model", "tables", "evaluation"},
-    "training": {"", "errors", "records", "timings", "signals", "inputs", "model", "pipeline", "training"},
+    "evaluation": {"errors", "records", "model", "tables", "evaluation"},
+    "training": {"", "errors", "records", "signals", "inputs", "model", "training"},
     "cli": {
         *("", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline"),
         *("bench", "evaluation", "tables", "training", "cli"),

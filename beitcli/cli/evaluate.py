@@ -15,7 +15,16 @@ import typer
 
 from beitcli import __version__
 from beitcli.cli import notices
-from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, OutputOptions, Without, examples, with_options
+from beitcli.cli.options import (
+    BatchOptions,
+    InputOptions,
+    ModelOptions,
+    OutputOptions,
+    Without,
+    check_unwalked,
+    examples,
+    with_options,
+)
 from beitcli.cli.question import classifying
 from beitcli.cli.resume import Job, answered
 from beitcli.cli.run import say_if_demo
@@ -137,16 +146,13 @@ def _labelled(folder: str | None, table: str | None, walk: Walk, skipped: Counte
         raise UsageError("DIR and --labels both name the classes", "leave one of them out")
     if folder is not None:
         labelled = by_folder(folder, walk, skipped)
-        empty = classes_without_pictures(folder, labelled)
+        empty = classes_without_pictures(folder, labelled, walk)
         if empty:
             log.info("%d class folders hold no picture: %s", len(empty), ", ".join(map(printable, empty[:10])))
         return labelled
     if table is None:
         raise UsageError("nothing to evaluate", "name a folder that holds one for each class, or a table by --labels")
-    if walk != Walk():
-        raise UsageError(
-            "--labels names each picture, and nothing is walked", "leave out --ext, --exclude and their like"
-        )
+    check_unwalked(walk)
     return by_table(table)
 
 
@@ -178,9 +184,8 @@ def _evaluate(
 
 def _setting(job: Job, checkpoint: Checkpoint, dtype: str) -> "Setting":
     from beitcli.evaluation.report import Setting
-    from beitcli.model.runtime import choose_runtime
+    from beitcli.model.runtime import choose_device
 
-    runtime = choose_runtime(job.model.device, job.model.precision)
     return Setting(
         model=checkpoint.name,
         location=checkpoint.repository.location,
@@ -189,8 +194,8 @@ def _setting(job: Job, checkpoint: Checkpoint, dtype: str) -> "Setting":
         preprocess=job.model.preprocess,
         image_size=job.model.image_size,
         fast_decode=job.inputs.fast_decode,
-        device=runtime.device,
-        dtype=dtype or runtime.dtype,
+        device=choose_device(job.model.device),
+        dtype=dtype or job.model.precision,
     )
 
 

@@ -138,6 +138,14 @@ class InputOptions:
         return Walk(suffixes, tuple(self.exclude or ()), self.hidden, self.follow, self.max_depth)
 
 
+def check_unwalked(walk: Walk) -> None:
+    """Raises UsageError for options of a walk where a table names each picture."""
+    if walk != Walk():
+        raise UsageError(
+            "--labels names each picture, and nothing is walked", "leave out --ext, --exclude and their like"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
     """Which model, and how it runs."""

@@ -4,6 +4,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
+from os.path import realpath
 from typing import TYPE_CHECKING, Literal
 
 from beitcli.cli import notices
@@ -74,7 +75,7 @@ def probe(asked: Probe, work: Workplace) -> None:
 
 def _features(asked: Probe, checkpoint: Checkpoint, recipe: "Recipe", work: Workplace) -> list[Embedding | Failure]:
     """A record for each picture, those to learn from first."""
-    target = work.path("features")
+    target = realpath(work.path("features"))
     job = Job(asked.inputs, asked.model, OutputOptions(quiet=asked.quiet), BatchOptions(out=target, prune=True), target)
     kind, shape = Encoding(asked.pool), shape_of(checkpoint, recipe, asked.pool)
     found = (example.found for example in (*asked.split.training, *asked.split.validation))

@@ -80,10 +80,9 @@ def train(
     parts = pictures.split(walk, recipe.seed)
     device = _one_gpu(model.device)
     use_one_heap()  # before torch starts threads
-    from beitcli.training.train import Machine, Training
+    from beitcli.training.train import Machine, Training, training_runtime
 
-    machine = Machine(device, model.dtype, workers_for(model))
-    machine.runtime()  # what cannot train should not read first
+    machine = Machine(training_runtime(device, model.dtype), workers_for(model))
     read = _pictures(parts, inputs, machine.workers, pictures.max_errors)
     _train(Training(_plan(recipe, model, checkpoint), read, work, command), machine, quiet)
 
@@ -161,5 +160,7 @@ def _one_gpu(device: str) -> str:
         if hidden == "":
             return device.partition(":")[0]
         visible = hidden.split(",") if hidden else []
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[number] if number < len(visible) else str(number)
+        if visible and number >= len(visible):
+            raise UsageError(f"--device {device}: CUDA_VISIBLE_DEVICES is `{hidden}`", f"cuda:0 is GPU {visible[0]}")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[number] if visible else str(number)
     return device.partition(":")[0]

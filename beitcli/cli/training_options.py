@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from beitcli.cli.options import check_unwalked
 from beitcli.errors import UsageError
 from beitcli.inputs.labelled import Labelled, by_table
 from beitcli.inputs.sources import Walk
@@ -80,15 +81,14 @@ class PictureOptions:
             raise UsageError("pictures are named by a folder or by --labels, one of the two", "beit train ./flowers …")
         if self.val is not None and self.val_share is not None:
             raise UsageError("--val-share is held out without --val", "leave one of them out")
-        if self.folder is None and walk != Walk() and not (self.val and os.path.isdir(self.val)):
-            raise UsageError(
-                "--labels names each picture, and nothing is walked", "leave out --ext, --exclude and their like"
-            )
+        if self.folder is None and not (self.val and os.path.isdir(self.val)):
+            check_unwalked(walk)
 
     def check_place(self, out: str) -> None:
         """Raises UsageError for a model that would stand among the classes, where the next run would find it."""
-        if self.folder is not None and is_in(out, self.folder):
-            raise UsageError(f"`{printable(out)}` is in the folder of the pictures", "choose an --out beside it")
+        folders = (folder for folder in (self.folder, self.val) if folder is not None and os.path.isdir(folder))
+        if any(is_in(out, folder) for folder in folders):
+            raise UsageError(f"`{printable(out)}` is in a folder of the pictures", "choose an --out beside it")
 
     def _labelled(self, walk: Walk) -> list[Labelled]:
         return in_folders(self.folder, walk) if self.folder is not None else by_table(self.labels or "")

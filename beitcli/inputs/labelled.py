@@ -53,12 +53,13 @@ def by_folder(folder: str, walk: Walk, skipped: Counter[str]) -> list[Labelled]:
     return labelled
 
 
-def classes_without_pictures(folder: str, labelled: Iterable[Labelled]) -> list[str]:
-    """The class folders of which `by_folder` gave no picture, hidden and system folders aside."""
+def classes_without_pictures(folder: str, labelled: Iterable[Labelled], walk: Walk) -> list[str]:
+    """The class folders of which `by_folder` gave no picture; hidden, system and excluded folders aside."""
     known = {each.label for each in labelled}
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir() and entry.name not in SYSTEM_FOLDERS)
-    return [name for name in names if Source(name).name not in known and not name.startswith(".")]
+    wanted = (name for name in names if not name.startswith(".") and not walk.excludes(name, ""))
+    return [name for name in wanted if Source(name).name not in known]
 
 
 def by_table(path: str) -> list[Labelled]:
@@ -114,7 +115,8 @@ def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
                 f"`{printable(path)}`, row {number}: no path and label",
                 "one of them is empty" if len(row) > max(place, label) else f"it has {len(row)} columns; {_SEPARATORS}",
             )
-        yield Labelled(literal(_found_beside(row[place], path)), row[label].strip())
+        location = os.fsdecode(row[place].encode())  # the table is UTF-8, and names of files are bytes
+        yield Labelled(literal(_found_beside(location, path)), row[label].strip())
 
 
 def _column(names: list[str], known: tuple[str, ...]) -> int | None:

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from itertools import chain
 from typing import BinaryIO
 
-from beitcli.errors import ERROR_CODES, UsageError
+from beitcli.errors import ERROR_CODES, BeitError, UsageError
 from beitcli.inputs.formats import SUFFIXES
 from beitcli.records import STDIN, Failure, Found, Identity, Source, printable
 
@@ -52,6 +52,11 @@ class Walk:
     hidden: bool = False
     follow: bool = False
     max_depth: int | None = None
+
+    def excludes(self, name: str, below: str) -> bool:
+        """Whether an entry of this name is left out; `below` is the path of its folder from what is walked on."""
+        patterns = (pattern.removeprefix("./").rstrip("/") for pattern in self.exclude)
+        return any(fnmatchcase(name, pattern) or fnmatchcase(below + name, pattern) for pattern in patterns)
 
 
 def discover(arguments: Sequence[str], listed: Iterable[Source], walk: Walk, skipped: Counter[str]) -> Iterator[Found]:
@@ -142,11 +147,23 @@ def _looked_at(source: Source) -> Found:
 
 
 def _split(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
-    rest = b""
-    while block := stream.read1(1 << 16):  # type: ignore[attr-defined]  # both kinds of stream above have it
-        *lines, rest = (rest + block).split(separator)
-        yield from lines
-    yield rest
+    rest: list[bytes] = []
+    while block := _read(stream):
+        end, *lines = block.split(separator)
+        rest.append(end)
+        if lines:
+            yield b"".join(rest)
+            yield from lines[:-1]
+            rest = lines[-1:]
+    yield b"".join(rest)
+
+
+def _read(stream: BinaryIO) -> bytes:
+    try:
+        block: bytes = stream.read1(1 << 16)  # type: ignore[attr-defined]  # both kinds of stream above have it
+        return block
+    except OSError as error:
+        raise BeitError(f"cannot read on in the list: {error.strerror}") from error
 
 
 def _argument(argument: str, walk: Walk, skipped: Counter[str]) -> Iterable[Found]:
@@ -299,7 +316,7 @@ class _Walker:
             return "system file"
         if name.startswith(".") and not self.walk.hidden and not self._names_hidden(name, folder.reached):
             return "hidden"
-        if self._excluded(name, folder.below):
+        if self.walk.excludes(name, folder.below):
             return "excluded"
         if is_folder:
             too_deep = self.walk.max_depth is not None and folder.depth >= self.walk.max_depth
@@ -312,9 +329,3 @@ class _Walker:
         """Whether the pattern asks for this hidden name by its dot, as in a shell."""
         wanted = (self.pattern[position] for position in reached if position < len(self.pattern))
         return any(part.startswith(".") and fnmatchcase(name, part) for part in wanted)
-
-    def _excluded(self, name: str, below: str) -> bool:
-        return any(
-            fnmatchcase(name, pattern) or fnmatchcase(below + name, pattern)
-            for pattern in (pattern.removeprefix("./").rstrip("/") for pattern in self.walk.exclude)
-        )

@@ -6,10 +6,24 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
+"""How a DataLoader's workers start: by the fork server of Python 3.14 they would be its children, and die with it."""
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _OOM_SCORE = 500  # proc(5): half of memory is added to this process's share when the kernel looks for one to kill
+
+
+def shared_memory() -> int:
+    """Bytes that tensors on their way between processes may take: half of what is free where Linux keeps them.
+
+    A default container has 64 MB of it, and a process that goes beyond dies of SIGBUS.
+    """
+    if not os.path.isdir("/dev/shm"):  # noqa: S108
+        return sys.maxsize
+    memory = os.statvfs("/dev/shm")  # noqa: S108
+    return memory.f_bavail * memory.f_frsize // 2
 
 
 @contextmanager
@@ -38,9 +52,19 @@ def settle_in() -> None:
         parent = multiprocessing.parent_process()
         if parent is not None and parent.pid != os.getppid():  # it died before that line
             os.kill(os.getpid(), signal.SIGKILL)
-        with open("/proc/self/oom_score_adj", "w") as score:
-            score.write(str(_OOM_SCORE))
+        with suppress(OSError):  # no /proc here, or it may not be written
+            _offer_itself()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     os.close(nowhere)
+
+
+def _offer_itself() -> None:
+    """Where memory runs out the kernel ends this process first; whom an administrator offers already stays so."""
+    path = "/proc/self/oom_score_adj"
+    with open(path) as score:
+        if int(score.read()) >= _OOM_SCORE:
+            return
+    with open(path, "w") as score:
+        score.write(str(_OOM_SCORE))

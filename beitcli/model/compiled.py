@@ -38,7 +38,7 @@ LOOK_AHEAD = 2000
 EXPECTED = 10
 """So many times as many are expected where there are that many."""
 
-_PREFIX = "network-"
+_LIBRARY, _PREFIX = "network.so", "network-"
 
 _KEPT = 4
 """How many compiled networks stay in the cache, each as large as its weights."""
@@ -118,19 +118,23 @@ def _compile_apart(
     path: str, checkpoint: Checkpoint, recipe: Recipe, runtime: Runtime, batch_size: int, output: Output
 ) -> bool:
     """Compiles in another process, so that this one never imports the compiler; whether that went well."""
-    work = multiprocessing.get_context("spawn").Process(
-        target=_compile, args=(path, checkpoint, recipe, runtime, batch_size, output, runtime.threads), daemon=True
-    )
-    work.start()
-    try:
-        work.join()
-    finally:
-        work.kill()
+    with TemporaryDirectory(dir=os.path.dirname(path), ignore_cleanup_errors=True) as folder:
+        arguments = (folder, checkpoint, recipe, runtime, batch_size, output, runtime.threads)
+        work = multiprocessing.get_context("spawn").Process(target=_compile, args=arguments, daemon=True)
+        work.start()
+        try:
+            work.join()
+        finally:
+            work.kill()
+            work.join()
+        if work.exitcode == 0:
+            os.replace(os.path.join(folder, _LIBRARY), path)
+            _forget_oldest(os.path.dirname(path))
     return work.exitcode == 0
 
 
 def _compile(
-    path: str,
+    folder: str,
     checkpoint: Checkpoint,
     recipe: Recipe,
     runtime: Runtime,
@@ -138,27 +142,26 @@ def _compile(
     output: Output,
     threads: int,
 ) -> None:
+    """Leaves the library in the folder."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    with TemporaryDirectory(dir=os.path.dirname(path)) as folder:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
-        os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # a daemon has no children
-        from torch._inductor import aoti_compile_and_package
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # a daemon has no children
+    from torch._inductor import aoti_compile_and_package
 
-        scale = PixelScale(recipe.factor, recipe.mean, recipe.std)
-        torch.set_num_threads(threads)  # what is compiled has their number in it
-        network = Beit(checkpoint.config, checkpoint.tensors(), recipe.size, scale, runtime.torch_dtype, output).eval()
-        pixels = torch.zeros((batch_size, *recipe.shape), dtype=torch.uint8)
-        with torch.no_grad():
-            program = torch.export.export(network, (pixels,))
-            package = os.path.join(folder, "network.pt2")
-            aoti_compile_and_package(program, package_path=package, inductor_configs={"freezing": True})
-        with zipfile.ZipFile(package) as parts:
-            [library] = [name for name in parts.namelist() if name.endswith(".so")]
-            os.replace(parts.extract(library, folder), path)
-    _forget_oldest(os.path.dirname(path))
+    scale = PixelScale(recipe.factor, recipe.mean, recipe.std)
+    torch.set_num_threads(threads)  # what is compiled has their number in it
+    network = Beit(checkpoint.config, checkpoint.tensors(), recipe.size, scale, runtime.torch_dtype, output).eval()
+    pixels = torch.zeros((batch_size, *recipe.shape), dtype=torch.uint8)
+    with torch.no_grad():
+        program = torch.export.export(network, (pixels,))
+        package = os.path.join(folder, "network.pt2")
+        aoti_compile_and_package(program, package_path=package, inductor_configs={"freezing": True})
+    with zipfile.ZipFile(package) as parts:
+        [library] = [name for name in parts.namelist() if name.endswith(".so")]
+        os.replace(parts.extract(library, folder), os.path.join(folder, _LIBRARY))
 
 
 def _forget_oldest(folder: str) -> None:

@@ -73,7 +73,7 @@ class Forward:
             outputs: Tensor = network(pixels.to(self._runtime.device, non_blocking=True)).float()
             return outputs
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise DeviceError(f"{self._runtime.device} failed: {str(error).splitlines()[0]}") from error
             if len(pixels) == 1:
                 hint = "try a smaller model, --image-size or --dtype"
@@ -87,7 +87,7 @@ class Forward:
             network = self._beit(self._recipe, dtype) if isinstance(self._recipe, Recipe) else self._reference()
             return network.eval().to(self._runtime.device, dtype)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             hint = "try a smaller model, --image-size or --dtype, or --device cpu"
             raise DeviceError(f"{self._runtime.device} has too little memory for the model", hint) from error
@@ -111,7 +111,7 @@ class Forward:
         except (TypeError, ValueError, ZeroDivisionError) as error:
             raise ModelError(f"the config.json of `{checkpoint.name}` cannot be followed: {error}") from error
         except RuntimeError as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             raise ModelError(f"the weights of `{checkpoint.name}` do not fit together: {error}") from error
         outputs, labels = getattr(network.head, "out_features", None), len(checkpoint.labels)
@@ -164,5 +164,5 @@ class _Reference(nn.Module):
         return logits
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

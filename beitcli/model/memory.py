@@ -10,8 +10,8 @@ import os
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # mallopt(3)
 
-_LARGE = 1 << 30
-"""Blocks of so many bytes still come from the system one by one."""
+_LARGE, _LARGE_ONCE = 1 << 30, 1 << 25
+"""Blocks of so many bytes still come from the system one by one; glibc before 2.35 takes no more than the second."""
 
 _MOST_GROWTH = 64_000_000
 """Bytes that the process may grow by beyond its first pass before freed memory goes back."""
@@ -25,7 +25,8 @@ def use_one_heap() -> None:
 def keep_freed_memory() -> None:
     """The heap of this process is without what was freed before, and from now on keeps what is freed."""
     _glibc("malloc_trim", 0)
-    _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE)
+    if not _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE):
+        _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE_ONCE)
     _glibc("mallopt", _M_TRIM_THRESHOLD, _LARGE)
 
 
@@ -54,6 +55,7 @@ def _resident() -> int:
         return 0
 
 
-def _glibc(function: str, *arguments: int) -> None:
-    """Calls what other C libraries neither have nor need."""
-    getattr(ctypes.CDLL(None), function, lambda *_: None)(*arguments)
+def _glibc(function: str, *arguments: int) -> int:
+    """Calls what other C libraries neither have nor need; 0 where it is refused."""
+    done: int = getattr(ctypes.CDLL(None), function, lambda *_: 0)(*arguments)
+    return done

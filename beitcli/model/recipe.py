@@ -82,7 +82,9 @@ def checkpoint_recipe(processor: Mapping[str, Any] | None, side: int | None) -> 
     is no such file, or it asks for something that cannot be done to every picture.
     """
     if processor is None:
-        raise ModelError("the checkpoint has no preprocessor_config.json", "try --preprocess paper")
+        raise ModelError(
+            "the checkpoint has no preprocessor_config.json", "copy one of a model like it there, or --preprocess paper"
+        )
     if not processor.get("do_resize", True):
         raise ModelError("the checkpoint does not resize pictures, so they have no common size")
     normalise = processor.get("do_normalize", True)

@@ -62,7 +62,7 @@ def choose_runtime(device: str, dtype: str) -> Runtime:
 
     A dtype that the device has no instructions for is taken as asked, with one notice.
     """
-    device = _choose_device(device)
+    device = choose_device(device)
     if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(usable_cores())
     native = _native_dtypes(device)
@@ -83,7 +83,8 @@ def usable_cores() -> int:
     return cores
 
 
-def _choose_device(device: str) -> str:
+def choose_device(device: str) -> str:
+    """The device asked for, or for `auto` the best at hand. Raises UsageError for one that is absent."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if device == "mps" and not torch.backends.mps.is_available():

@@ -8,8 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from itertools import chain, count
 from typing import Any
 
-from beitcli.errors import OutputError
-from beitcli.outputs.destination import MAKE_ROOM
+from beitcli.errors import MAKE_ROOM, OutputError
 from beitcli.records import printable
 
 _APPLICATION = 0x62656974  # `beit`, where file(1) and we look for what a database is

@@ -1,6 +1,5 @@
 """Where a run's bytes go: standard output, a FIFO or device, or a file that is replaced when it is whole."""
 
-import errno
 import logging
 import os
 import re
@@ -9,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO, Protocol, TypeVar
 
-from beitcli.errors import OutputError, UsageError
+from beitcli.errors import OutputError, UsageError, way_out
 from beitcli.records import printable
 
 log = logging.getLogger(__name__)
@@ -22,8 +21,6 @@ class _Closable(Protocol):
 _Output = TypeVar("_Output", bound=_Closable)
 
 _DESCRIPTOR = re.compile(r"(?:/dev/fd/|/proc/self/fd/)(\d{1,9})|/dev/(std(?:in|out|err))")
-
-MAKE_ROOM = "make room, then run it again"
 
 
 class ReaderGone(Exception):  # noqa: N818  # no error: the run ends well
@@ -39,8 +36,7 @@ def writing() -> Iterator[None]:
         raise ReaderGone from error
     except OSError as error:
         name = f" to `{printable(os.fsdecode(error.filename))}`" if isinstance(error.filename, str | bytes) else ""
-        hint = MAKE_ROOM if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
-        raise OutputError(f"cannot write the records{name}: {error.strerror or error}", hint) from error
+        raise OutputError(f"cannot write the records{name}: {error.strerror or error}", way_out(error)) from error
 
 
 def check_writable(path: str) -> None:

@@ -41,7 +41,7 @@ def in_folders(folder: str, walk: Walk) -> list[Labelled]:
     skipped: Counter[str] = Counter()
     labelled = by_folder(folder, walk, skipped)
     passed_by = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
-    empty = classes_without_pictures(folder, labelled)
+    empty = classes_without_pictures(folder, labelled, walk)
     if empty:
         raise UsageError(
             f"the class folder `{printable(os.path.join(folder, empty[0]))}` holds no picture",

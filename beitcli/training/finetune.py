@@ -21,7 +21,7 @@ from beitcli.model.network import resized_positions, resized_table, trained_grid
 from beitcli.model.recipe import Recipe, checkpoint_recipe
 from beitcli.model.runtime import Runtime
 from beitcli.training.augmentation import cropped, erased, jittered, mixed, smoothed
-from beitcli.training.method import Method, Schedule
+from beitcli.training.method import Length, Method, Schedule
 from beitcli.training.optimiser import layer_wise_adamw
 
 WEIGHT_DECAY = 0.05
@@ -92,22 +92,22 @@ class FinetunePlan:
             **{name: getattr(self, name) for name in names},
         }
 
-    def method(self, classes: tuple[str, ...], runtime: Runtime, steps: int) -> Method:
+    def method(self, classes: tuple[str, ...], runtime: Runtime, length: Length) -> Method:
         layers = self.checkpoint.config.get("num_hidden_layers", 12)
         size = _OF_LARGE if layers >= _LARGE else _BASE
-        rate = self.rate or size.rate * self.batch_size * self.accumulate / 1024
+        rate = self.rate or size.rate * length.step_size / 1024
         network = adapted_network(self.checkpoint, classes, self._side, size.stochastic_depth, self.seed)
         if self.checkpoint_gradients:
             network.gradient_checkpointing_enable()
         optimiser = layer_wise_adamw(network.to(runtime.device), layers, rate, WEIGHT_DECAY, size.layer_decay)
-        schedule = Schedule(round(size.warmup * steps), CLIP, AVERAGE_DECAY, self.accumulate)
+        schedule = Schedule(round(size.warmup * length.steps), CLIP, AVERAGE_DECAY, self.accumulate)
         augment = FinetuneAugment(len(classes), self._side, self.recipe)
-        return Method(network, optimiser, augment, schedule, self._text(size, rate))
+        return Method(network, optimiser, augment, schedule, self._text(size, rate, length.step_size))
 
-    def _text(self, size: _SizeRecipe, rate: float) -> str:
+    def _text(self, size: _SizeRecipe, rate: float, step_size: int) -> str:
         return (
             f"`{self.checkpoint.name}`, fine-tuned. {self.epochs} epochs in batches of "
-            f"{self.batch_size * self.accumulate}: AdamW, peak rate {rate:g} after {size.warmup:.0%} of the steps, "
+            f"{step_size}: AdamW, peak rate {rate:g} after {size.warmup:.0%} of the steps, "
             f"then a cosine, {size.layer_decay} times as much for each layer further down; weight decay "
             f"{WEIGHT_DECAY}, stochastic depth {size.stochastic_depth}, mixup {ALPHAS[0]} or cutmix {ALPHAS[1]}, "
             f"label smoothing {SMOOTHING}, random crops and flips, jitter {JITTER}, random erasing {ERASED}; "

@@ -21,11 +21,12 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from beitcli import signals
-from beitcli.errors import OutputError
-from beitcli.inputs.worker import settle_in
+from beitcli.errors import MAKE_ROOM, BeitError, DeviceError, OutputError
+from beitcli.inputs.worker import START_METHOD, settle_in
+from beitcli.model.forward import is_out_of_memory
 from beitcli.training.batches import Batches, Order, only
 from beitcli.training.method import Method, Schedule
-from beitcli.training.workplace import MAKE_ROOM, work_errors
+from beitcli.training.workplace import work_errors
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,9 @@ GRACE = 30.0
 
 LOSS_STEPS = 10
 """Steps whose mean loss is told."""
+
+IN_FLIGHT = 3
+"""Batches of a worker at once: two that it is ahead, as torch has it, and one that is learnt from."""
 
 _STATE = "average.pt"
 
@@ -69,7 +73,8 @@ class Place:
 def train(method: Method, batches: Batches, place: Place, tell: Callable[[Pace], None]) -> "Trained":
     """The averaged weights after the last step; goes on from the newest checkpoint in the folder if there is one.
 
-    Raises Stopped, behind a checkpoint, where the process is asked to end.
+    Raises Stopped, behind a checkpoint, where the process is asked to end, DeviceError where memory does not suffice,
+    and BeitError where the loss is no number any more.
     """
     steps = math.ceil(len(batches) / method.schedule.accumulate)
     average = AveragedModel(method.network, multi_avg_fn=_averaging(method.schedule.average_decay))
@@ -84,7 +89,7 @@ def train(method: Method, batches: Batches, place: Place, tell: Callable[[Pace],
     trainer.remove_callback(PrinterCallback)  # it prints to stdout
     _forget_halves(place.folder)
     try:
-        with signals.held(GRACE):
+        with signals.held(GRACE), device_errors(place.device):
             trainer.train(resume_from_checkpoint=newest_checkpoint(place.folder))
         signals.check()
     except signals.Stopped:
@@ -92,6 +97,21 @@ def train(method: Method, batches: Batches, place: Place, tell: Callable[[Pace],
         log.info("stopped: %s of %d steps are in `%s`; the same command goes on from there", kept, steps, place.folder)
         raise
     return Trained(dict(average.module.state_dict()), keeper.seconds)
+
+
+@contextmanager
+def device_errors(device: str) -> Iterator[None]:
+    """Turns what too little memory raises, in this process or one that makes batches, into a DeviceError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            hint = "a smaller --batch-size with --accumulate takes less, and so does --checkpoint-gradients"
+            raise DeviceError(f"{device} has too little memory for a step", hint) from error
+        if "DataLoader worker (pid" in str(error) or "shared memory" in str(error):
+            hint = "the same command goes on from the last checkpoint; fewer --workers take less memory"
+            raise DeviceError("a process that makes batches has died", hint) from error
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +155,7 @@ def _settings(schedule: Schedule, place: Place) -> TrainingArguments:
         save_strategy="no",
         save_total_limit=2,
         logging_steps=LOSS_STEPS,
+        logging_nan_inf_filter=False,
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -163,11 +184,13 @@ class _Trainer(Trainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """One that Ctrl-C does not reach: its workers leave signals to this process."""
+        workers = self.args.dataloader_num_workers
         return DataLoader(
             self.train_dataset,
             collate_fn=only,
-            num_workers=self.args.dataloader_num_workers,
+            num_workers=workers,
             worker_init_fn=_settle_in,
+            multiprocessing_context=START_METHOD if workers else None,
         )
 
     def _save_checkpoint(self, *of_what: Any) -> None:
@@ -239,12 +262,12 @@ class _Keeper(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
         checkpoint = newest_checkpoint(args.output_dir)
         if state.global_step and checkpoint:
-            kept = torch.load(os.path.join(checkpoint, _STATE), weights_only=True)
+            kept = torch.load(os.path.join(checkpoint, _STATE), map_location="cpu", weights_only=True)
             self._average.load_state_dict(kept["average"])
             self._started -= kept["seconds"]
 
     def on_step_end(
-        self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, model: _Learner, **_: object
+        self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, model: _Learner, **_: object
     ) -> None:
         self._average.update_parameters(model.network)
         self._now = time.monotonic()
@@ -252,13 +275,18 @@ class _Keeper(TrainerCallback):  # type: ignore[misc]
             signals.check()
         except signals.Stopped:
             control.should_save = control.should_training_stop = True
-        if self._now - self._saved > max(MOST_LOST, self._cost / SAVING_SHARE):
+        is_last = state.global_step >= state.max_steps  # what comes now, validation, may be stopped, too
+        if is_last or self._now - self._saved > max(MOST_LOST, self._cost / SAVING_SHARE):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
-        path = os.path.join(args.output_dir, f"checkpoint-{state.global_step}", _STATE)
+        folder = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
+        path = os.path.join(folder, _STATE)
         with _saving():
             torch.save({"average": self._average.state_dict(), "seconds": self.seconds}, path + ".part")
+            for name in os.listdir(folder):  # a machine's crash should not leave the name without the content
+                with open(os.path.join(folder, name), "rb") as stream:
+                    os.fsync(stream.fileno())
             os.replace(path + ".part", path)
         self._saved = time.monotonic()
         self._cost = self._saved - self._now
@@ -274,8 +302,12 @@ class _Teller(TrainerCallback):  # type: ignore[misc]
         self._first: tuple[int, float] | None = None
         self._loss: float | None = None
 
-    def on_log(self, *_: object, logs: dict[str, float], **__: object) -> None:
+    def on_log(
+        self, _args: TrainingArguments, state: TrainerState, *_: object, logs: dict[str, float], **__: object
+    ) -> None:
         self._loss = logs.get("loss", self._loss)
+        if self._loss is not None and not math.isfinite(self._loss):
+            raise BeitError(f"the loss is {self._loss} at step {state.global_step}", "start over with a smaller --lr")
 
     def on_step_end(self, _args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
         now = time.monotonic()

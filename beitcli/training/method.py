@@ -33,6 +33,14 @@ class Method:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Length:
+    """So many steps, of so many examples each."""
+
+    steps: int
+    step_size: int
+
+
 class Plan(Protocol):
     """What a training is asked for."""
 
@@ -64,6 +72,6 @@ class Plan(Protocol):
         """All that decides the result, by the names that the user knows it by."""
         ...
 
-    def method(self, classes: tuple[str, ...], runtime: Runtime, steps: int) -> Method:
-        """The network for these classes on the runtime's device, and how it learns in so many steps."""
+    def method(self, classes: tuple[str, ...], runtime: Runtime, length: Length) -> Method:
+        """The network for these classes on the runtime's device, and how it learns in that time."""
         ...

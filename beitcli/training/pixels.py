@@ -5,16 +5,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from math import prod
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from beitcli.errors import OutputError
 from beitcli.inputs.decode import Decoding, outcome
 from beitcli.inputs.fetch import FetchLimits, fetch
-from beitcli.inputs.loader import Decoded, Loader
+from beitcli.inputs.loader import Loader
 from beitcli.model.recipe import Recipe
 from beitcli.records import Failure, Fetched, Found, Source
 from beitcli.training.reading import Reading
@@ -64,17 +63,8 @@ def read_all(
             readable.append(number)
             digests.append(item.identity.digest or b"")
             if keep:
-                _write(item, keep)
+                keep.write(item.pixels.numpy().data)
     return Reading(tuple(readable), tuple(digests), tuple(failures))
-
-
-def _write(item: Decoded, stream: BinaryIO) -> None:
-    try:
-        stream.write(item.pixels.numpy().data)
-    except OSError as error:
-        raise OutputError(
-            f"cannot keep the pixels: {error.strerror or error}", "make room, then run it again"
-        ) from error
 
 
 class KeptPixels:
@@ -83,6 +73,11 @@ class KeptPixels:
     def __init__(self, path: str, shape: tuple[int, ...]) -> None:
         count = os.path.getsize(path) // prod(shape)
         self._pictures = np.memmap(path, np.uint8, "r", shape=(count, *shape))
+        self._made_of = path, shape
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For a process that is spawned: it maps the file, too, where numpy would send it all pixels."""
+        return KeptPixels, self._made_of
 
     def __len__(self) -> int:
         return len(self._pictures)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -80,6 +81,8 @@ def part_of(work: Workplace, name: str, pictures: Pictures, recipe: Recipe, read
 def _read(work: Workplace, name: str, pictures: Pictures, recipe: Recipe, tell: Callable[[int], object]) -> Reading:
     found = [example.found for example in pictures.examples(name)]
     path = work.path(f"{name}.pixels")
+    with suppress(FileNotFoundError):
+        os.unlink(path)  # of an earlier run that was killed here, perhaps of other pictures
     if len(found) * prod(recipe.shape) <= MOST_KEPT:
         with work_errors(), open(path, "wb") as stream:
             return read_all(found, recipe, pictures.reader, stream, tell)

@@ -15,7 +15,7 @@ from beitcli.training.examples import SHARE, Example, Split, check_several, deal
 from beitcli.training.pooled import PooledCheckpoint, save
 from beitcli.training.reading import Reading, check_readings
 from beitcli.training.regression import STRENGTHS, Array, Fold, fitted, validated
-from beitcli.training.workplace import Workplace, work_errors
+from beitcli.training.workplace import Workplace
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +88,7 @@ def train_probe(
     )
     folder = work.path("model")
     save(checkpoint, layer, split.classes, recipe, folder)
-    with work_errors(), open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as stream:
-        stream.write(model_card(os.path.basename(work.out), facts))
-    work.finish(folder)
+    work.finish(folder, model_card(os.path.basename(work.out), facts))
     return facts, strength
 
 

@@ -32,7 +32,9 @@ def check_readings(split: Split, training: Reading, validation: Reading, most_er
     learnt = {split.training[number].target for number in training.readable}
     lost = [name for target, name in enumerate(split.classes) if target not in learnt]
     if lost:
-        raise UsageError(f"no picture of the class `{printable(lost[0])}` can be read")
+        raise UsageError(
+            f"the class `{printable(lost[0])}` has no readable picture to learn from", "add pictures to it"
+        )
     if split.validation and not validation.readable:
         raise UsageError("no picture to validate with can be read")
     return _report_doubles(split, training, validation)

@@ -1,7 +1,7 @@
 """A small BEiT from random weights, for thousands of small pictures.
 
-The recipe is made to get far in an hour on two cores: it is that of the bundled demonstration model
-(`beitcli/demo/README.md`), which began and learnt more slowly.
+The recipe is made to get far in an hour or two on two cores. It began as that of the bundled demonstration model
+(`beitcli/demo/README.md`).
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from beitcli.model.runtime import Runtime
 from beitcli.training.augmentation import jittered, mixed, shifted_and_flipped, smoothed
 from beitcli.training.dropping import DroppingBeit
 from beitcli.training.initialisation import look_around
-from beitcli.training.method import Method, Schedule
+from beitcli.training.method import Length, Method, Schedule
 from beitcli.training.optimiser import BIAS_RATE, muon_and_adamw
 from beitcli.training.shapes import SCRATCH_SHAPES
 
@@ -67,15 +67,16 @@ class ScratchPlan:
     def settings(self) -> Mapping[str, Any]:
         return {"way": "--from-scratch", **asdict(self)}
 
-    def method(self, classes: tuple[str, ...], runtime: Runtime, steps: int) -> Method:
+    def method(self, classes: tuple[str, ...], runtime: Runtime, length: Length) -> Method:
         network = self._network(classes)
         # on an H200 (torch 2.11, 30 epochs of CIFAR-10) compiled trainings ended at 23 to 77 %, not at the CPU's 85 %
-        if steps >= WORTH_COMPILING and runtime.device == "cpu" and compiler() is not None:
+        if length.steps >= WORTH_COMPILING and runtime.device == "cpu" and compiler() is not None:
             network.compile_layers()
         dtype = torch.bfloat16 if runtime.dtype == "bf16" else torch.float32
         optimiser = muon_and_adamw(network.to(runtime.device), self.rate, WEIGHT_DECAY, dtype)
-        schedule = Schedule(min(WARMUP_STEPS, steps // 2), CLIP, AVERAGE_DECAY, self.accumulate)
-        return Method(network, optimiser, ScratchAugment(len(classes)), schedule, self._text(schedule.warmup_steps))
+        schedule = Schedule(min(WARMUP_STEPS, length.steps // 2), CLIP, AVERAGE_DECAY, self.accumulate)
+        text = self._text(schedule.warmup_steps, length.step_size)
+        return Method(network, optimiser, ScratchAugment(len(classes)), schedule, text)
 
     def _network(self, classes: tuple[str, ...]) -> DroppingBeit:
         torch.manual_seed(self.seed)
@@ -98,11 +99,11 @@ class ScratchPlan:
         look_around(network)
         return network
 
-    def _text(self, warmup_steps: int) -> str:
+    def _text(self, warmup_steps: int, step_size: int) -> str:
         return (
             f"A BEiT of size `{self.shape}` from random weights whose heads begin by looking at the nine nearest "
             f"patches, pictures of {self.image_size} pixels in patches of {self.patch_size}. {self.epochs} epochs, in "
-            f"batches of {self.batch_size * self.accumulate}: Muon for the matrices of the layers and of the patches, "
+            f"batches of {step_size}: Muon for the matrices of the layers and of the patches, "
             f"AdamW for all else, peak rate {self.rate:g} ({BIAS_RATE} times as much for the position bias) after "
             f"{warmup_steps} steps, then a cosine; weight decay {WEIGHT_DECAY}, stochastic depth {STOCHASTIC_DEPTH}, "
             f"{DROPPED:.0%} of the patches dropped for {DROPPED_UNTIL:.0%} of the time, mixup or cutmix on {MIXED:.0%} "
@@ -113,7 +114,7 @@ class ScratchPlan:
 
 @dataclass(frozen=True, slots=True)
 class ScratchAugment:
-    """Moved, flipped and jittered pictures, most batches blended, the last ones not."""
+    """Moved, flipped and jittered pictures, some batches blended, the last ones not."""
 
     classes: int
 

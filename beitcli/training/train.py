@@ -5,14 +5,16 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, prod
 
 import torch
 from torch import Tensor
 from transformers import BeitConfig, BeitForImageClassification
 from transformers.utils import logging as reports
 
+from beitcli import __version__
 from beitcli.errors import UsageError
+from beitcli.inputs.worker import shared_memory
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.classifier import Classifier
 from beitcli.model.memory import keep_freed_memory
@@ -20,8 +22,8 @@ from beitcli.model.recipe import Recipe
 from beitcli.model.runtime import Runtime, choose_runtime
 from beitcli.training.batches import Batches, Order
 from beitcli.training.card import SEEN, UNSEEN, Facts, model_card
-from beitcli.training.loop import Pace, Place, train
-from beitcli.training.method import Plan
+from beitcli.training.loop import IN_FLIGHT, Pace, Place, device_errors, train
+from beitcli.training.method import Length, Plan
 from beitcli.training.pixels import KeptPixels
 from beitcli.training.preparation import (
     DOUBLES,
@@ -46,21 +48,22 @@ _AT_ONCE = 64
 class Machine:
     """Where a training runs, and how many processes make its batches."""
 
-    device: str
-    dtype: str
+    runtime: Runtime
     workers: int
 
-    def runtime(self) -> Runtime:
-        """As for a model that answers; but gradients want the range of bf16 where a GPU has it.
 
-        Raises UsageError for what cannot train.
-        """
-        runtime = choose_runtime(self.device, self.dtype)
-        if runtime == Runtime("cpu", "fp16"):
-            raise UsageError("--dtype fp16: gradients in fp16 need a GPU", "leave it out, or --dtype bf16")
-        if self.dtype == "auto" and runtime.device.startswith("cuda") and torch.cuda.is_bf16_supported():
-            return replace(runtime, dtype="bf16")
-        return runtime
+def training_runtime(device: str, dtype: str) -> Runtime:
+    """As for a model that answers; but gradients want the range of bf16 where a GPU has it.
+
+    Raises UsageError for what cannot train.
+    """
+    runtime = choose_runtime(device, dtype)
+    if runtime == Runtime("cpu", "fp16"):
+        raise UsageError("--dtype fp16: gradients in fp16 need a GPU", "leave it out, or --dtype bf16")
+    is_free = dtype == "auto" and runtime.device.startswith("cuda")
+    if is_free and torch.cuda.is_bf16_supported(including_emulation=False):
+        return replace(runtime, dtype="bf16")
+    return runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,12 @@ def read_pictures(training: Training, tell: Callable[[int], object]) -> Material
     recipes = {TRAINING: plan.learning_recipe, VALIDATION: plan.recipe}
     reader = pictures.reader
     reading = {"max_pixels": reader.decoding.max_pixels, "fast_decode": reader.fast}
-    settings = {**plan.settings(), **reading, PICTURES: fingerprint(pictures.split)}
+    settings = {
+        "version of beit": __version__,
+        **plan.settings(),
+        **reading,
+        PICTURES: fingerprint(pictures.split),
+    }
     prepared = work.begun(settings)
     if prepared is None:
         try:
@@ -109,19 +117,21 @@ def read_pictures(training: Training, tell: Callable[[int], object]) -> Material
 def train_model(training: Training, material: Material, machine: Machine, tell: Callable[[Pace], None]) -> Facts:
     """Trains, writes the folder, and gives back what its card says. Where it was begun before, it goes on.
 
-    Raises Stopped, behind a checkpoint, where the process is asked to end.
+    Raises as `loop.train` does.
     """
     reports.set_verbosity_error()
     reports.disable_progress_bar()
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.abspath(training.work.path("compiled"))  # gone with the rest
     keep_freed_memory()
-    plan, classes, runtime = training.plan, training.pictures.split.classes, machine.runtime()
+    plan, classes, runtime = training.plan, training.pictures.split.classes, machine.runtime
     learning = material.learning
     order = Order(len(learning.targets), plan.batch_size, plan.epochs, plan.seed)
-    method = plan.method(classes, runtime, ceil(len(order) / plan.accumulate))
+    with device_errors(runtime.device):
+        length = Length(ceil(len(order) / plan.accumulate), order.size * plan.accumulate)
+        method = plan.method(classes, runtime, length)
     batches = Batches(learning.pixels, torch.tensor(learning.targets), method.augment, order)
     is_cheap = isinstance(learning.pixels, KeptPixels) and runtime.device == "cpu"  # whose cores all learn
-    workers = 0 if is_cheap else machine.workers
+    workers = 0 if is_cheap else min(machine.workers, _most_workers(order.size * prod(plan.recipe.shape)))
     trained = train(method, batches, Place(training.work.folder, runtime.device, runtime.dtype, workers), tell)
     folder = training.work.path("model")
     _save(method.network.config, trained.weights, plan.recipe, folder)
@@ -135,10 +145,13 @@ def train_model(training: Training, material: Material, machine: Machine, tell: 
         seed=plan.seed,
         seconds=trained.seconds,
     )
-    with work_errors(), open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as stream:
-        stream.write(model_card(os.path.basename(training.work.out), facts))
-    training.work.finish(folder)
+    training.work.finish(folder, model_card(os.path.basename(training.work.out), facts))
     return facts
+
+
+def _most_workers(numbers: int) -> int:
+    """How many processes' batches, of so many numbers of float32, find room in the shared memory."""
+    return shared_memory() // (4 * numbers * IN_FLIGHT)
 
 
 def _save(config: BeitConfig, weights: dict[str, Tensor], recipe: Recipe, folder: str) -> None:

@@ -4,16 +4,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from safetensors import SafetensorError
 
-from beitcli.errors import OutputError, UsageError
+from beitcli.errors import MAKE_ROOM, OutputError, UsageError, way_out
 from beitcli.records import printable
-
-MAKE_ROOM = "make room, then run it again"
 
 _RUN = "run.json"
 _MARK = "training-of-beit"
@@ -30,7 +28,7 @@ def work_errors() -> Iterator[None]:
         yield
     except OSError as error:
         name = f" `{printable(str(error.filename))}`" if error.filename else ""
-        raise OutputError(f"cannot write{name}: {error.strerror or error}", MAKE_ROOM) from error
+        raise OutputError(f"cannot write{name}: {error.strerror or error}", way_out(error)) from error
     except SafetensorError as error:
         raise OutputError(f"cannot write weights: {error}", MAKE_ROOM) from error
 
@@ -63,9 +61,12 @@ class Workplace:
         if os.path.islink(self.out) or os.path.ismount(self.out):
             kind = "a link" if os.path.islink(self.out) else "where a file system is mounted"
             raise UsageError(f"`{printable(self.out)}` is {kind}", "name a folder that is to be made")
-        if os.path.lexists(self.out) and not (os.path.isdir(self.out) and not os.listdir(self.out)):
+        with work_errors():
+            is_free = not os.path.lexists(self.out) or (os.path.isdir(self.out) and not os.listdir(self.out))
+            is_ours = not os.path.lexists(self.folder) or self._is_ours()
+        if not is_free:
             raise UsageError(f"`{printable(self.out)}` exists already", "choose another --out, or delete it")
-        if os.path.lexists(self.folder) and not self._is_ours():
+        if not is_ours:
             raise UsageError(
                 f"`{printable(self.folder)}` is no training of beit", "move it away, or choose another --out"
             )
@@ -91,6 +92,8 @@ class Workplace:
             was, prepared = dict(run["settings"]), dict(run["prepared"])
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise OutputError(f"cannot read `{printable(self.path(_RUN))}`: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:
             hint = "delete that folder to start over"
             raise OutputError(f"`{printable(self.path(_RUN))}` is damaged", hint) from error
@@ -117,13 +120,24 @@ class Workplace:
                 os.fsync(stream.fileno())
             os.replace(self.path(_RUN + ".new"), self.path(_RUN))
 
-    def finish(self, model: str) -> None:
-        """Moves the complete model into its place, and removes all else."""
+    def finish(self, model: str, card: str) -> None:
+        """Gives the model its card, moves it, complete, into its place, and removes all else."""
         with work_errors():
+            with open(os.path.join(model, "README.md"), "w", encoding="utf-8") as stream:
+                stream.write(card)
             os.rename(model, self.out)
         self.leave()
 
     def leave(self) -> None:
-        """Removes the work folder and what was prepared there."""
-        if os.path.exists(self.path(_MARK)):
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes the work folder and what was prepared there, the mark last: what is left of it stays ours."""
+        if not os.path.exists(self.path(_MARK)):
+            return
+        with os.scandir(self.folder) as entries:
+            inside = [entry for entry in entries if entry.name != _MARK]
+        for entry in inside:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    os.unlink(entry.path)
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -198,6 +198,7 @@ def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
     lost = draw_classes(folder / "lost", 2)
     for path in (lost / "red").iterdir():
         path.write_bytes(b"nothing")
+    other = draw_classes(folder / "other", 2)
     empty = draw_classes(folder / "empty", 2)
     (empty / "green").mkdir()
     begun = folder / "begun.part"
@@ -209,7 +210,7 @@ def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
         "same but for case": ([draw_classes(folder / "case", 2, ("red", "Red"))], "`Red` and `red`"),
         "an empty class": ([empty], "empty/green"),
         "a broken picture": ([broken], "1 pictures cannot be read"),
-        "a lost class": ([lost, "--max-errors", "2"], "no picture of the class `red`"),
+        "a lost class": ([lost, "--max-errors", "2"], "the class `red` has no readable picture"),
         "one picture a class": ([draw_classes(folder / "single", 1)], "--val"),
         "a class without training": ([good, "--val", draw_classes(folder / "alien", 1, ("green",))], "`green`"),
         "a size that does not fit": ([good, "--image-size", "33"], "--image-size 33"),
@@ -218,7 +219,8 @@ def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
         "both validations": ([good, "--val", good, "--val-share", "0.5"], "--val-share"),
         "nothing to walk": (["--labels", folder / "t.csv", "--ext", "png"], "nothing is walked"),
         "a link": ([good, "--out", folder / "link"], "link` is a link"),
-        "among the classes": ([good, "--out", good / "model"], "is in the folder of the pictures"),
+        "among the classes": ([good, "--out", good / "model"], "is in a folder of the pictures"),
+        "among the validated": ([good, "--val", other, "--out", other / "model"], "is in a folder of the pictures"),
         "where we are": ([good, "--out", "."], "names no folder"),
         "above us": ([good, "--out", f"{folder}/good/.."], "names no folder"),
         "an unfinished training": ([good, "--out", folder / "begun"], "another way: --finetune"),

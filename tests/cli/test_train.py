@@ -110,6 +110,14 @@ def test_links_are_followed_when_that_is_asked_for(beit: Beit, pictures: Path, t
     assert beit("train", pictures, "-m", "demo", "-L", "-o", tmp_path / "m").returncode == 0
 
 
+def test_a_gpu_that_the_environment_does_not_show_is_refused(
+    beit: Beit, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    run = beit("train", pictures, *SMALL, "--device", "cuda:1", "--out", "model")
+    assert run.returncode == 2 and b"CUDA_VISIBLE_DEVICES is `3`" in run.stderr and b"cuda:0 is GPU 3" in run.stderr
+
+
 def test_without_accelerate_the_extra_is_named_first(tmp_path: Path) -> None:
     program = (
         "import sys, importlib.util as u\n"
@@ -228,7 +236,10 @@ def test_a_model_is_taught_at_the_size_of_its_processor(
     processor = json.loads((model / "preprocessor_config.json").read_text())
     sides = {"height": 48, "width": 48}
     (model / "preprocessor_config.json").write_text(json.dumps(processor | {"size": sides, "crop_size": sides}))
-    run = beit("train", pictures, "--finetune", "-m", "./larger", "--epochs", "1", "-j", "1", "--out", "model")
+    run = beit(
+        *("train", pictures, "--finetune", "-m", "./larger", "--epochs", "1", "-b", "64", "-j", "1", "--out", "model")
+    )
     assert run.returncode == 0, run.stderr
+    assert "batches of 36: AdamW" in (tmp_path / "model" / "README.md").read_text()  # as many as there are
     assert json.loads((tmp_path / "model" / "config.json").read_text())["image_size"] == 48
     assert_both_load_it(tmp_path / "model", pictures)

@@ -36,10 +36,13 @@ def test_class_folders_without_pictures_are_known(tmp_path: Path) -> None:
     grown(tmp_path, "cat/1.jpg", "dog/1.txt", ".git/1.jpg", "@eaDir/1.jpg")
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to("cat")
-    labelled = by_folder(str(tmp_path), Walk(), Counter())
-    assert classes_without_pictures(str(tmp_path), labelled) == ["dog", "empty", "link"]
-    labelled = by_folder(str(tmp_path), Walk(follow=True), Counter())
-    assert classes_without_pictures(str(tmp_path), labelled) == ["dog", "empty"]
+    for walk, expected in (
+        (Walk(), ["dog", "empty", "link"]),
+        (Walk(follow=True), ["dog", "empty"]),
+        (Walk(exclude=("e*", "./dog/")), ["link"]),
+    ):
+        labelled = by_folder(str(tmp_path), walk, Counter())
+        assert classes_without_pictures(str(tmp_path), labelled, walk) == expected
 
 
 def test_a_folder_that_may_not_be_read_is_a_failure_of_its_class(
@@ -64,7 +67,7 @@ def test_a_class_that_is_not_utf8_is_written_as_sources_are(tmp_path: Path) -> N
         pass
     labelled = by_folder(str(tmp_path), Walk(), Counter())
     assert [each.label for each in labelled] == ["gr\\xfcn"]
-    assert not classes_without_pictures(str(tmp_path), labelled)
+    assert not classes_without_pictures(str(tmp_path), labelled, Walk())
 
 
 def test_a_picture_in_no_class_is_named(tmp_path: Path) -> None:

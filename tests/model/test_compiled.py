@@ -1,6 +1,8 @@
 """The network compiled ahead: the same answers, made once, kept, and done without where that cannot be."""
 
 import os
+import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +17,8 @@ from beitcli.model.compiled import LOOK_AHEAD, compiled_network, is_worth_compil
 from beitcli.model.compiler import compiler
 from beitcli.model.recipe import Recipe, checkpoint_recipe
 from beitcli.model.runtime import Runtime
+from tests.cli.test_signals import start
+from tests.conftest import SAMPLES
 
 COMPILED = Runtime("cpu", "fp32", compiled=True, crowded=True)
 
@@ -110,3 +114,21 @@ def test_only_a_long_run_is_worth_it(tiny: Checkpoint) -> None:
     assert is_worth_compiling(large, recipe, bf16, asked(LOOK_AHEAD))
     assert is_worth_compiling(large, recipe, bf16, None) == has_amx_layers(bf16)
     assert is_worth_compiling(large, recipe, Runtime("cpu", "bf16"), asked(LOOK_AHEAD)) == has_amx_layers(bf16)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_stopped_while_it_compiles_it_leaves_nothing(tmp_path: Path) -> None:
+    process = start(
+        *("classify", SAMPLES / "cat.jpg", "-m", "demo", "--dtype", "fp32", "--compile"),
+        cwd=tmp_path,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )
+    until = time.monotonic() + 60
+    while not list((tmp_path / "cache").rglob("tmp*/*")):
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []

@@ -4,12 +4,13 @@ import torch
 
 from beitcli.model.runtime import Runtime
 from beitcli.training.dropping import DroppingBeit
+from beitcli.training.method import Length
 from beitcli.training.scratch import ScratchPlan
 
 
 def new_network(seed: int) -> DroppingBeit:
     plan = ScratchPlan("tiny", 32, 4, 1, 1, 1, 1e-3, seed, "fp32")
-    network = plan.method(("a", "b"), Runtime("cpu", "fp32"), 1).network
+    network = plan.method(("a", "b"), Runtime("cpu", "fp32"), Length(1, 1)).network
     assert isinstance(network, DroppingBeit)
     return network
 

@@ -15,6 +15,7 @@ from beitcli.model.runtime import Runtime
 from beitcli.training.dropping import DroppingBeit
 from beitcli.training.finetune import FinetunePlan, adapted_network
 from beitcli.training.loop import _averaging
+from beitcli.training.method import Length
 from beitcli.training.optimiser import layer_wise_adamw, muon_and_adamw
 from beitcli.training.processor import processor_of
 from beitcli.training.scratch import WORTH_COMPILING, ScratchPlan
@@ -23,7 +24,7 @@ PLAN = ScratchPlan("tiny", 16, 4, 1, 1, 1, 1e-3, 0, "fp32")
 
 
 def new_network() -> DroppingBeit:
-    network = PLAN.method(("a", "b", "c"), Runtime("cpu", "fp32"), 1).network
+    network = PLAN.method(("a", "b", "c"), Runtime("cpu", "fp32"), Length(1, 1)).network
     assert isinstance(network, DroppingBeit)
     for parameter in network.parameters():
         parameter.data = torch.randn_like(parameter) * 0.2
@@ -56,7 +57,7 @@ def test_the_training_pass_is_that_of_transformers() -> None:
 @pytest.mark.parametrize(("device", "compiled"), [("cpu", True), ("meta", False)])
 def test_layers_are_compiled_on_cpus_only(device: str, compiled: bool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    PLAN.method(("a", "b", "c"), Runtime(device, "fp32"), WORTH_COMPILING)
+    PLAN.method(("a", "b", "c"), Runtime(device, "fp32"), Length(WORTH_COMPILING, 1))
     assert ("compiling" in caplog.text) == compiled
 
 
@@ -132,7 +133,7 @@ def test_the_recipe_is_that_of_the_papers_code_for_the_size(
     plan = FinetunePlan(
         checkpoint, 16, 1, 64, accumulate=8, rate=None, checkpoint_gradients=False, seed=0, dtype="fp32"
     )
-    method = plan.method(("a", "b", "c"), Runtime("cpu", "fp32"), steps=100)
+    method = plan.method(("a", "b", "c"), Runtime("cpu", "fp32"), Length(100, 512))
     assert (method.network.config.drop_path_rate, method.schedule.warmup_steps) == (depth, warmup)
     dropped = [layer.drop_path.drop_prob for layer in method.network.beit.layers[1:]]
     assert dropped[-1] == pytest.approx(depth) and dropped == sorted(dropped)

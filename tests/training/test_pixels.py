@@ -1,5 +1,6 @@
 """Pixels kept and pixels decoded are the same."""
 
+import pickle
 from pathlib import Path
 
 import torch
@@ -34,5 +35,8 @@ def test_kept_and_decoded_pixels_are_the_same(tmp_path: Path) -> None:
     decoded = DecodedPixels([paths[number] for number in reading.readable], RECIPE, Decoding())
     assert len(kept) == len(decoded) == 9
     assert torch.equal(kept[[8, 0, 3]], decoded[[8, 0, 3]])
+    sent = pickle.dumps(kept)
+    assert len(sent) < 500  # to a process that is spawned: not the pixels
+    assert torch.equal(pickle.loads(sent)[[8, 0, 3]], decoded[[8, 0, 3]])  # our own
     Path(paths[0]).unlink()
     assert (decoded[[0]] == 128).all()

@@ -1,13 +1,19 @@
-"""A training whose pixels are too many to be kept."""
+"""Trainings in this process: pixels that are not kept, and what ends one early."""
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from beitcli.errors import BeitError, DeviceError, OutputError
 from beitcli.inputs.sources import Walk
+from beitcli.model.runtime import Runtime
 from beitcli.training import preparation
-from beitcli.training.examples import in_folders, split
+from beitcli.training.examples import Split, in_folders, split
+from beitcli.training.loop import Pace, device_errors
+from beitcli.training.pixels import DecodedPixels
 from beitcli.training.preparation import Pictures
 from beitcli.training.scratch import ScratchPlan
 from beitcli.training.train import Machine, Training, read_pictures, train_model
@@ -15,19 +21,78 @@ from beitcli.training.workplace import Workplace
 from tests.training.shapes import draw_classes
 from tests.training.test_pixels import READER
 
+PLAN = ScratchPlan("tiny", 16, 4, 2, 8, 1, 1e-3, 0, "fp32")
+MACHINE = Machine(Runtime("cpu", "fp32"), 2)
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Split:
+    return split(in_folders(str(draw_classes(tmp_path / "shapes", 10)), Walk()), None, 0.2, seed=0)
+
+
+def run(training: Training) -> list[Pace]:
+    """Trains, and gives back what was told of every step but the first."""
+    told: list[Pace] = []
+    train_model(training, read_pictures(training, lambda _: None), MACHINE, told.append)
+    return told
+
 
 def test_decoded_in_every_epoch_the_weights_are_those_of_kept_pixels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = split(in_folders(str(draw_classes(tmp_path / "shapes", 10)), Walk()), None, 0.2, seed=0)
-    plan = ScratchPlan("tiny", 16, 4, 2, 8, 1, 1e-3, 0, "fp32")
     weights = []
     for name, most in (("kept", preparation.MOST_KEPT), ("decoded", 0)):
         monkeypatch.setattr(preparation, "MOST_KEPT", most)
-        told: list[object] = []
-        training = Training(plan, Pictures(parts, READER, 0), Workplace(str(tmp_path / name)), "")
-        material = read_pictures(training, lambda _: None)
-        train_model(training, material, Machine("cpu", "fp32", 2), told.append)
-        assert len(told) == 3
+        assert len(run(Training(PLAN, Pictures(parts, READER, 0), Workplace(str(tmp_path / name)), ""))) == 3
         weights.append(load_file(tmp_path / name / "model.safetensors"))
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+
+
+def test_pixels_that_a_killed_run_has_left_are_not_taken_for_this_ones(
+    parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training(PLAN, Pictures(parts, READER, 0), Workplace(str(tmp_path / "model")), "")
+    training.work.start()
+    (tmp_path / "model.part" / "training.pixels").write_bytes(bytes(10))
+    monkeypatch.setattr(preparation, "MOST_KEPT", 0)
+    assert isinstance(read_pictures(training, lambda _: None).learning.pixels, DecodedPixels)
+
+
+def test_what_is_learnt_is_kept_until_the_model_is_in_its_place(parts: Split, tmp_path: Path) -> None:
+    training = Training(PLAN, Pictures(parts, READER, 0), Workplace(str(tmp_path / "model")), "")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "in the way").touch()
+    with pytest.raises(OutputError):
+        run(training)
+    (tmp_path / "model" / "in the way").unlink()
+    assert run(training) == []
+    undisturbed = Training(PLAN, Pictures(parts, READER, 0), Workplace(str(tmp_path / "undisturbed")), "")
+    assert len(run(undisturbed)) == 3
+    weights, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("model", "undisturbed"))
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_a_training_that_diverges_ends_there(parts: Split, tmp_path: Path) -> None:
+    plan = ScratchPlan("tiny", 16, 4, 20, 8, 1, 1e30, 0, "fp32")
+    with pytest.raises(BeitError, match="the loss is nan at step 10") as error:
+        run(Training(plan, Pictures(parts, READER, 0), Workplace(str(tmp_path / "model")), ""))
+    assert error.value.hint == "start over with a smaller --lr"
+
+
+def test_a_dead_worker_is_said(parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "MOST_KEPT", 0)
+    plan = ScratchPlan("tiny", 16, 4, 50, 8, 1, 1e-3, 0, "fp32")
+    training = Training(plan, Pictures(parts, READER, 0), Workplace(str(tmp_path / "model")), "")
+    material = read_pictures(training, lambda _: None)
+
+    def kill(_: Pace) -> None:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+
+    with pytest.raises(DeviceError, match="a process that makes batches has died"):
+        train_model(training, material, MACHINE, kill)
+
+
+def test_too_little_memory_is_said() -> None:
+    with pytest.raises(DeviceError, match="cpu has too little memory"), device_errors("cpu"):
+        torch.empty(1 << 50)
