@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
+from safetensors import SafetensorError
+
 from beitcli import __version__
 from beitcli.bench.agreement import agreements
 from beitcli.bench.ceiling import Ceiling, ceiling
@@ -20,6 +22,7 @@ from beitcli.bench.report import Report
 from beitcli.bench.shapes import TINY, Shape
 from beitcli.bench.versus import Contest, check_device, duels
 from beitcli.bench.weights import make_checkpoint
+from beitcli.errors import BeitError
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.recipe import Recipe, checkpoint_recipe
 from beitcli.model.runtime import Runtime
@@ -50,9 +53,13 @@ def measure(found: Iterator[Found] | None, plan: Plan) -> Report:
     with TemporaryDirectory(prefix="beit-bench-", ignore_cleanup_errors=True) as folder:
         os.environ["XDG_CACHE_HOME"] = folder  # what is compiled for this model goes with it
         log.info("making a model of the shape %s", plan.shape.name)
-        checkpoint = open_checkpoint(make_checkpoint(plan.shape, os.path.join(folder, "model")), None)
-        recipe = checkpoint_recipe(checkpoint.processor, None)
-        paths, pictures = _pictures(found, plan, recipe, os.path.join(folder, "pictures"))
+        try:
+            checkpoint = open_checkpoint(make_checkpoint(plan.shape, os.path.join(folder, "model")), None)
+            recipe = checkpoint_recipe(checkpoint.processor, None)
+            paths, pictures = _pictures(found, plan, recipe, os.path.join(folder, "pictures"))
+        except (OSError, SafetensorError) as error:
+            hint = "make room, or name a larger place by TMPDIR"
+            raise BeitError(f"cannot write to `{folder}`: {error}", hint) from error
         contest = Contest(checkpoint.name, _listed(paths, folder), len(paths), machine)
         log.info("measuring start-up")
         started = start_up(checkpoint.name, paths[0], machine.device, plan.effort)

@@ -58,7 +58,8 @@ def batch(inputs: InputOptions, model: ModelOptions, output: OutputOptions, batc
         raise typer.Exit(say_what_would_be_done(job, work_of))
     with alone(batch.out, batch.wait):
         if batch.no_ledger:
-            destination = Destination(partial(replaced_file, target, keeps_part=True), file_format, padded=True)
+            stream = partial(replaced_file, target, keeps_part=True)
+            destination = Destination(stream, file_format, padded=True, replaces=target)
             raise typer.Exit(run(inputs, model, output, destination, batch.part()))
         raise typer.Exit(resume(job, work_of))
 

@@ -8,7 +8,7 @@ import typer
 
 from beitcli.cli import notices
 from beitcli.cli.options import examples
-from beitcli.errors import UsageError
+from beitcli.errors import OutputError, UsageError
 from beitcli.model.catalog import KNOWN, Known
 from beitcli.model.checkpoint import find_repository, open_checkpoint
 
@@ -28,8 +28,10 @@ def list_models(context: typer.Context) -> None:
     """
     if context.invoked_subcommand:
         return
+    if sys.stdout is None:
+        raise OutputError("standard output is closed")
     rows = [_row(known) for known in KNOWN]
-    if sys.stdout is None or not sys.stdout.isatty():
+    if not sys.stdout.isatty():
         csv.writer(sys.stdout, delimiter="\t", lineterminator="\n").writerows([_COLUMNS, *rows])
         return
     from rich.console import Console

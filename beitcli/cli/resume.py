@@ -16,7 +16,7 @@ from beitcli import __version__, signals
 from beitcli.cli import notices
 from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, OutputOptions
 from beitcli.cli.question import Question
-from beitcli.cli.run import Ahead, answers_to, find, settings_for, summarise
+from beitcli.cli.run import Ahead, answers_to, find, kept_apart, settings_for, summarise
 from beitcli.errors import ExitStatus, ModelError, OutputError
 from beitcli.inputs.formats import DECODER
 from beitcli.inputs.sources import empty_folders, look, shard
@@ -167,7 +167,7 @@ def _check_that_nothing_was_there(folders: list[str], ledger: str) -> None:
 
 def _as_known(found: Iterable[Found], target: str) -> Iterator[Found]:
     """What was found, each file with what tells whether it is still the one that was answered."""
-    return look(_without_own(found, target))
+    return look(_without_own(kept_apart(found, target), target))
 
 
 def _without_own(found: Iterable[Found], target: str) -> Iterator[Found]:

@@ -2,26 +2,28 @@
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
+from os.path import basename
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from beitcli import signals
 from beitcli.cli import notices
-from beitcli.cli.formats import FileFormat
+from beitcli.cli.formats import BY_SUFFIX, FileFormat
 from beitcli.cli.options import InputOptions, ModelOptions, OutputOptions
 from beitcli.errors import ExitStatus, UsageError
 from beitcli.inputs.sources import discover, open_list, read_list, shard
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.memory import use_one_heap
-from beitcli.outputs.destination import ReaderGone, writing
+from beitcli.outputs.destination import ReaderGone, check_apart, writing
+from beitcli.outputs.features import SUFFIXES as FEATURES
 from beitcli.outputs.selection import Selection, indices_of
 from beitcli.outputs.summary import Tally
 from beitcli.outputs.writers import Layout, writer
-from beitcli.records import Failure, Found
+from beitcli.records import Failure, Found, Source
 from beitcli.timings import Timings
 
 if TYPE_CHECKING:
@@ -40,11 +42,15 @@ MOST_WORKERS = 8
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where the bytes go and in which format; `padded` batches keep them independent of neighbours."""
+    """Where the bytes go and in which format; `padded` batches keep them independent of neighbours.
+
+    `replaces` is the file whose place they take, if that is one.
+    """
 
     open: Callable[[], AbstractContextManager[BinaryIO]]
     format: FileFormat
     padded: bool
+    replaces: str = ""
 
 
 def run(
@@ -60,7 +66,7 @@ def run(
     nothing heavy is imported.
     """
     tolerated, tally, timings = output.tolerated(), Tally(), Timings()
-    found = shard(find(inputs, tally.skipped), *part)
+    found = shard(kept_apart(find(inputs, tally.skipped), destination.replaces), *part)
     checkpoint, selection = choose(model, output)
     settings_of = partial(settings_for, inputs, model, output, checkpoint, padded=destination.padded)
     try:
@@ -99,6 +105,20 @@ def check(inputs: InputOptions, model: ModelOptions, output: OutputOptions) -> N
 def find(inputs: InputOptions, skipped: Counter[str]) -> Iterator[Found]:
     listed = read_list(open_list(inputs.files_from), inputs.null) if inputs.files_from is not None else ()
     return discover(inputs.inputs or (), listed, inputs.walk(), skipped)
+
+
+def kept_apart(found: Iterable[Found], target: str) -> Iterator[Found]:
+    """What was found. Raises UsageError at a picture that the output `target` ("" for none) would take the place of.
+
+    One with the suffix of records is no picture, and may be on a list of all files there are.
+    """
+    if not target or target.lower().endswith((*BY_SUFFIX, ".gz", ".json", *FEATURES)):
+        yield from found
+        return
+    for item in found:
+        if isinstance(item, Source) and item.location.endswith(basename(target)):
+            check_apart([target], [item.location])
+        yield item
 
 
 def choose(model: ModelOptions, output: OutputOptions) -> tuple[Checkpoint, Selection]:

@@ -127,7 +127,7 @@ def decode(stream: BinaryIO, decoding: Decoding, large_turn: AbstractContextMana
     """
     with coded_errors():
         image = _open(stream, decoding.max_pixels)
-        if decoding.scaled_to and not image.info.get("transparency"):
+        if decoding.scaled_to:
             height, width = decoding.scaled_to
             image.draft(None, (height, width) if _orientation(image) > 4 else (width, height))
         with _paused(large_turn) if image.width * image.height > LARGE_PIXELS else nullcontext():

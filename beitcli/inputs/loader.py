@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from beitcli.errors import OutputError
 from beitcli.inputs.decode import Decoding, Outcome, Preprocess, outcome
 from beitcli.inputs.quarantine import decode_alone
-from beitcli.inputs.worker import held_signals, settle_in
+from beitcli.inputs.worker import START_METHOD, held_signals, settle_in, shared_memory
 from beitcli.records import Failure, Fetched, Identity, Source, source_of
 
 Item: TypeAlias = Source | Fetched | Failure
@@ -38,6 +38,8 @@ LONGEST_LIST = 8
 PREFETCH = 2
 """How many lists each worker may be ahead."""
 
+MOST_IN_FLIGHT = 256_000_000
+"""Bytes of fetched pictures with the workers at once, and one picture more; where they are, an empty list is next."""
 
 LONGEST_FOLDER = 58
 """Bytes of a path to which `/beit-…/pymp-…/listener-…` can be added: a socket's has 104 on macOS, 108 on Linux."""
@@ -77,14 +79,29 @@ class _Lists:
     def __next__(self) -> list[Item]:
         self.taking = True
         try:
-            batch = list(islice(self._items, min(self._longest, 1 + self._taken // self._workers)))
-            if not batch:
+            heavy = sum(map(_size, chain.from_iterable(self.in_flight)))
+            batch = self._list(MOST_IN_FLIGHT - heavy)
+            if not batch and heavy < MOST_IN_FLIGHT:
                 raise StopIteration
-            self._taken += 1
+            self._taken += bool(batch)
             self.in_flight.append(batch)
         finally:
             self.taking = False
         return batch
+
+    def _list(self, room: int) -> list[Item]:
+        """The next items, which end where they fill so many bytes; none where there are none left."""
+        batch: list[Item] = []
+        for item in islice(self._items, min(self._longest, 1 + self._taken // self._workers) if room > 0 else 0):
+            batch.append(item)
+            room -= _size(item)
+            if room <= 0:
+                break
+        return batch
+
+
+def _size(item: Item) -> int:
+    return len(item.data) if isinstance(item, Fetched) else 0
 
 
 class Loader:
@@ -150,8 +167,7 @@ class Loader:
 
     def _start(self) -> None:
         others = multiprocessing.active_children()
-        method = "fork" if sys.platform == "linux" else "spawn"
-        context = multiprocessing.get_context(method) if self._workers else None
+        context = multiprocessing.get_context(START_METHOD) if self._workers else None
         pictures = _Pictures(self._preprocess, self._decoding, context.Lock() if context else None)
         with held_signals(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # more workers than cores is what the user asked for
@@ -241,14 +257,30 @@ class _Pictures(Dataset[_List]):
                 pixels, identity = answer
                 answers.append((source_of(item), identity))
                 arrays.append(pixels)
-        shape, dtype = self.preprocess.shape, self.preprocess.dtype
-        return answers, torch.from_numpy(np.stack(arrays) if arrays else np.empty((0, *shape), dtype))
+        if not arrays:
+            return answers, torch.from_numpy(np.empty((0, *self.preprocess.shape), self.preprocess.dtype))
+        batch = torch.from_numpy(np.stack(arrays))
+        if self.large_turn:
+            _share(batch)
+        return answers, batch
 
     def _outcome(self, item: Source | Fetched) -> Outcome:
         if self.large_turn:
             return outcome(item, self.preprocess, self.decoding, self.large_turn)
         with _no_output():
             return outcome(item, self.preprocess, self.decoding, nullcontext())
+
+
+def _share(pixels: Tensor) -> None:
+    """Moves them to where the main process finds them.
+
+    Left to the thread that sends them, pixels for which there is no room would be lost without a word, and waited for.
+    A death is noticed.
+    """
+    try:
+        pixels.share_memory_()  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _as_it_is(answer: Any) -> Any:
@@ -273,13 +305,11 @@ def _settle_in(folder: str, _worker: int) -> None:
 
 
 def _longest_list(preprocess: Preprocess, workers: int) -> int:
-    """As long as all lists in flight fill at most half of the shared memory: a default container has 64 MB of it."""
-    if not workers or not os.path.isdir("/dev/shm"):  # noqa: S108  # where Linux keeps shared memory
+    """As long as all lists in flight find room in the shared memory."""
+    if not workers:
         return LONGEST_LIST
-    memory = os.statvfs("/dev/shm")  # noqa: S108
     picture = prod(preprocess.shape) * np.dtype(preprocess.dtype).itemsize
-    in_flight = workers * (PREFETCH + 1)
-    return max(1, min(LONGEST_LIST, memory.f_bavail * memory.f_frsize // 2 // (picture * in_flight)))
+    return max(1, min(LONGEST_LIST, shared_memory() // (picture * workers * (PREFETCH + 1))))
 
 
 @contextmanager

@@ -29,8 +29,7 @@ class CsvWriter:
         self._stream.flush()
 
     def _write_row(self, row: Sequence[str]) -> None:
-        fields = map(printable, row) if self._escaped else row
-        self._stream.write(",".join(map(_quoted, fields)) + "\n")
+        self._stream.write(csv_line(map(printable, row) if self._escaped else row))
 
 
 class TsvWriter(CsvWriter):
@@ -39,6 +38,11 @@ class TsvWriter(CsvWriter):
     def _write_row(self, row: Sequence[str]) -> None:
         fields = [field.translate(_TSV_ESCAPED) for field in row]
         self._stream.write("\t".join(map(printable, fields) if self._escaped else fields) + "\n")
+
+
+def csv_line(fields: Iterable[str]) -> str:
+    """The fields as a line of CSV, quoted where they need it."""
+    return ",".join(map(_quoted, fields)) + "\n"
 
 
 def _quoted(field: str) -> str:

@@ -1,6 +1,5 @@
 """Features in a file, in input order: an array of numpy's, or Parquet."""
 
-import csv
 import itertools
 import json
 import math
@@ -8,8 +7,9 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import IO, TYPE_CHECKING, BinaryIO, TypeAlias
 
+from beitcli.outputs.delimited import csv_line
 from beitcli.outputs.destination import replaced_file, writing
 from beitcli.outputs.parquet import MOST_ROWS, arrow_errors, utf8
 from beitcli.outputs.writers import text_in
@@ -56,21 +56,21 @@ def index_of(path: str) -> str:
 
 def _write_npy(file: FeatureFile, stream: BinaryIO, count: int, records: Iterable[list[Encoded]]) -> None:
     """The array, and beside it a table with a row for each picture, in which those that failed have no number."""
-    with replaced_file(index_of(file.path), keeps_part=False) as beside, text_in(beside) as text:
-        index = csv.writer(text, lineterminator="\n")
-        with writing():
-            index.writerow(("row", "source", "status", "error_code", "error_message"))
-            _write_array(file, stream, count, _indexed(records, index.writerow))
+    with replaced_file(index_of(file.path), keeps_part=False) as beside, text_in(beside) as text, writing():
+        text.write(csv_line(("row", "source", "status", "error_code", "error_message")))
+        _write_array(file, stream, count, _indexed(records, text.write))
+        stream.flush()
+        os.fsync(stream.fileno())  # now, so that both files get their names in one instant
 
 
-def _indexed(records: Iterable[list[Encoded]], write: Callable[[Iterable[Any]], object]) -> Iterator[Embedding]:
-    """The pictures with features, each record told to `write` on the way."""
+def _indexed(records: Iterable[list[Encoded]], write: Callable[[str], object]) -> Iterator[Embedding]:
+    """The pictures with features; a line for each record goes to `write` on the way."""
     numbers = itertools.count()
     for record in itertools.chain.from_iterable(records):
         if isinstance(record, Failure):
-            write(("", record.source.name, "error", record.code, record.message))
+            write(csv_line(("", record.source.name, "error", record.code, record.message)))
         else:
-            write((next(numbers), record.source.name, "ok", "", ""))
+            write(csv_line((str(next(numbers)), record.source.name, "ok", "", "")))
             yield record
 
 

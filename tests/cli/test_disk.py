@@ -7,12 +7,14 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.cli.batches import (
     DEMO,
@@ -181,3 +183,32 @@ def test_a_broken_ledger_is_one_error_and_fresh_starts_over(finished: Path) -> N
     assert "pictures/missing.png,error" in (finished / "out.csv").read_text()
     assert Path(f"{ledger}.old").read_bytes() == broken
     assert answered(ledger) == 1
+
+
+def test_no_room_in_the_shared_memory_costs_time_and_no_picture(tmp_path: Path) -> None:
+    """Lists of eight pictures of 3,072 bytes each do not fit, as where a container's 64 MB are full."""
+    for number in range(40):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number:02}.png")
+    process = subprocess.run(
+        [sys.executable, "-m", "beitcli", "classify", ".", "-m", "demo", "-q", "-j", "1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=partial(limit, 20_000),
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count(",ok,") == 40
+
+
+def test_no_room_for_what_is_measured_with_is_one_error(tmp_path: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "beitcli", "bench", "--shape", "tiny", "-q"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        preexec_fn=partial(limit, 10_000),
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert "cannot write to" in error(process)

@@ -255,6 +255,13 @@ def test_features_that_are_gone_are_made_again(folder: Path, left: int | None) -
     assert (folder / "out.npy").read_bytes() == before
 
 
+def test_any_name_is_read_back_from_the_index(folder: Path) -> None:
+    name = 'in/a "b",\r c\n.png'
+    Image.new("RGB", (8, 8)).save(folder / name)
+    assert embed(folder, name, "-o", "out.npy").returncode == 0
+    assert [row["source"] for row in index(folder / "out.npy.index.csv")] == [name]
+
+
 def test_the_ledger_of_another_command_is_left_alone(folder: Path) -> None:
     assert batch(folder, "in", *DEMO, "-o", "out.parquet").returncode == 3
     before = (folder / "out.parquet").read_bytes()

@@ -317,3 +317,14 @@ def test_what_has_changed_is_measured_again(beit: Beit, val: Path, tmp_path: Pat
 def test_two_at_once_are_one_too_many(beit: Beit, val: Path, tmp_path: Path) -> None:
     with alone(str(tmp_path / "eval.json"), wait=False):
         check_mistake(beit("eval", val, *DEMO, "-q", "--json", "eval.json"), 1, "another run is writing")
+
+
+def test_a_table_names_files_by_their_bytes_in_any_locale(
+    beit: Beit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(SAMPLES / "cat.jpg", tmp_path / "日本.jpg")
+    (tmp_path / "truth.csv").write_text("path,label\n日本.jpg,cat\n")
+    for name, value in (("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0"), ("LC_ALL", "C")):
+        monkeypatch.setenv(name, value)
+    process = beit("eval", "--labels", "truth.csv", "-m", "demo", "-q")
+    assert (process.returncode, b"100.00 %" in process.stdout) == (0, True), process.stderr

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,11 +20,14 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "mixed").mkdir()
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("no picture")
-    for name in ("good/a.png", "mixed/a.png", "mixed/b.png", "mixed/c.png"):
-        Image.new("RGB", (40, 30), "red").save(tmp_path / name)
+    (tmp_path / "odd").mkdir()
+    for name in ("good/a.png", "mixed/a.png", "mixed/b.png", "mixed/c.png", "photo", "odd/a.dat"):
+        Image.new("RGB", (40, 30), "red").save(tmp_path / name, "PNG")
+    (tmp_path / "named").write_text("photo\n")
     (tmp_path / "mixed" / "d.jpg").write_bytes(b"")
     (tmp_path / "list").write_text("good/a.png\nmissing.png\n")
     (tmp_path / "nothing").write_text("")
+    (tmp_path / "all").write_text("good/a.png\nbroken.csv\n")
     return tmp_path
 
 
@@ -65,6 +69,10 @@ LIGHT = [
     ("batch a.jpg --out b.JPG -f csv -m demo", 2, "`b.JPG` has the name of a picture"),
     ("batch photo --out ./photo -f csv -m demo", 2, "`photo` is an input, and would be overwritten"),
     ("batch --files-from list --out list -f csv -m demo", 2, "`list` is an input, and would be overwritten"),
+    ("batch --files-from named --out photo -f csv -m demo -q", 2, "`photo` is an input, and would be overwritten"),
+    ("batch --files-from named --out ./photo -f csv -m demo -q --no-ledger", 2, "photo` is an input, and would be"),
+    ("batch odd -e dat --out odd/a.dat -f csv -m demo -q", 2, "`odd/a.dat` is an input, and would be overwritten"),
+    ("classify --files-from /proc/self/mem -m demo -q", 1, "cannot read on in the list: Input/output error"),
     ("models pull demo", 2, "nothing to download"),
     ("models pull base-224", 1, "Hub cannot be reached"),
 ]
@@ -94,6 +102,7 @@ RUNS = [
     ("classify --files-from list -m demo", 3, 2, 1),
     ("batch --files-from nothing -m demo", 0, 0, 0),
     ("batch mixed/d.jpg -m demo --out broken.csv", 3, 1, 1),
+    ("batch --files-from all -m demo --out broken.csv --fail-on never", 0, 2, 1),
 ]
 
 
@@ -147,14 +156,35 @@ def test_settings_from_the_environment(
 
 
 @pytest.mark.parametrize(
-    ("closed", "status", "rows"), [("0<&-", 0, 2), ("2>&-", 0, 2), ("1>&-", 1, 0)], ids=["stdin", "stderr", "stdout"]
+    ("line", "closed", "status", "rows"),
+    [
+        ("classify good -m demo", "0<&-", 0, 2),
+        ("classify good -m demo", "2>&-", 0, 2),
+        ("classify good -m demo", "1>&-", 1, 0),
+        ("models", "1>&-", 1, 0),
+    ],
 )
-def test_closed_streams(folder: Path, closed: str, status: int, rows: int) -> None:
-    command = f"exec {sys.executable} -m beitcli classify good -m demo {closed}"
+def test_closed_streams(folder: Path, line: str, closed: str, status: int, rows: int) -> None:
+    command = f"exec {sys.executable} -m beitcli {line} {closed}"
     process = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True)
     assert process.returncode == status
     assert len(process.stdout.splitlines()) == rows
     assert "Traceback" not in process.stderr
+
+
+def test_a_pipe_that_does_not_wait_is_waited_for(folder: Path) -> None:
+    """As a program before this one in a pipeline may have left it."""
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    command = [sys.executable, "-m", "beitcli", "classify", "--files-from", "-", "-m", "demo", "-q"]
+    process = subprocess.Popen(command, cwd=folder, stdin=ours, stdout=subprocess.PIPE, text=True)
+    os.close(ours)
+    os.write(theirs, b"good/a.png\n")
+    time.sleep(2)
+    os.write(theirs, b"mixed/a.png\n")
+    os.close(theirs)
+    said, _ = process.communicate(timeout=60)
+    assert (process.returncode, len(said.splitlines())) == (0, 3)
 
 
 @pytest.mark.parametrize("line", ["classify good -m demo", "models", "--help", "classify nothing-there"])

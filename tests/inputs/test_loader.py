@@ -107,6 +107,22 @@ def test_it_reads_ahead_by_what_workers_need_and_no_more(pictures: list[Item]) -
         assert len(read) < 200 + 2 * 3 * 8
 
 
+def test_large_bodies_are_few_at_a_time(pictures: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("beitcli.inputs.loader.MOST_IN_FLIGHT", 300_000)
+    body = Path(pictures[0].location).read_bytes() + bytes(100_000)  # type: ignore[union-attr]  # it is a Source
+    taken = []
+
+    def bodies() -> Iterator[Item]:
+        for number in range(60):
+            taken.append(number)
+            yield Fetched(Source(f"http://localhost/{number}.png", "url"), body)
+
+    with Loader(bodies(), FirstPixel(), LIMITS, 4) as loader:
+        ahead = [len(taken) - answered for answered, _ in enumerate(loader)]
+    assert len(ahead) == 60
+    assert max(ahead) <= 6  # three with the workers, and the answers of a list
+
+
 @pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSEGV])
 def test_workers_that_are_killed_cost_no_picture(pictures: list[Item], death: signal.Signals) -> None:
     many = pictures * 5

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,18 @@ from PIL import Image
 from beitcli.inputs.decode import Decoding
 from beitcli.inputs.quarantine import decode_alone
 from beitcli.records import Failure, Source
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/oom_score_adj"), reason="needs Linux")
+@pytest.mark.parametrize(("before", "after"), [(0, 500), (800, 800)])
+def test_a_decoder_offers_itself_no_less_than_it_was(before: int, after: int) -> None:
+    """To take an offer back is what the kernel may refuse."""
+    program = (
+        "import sys; from beitcli.inputs.worker import settle_in\n"
+        f"open('/proc/self/oom_score_adj', 'w').write('{before}'); settle_in()\n"
+        f"sys.exit(int(open('/proc/self/oom_score_adj').read()) != {after})"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 @dataclass(frozen=True)
