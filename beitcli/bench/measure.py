@@ -57,10 +57,9 @@ def measure(found: Iterator[Found] | None, plan: Plan) -> Report:
             checkpoint = open_checkpoint(make_checkpoint(plan.shape, os.path.join(folder, "model")), None)
             recipe = checkpoint_recipe(checkpoint.processor, None)
             paths, pictures = _pictures(found, plan, recipe, os.path.join(folder, "pictures"))
+            contest = Contest(checkpoint.name, _listed(paths, folder), len(paths), machine)
         except (OSError, SafetensorError) as error:
-            hint = "make room, or name a larger place by TMPDIR"
-            raise BeitError(f"cannot write to `{folder}`: {error}", hint) from error
-        contest = Contest(checkpoint.name, _listed(paths, folder), len(paths), machine)
+            raise BeitError(f"nothing to measure with: {error}", "is there room in TMPDIR?") from error
         log.info("measuring start-up")
         started = start_up(checkpoint.name, paths[0], machine.device, plan.effort)
         log.info("measuring beit batch on %d pictures", len(paths))

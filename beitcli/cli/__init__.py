@@ -3,7 +3,6 @@
 import os
 import sys
 import warnings
-from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -122,8 +121,6 @@ def _open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    with suppress(OSError):
-        os.set_blocking(0, True)  # a program before this may have left its pipe so that it looks empty between writes
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until the end; `print` would take stdout instead
 

@@ -59,7 +59,7 @@ def batch(inputs: InputOptions, model: ModelOptions, output: OutputOptions, batc
     with alone(batch.out, batch.wait):
         if batch.no_ledger:
             stream = partial(replaced_file, target, keeps_part=True)
-            destination = Destination(stream, file_format, padded=True, replaces=target)
+            destination = Destination(stream, file_format, padded=True, replaces=batch.out)
             raise typer.Exit(run(inputs, model, output, destination, batch.part()))
         raise typer.Exit(resume(job, work_of))
 

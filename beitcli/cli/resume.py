@@ -98,7 +98,7 @@ def answered(
     with open_database(job.ledger) as database:
         ledger = _ledger(job, question, database)
         try:
-            pending = ledger.pending(_as_known(found, job.target), job.batch.again(), Counter())
+            pending = ledger.pending(_as_known(found, job), job.batch.again(), Counter())
             _answer(job, question, pending, ledger, tally, timings)
             _say_what_is_old(ledger, job.batch.prune)
             ledger.count(tally, is_complete=True)
@@ -126,7 +126,7 @@ def preview(job: Job, work_of: WorkOf[Answer, Answered]) -> dict[str, int]:
     found = _found(job, Counter())
     with work_of(job) as work, copied_database("" if job.batch.fresh else job.ledger) as database:
         ledger = _ledger(job, work.question, database)
-        for _ in ledger.pending(_as_known(found, job.target), job.batch.again(), states):
+        for _ in ledger.pending(_as_known(found, job), job.batch.again(), states):
             pass
         return dict(states) | {"gone": ledger.gone()}
 
@@ -165,9 +165,9 @@ def _check_that_nothing_was_there(folders: list[str], ledger: str) -> None:
         raise OutputError(message, "nothing has been touched; --prune forgets what was there")
 
 
-def _as_known(found: Iterable[Found], target: str) -> Iterator[Found]:
+def _as_known(found: Iterable[Found], job: Job) -> Iterator[Found]:
     """What was found, each file with what tells whether it is still the one that was answered."""
-    return look(_without_own(kept_apart(found, target), target))
+    return look(_without_own(kept_apart(found, job.batch.out), job.target))
 
 
 def _without_own(found: Iterable[Found], target: str) -> Iterator[Found]:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
-from os.path import basename
+from os.path import basename, realpath
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from beitcli import signals
@@ -107,17 +107,19 @@ def find(inputs: InputOptions, skipped: Counter[str]) -> Iterator[Found]:
     return discover(inputs.inputs or (), listed, inputs.walk(), skipped)
 
 
-def kept_apart(found: Iterable[Found], target: str) -> Iterator[Found]:
-    """What was found. Raises UsageError at a picture that the output `target` ("" for none) would take the place of.
+def kept_apart(found: Iterable[Found], out: str) -> Iterator[Found]:
+    """What was found. Raises UsageError at a picture that the output `out` ("" for none) would take the place of.
 
     One with the suffix of records is no picture, and may be on a list of all files there are.
     """
-    if not target or target.lower().endswith((*BY_SUFFIX, ".gz", ".json", *FEATURES)):
+    target = realpath(out)
+    if not out or target.lower().endswith((*BY_SUFFIX, ".gz", ".json", *FEATURES)):
         yield from found
         return
+    names = basename(out), basename(target)
     for item in found:
-        if isinstance(item, Source) and item.location.endswith(basename(target)):
-            check_apart([target], [item.location])
+        if isinstance(item, Source) and item.location.endswith(names):
+            check_apart([out], [item.location])
         yield item
 
 

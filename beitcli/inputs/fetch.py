@@ -29,6 +29,7 @@ from weakref import WeakValueDictionary
 
 from beitcli import __version__
 from beitcli.errors import BeitError, PictureError
+from beitcli.inputs.sources import wait_at_standard_input
 from beitcli.records import MOST_STREAMED, Failure, Fetched, Found, Identity, Source, printable
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def _handed_on(item: Found | _Download, waited: Callable[[float], None]) -> Sour
 
 def _read(source: Source) -> Fetched | Failure:
     try:
+        wait_at_standard_input()
         data = sys.stdin.buffer.read(MOST_STREAMED + 1)
         if len(data) > MOST_STREAMED:
             return Failure(source, "too_large", f"standard input brings more than {MOST_STREAMED} bytes")

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from beitcli.errors import OutputError
 from beitcli.inputs.decode import Decoding, Outcome, Preprocess, outcome
 from beitcli.inputs.quarantine import decode_alone
-from beitcli.inputs.worker import START_METHOD, held_signals, settle_in, shared_memory
+from beitcli.inputs.worker import START_METHOD, held_signals, settle_in, share, shared_memory
 from beitcli.records import Failure, Fetched, Identity, Source, source_of
 
 Item: TypeAlias = Source | Fetched | Failure
@@ -261,7 +261,7 @@ class _Pictures(Dataset[_List]):
             return answers, torch.from_numpy(np.empty((0, *self.preprocess.shape), self.preprocess.dtype))
         batch = torch.from_numpy(np.stack(arrays))
         if self.large_turn:
-            _share(batch)
+            share(batch)
         return answers, batch
 
     def _outcome(self, item: Source | Fetched) -> Outcome:
@@ -269,18 +269,6 @@ class _Pictures(Dataset[_List]):
             return outcome(item, self.preprocess, self.decoding, self.large_turn)
         with _no_output():
             return outcome(item, self.preprocess, self.decoding, nullcontext())
-
-
-def _share(pixels: Tensor) -> None:
-    """Moves them to where the main process finds them.
-
-    Left to the thread that sends them, pixels for which there is no room would be lost without a word, and waited for.
-    A death is noticed.
-    """
-    try:
-        pixels.share_memory_()  # type: ignore[no-untyped-call]
-    except RuntimeError:
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _as_it_is(answer: Any) -> Any:

@@ -7,6 +7,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import chain
@@ -86,9 +87,18 @@ def discover(arguments: Sequence[str], listed: Iterable[Source], walk: Walk, ski
 def open_list(path: str) -> BinaryIO:
     """The list of paths and URLs at `path` (`-`: standard input), for `read_list`. Raises UsageError if unreadable."""
     try:
-        return open(0, "rb", closefd=False) if path == "-" else open(path, "rb")
+        if path != "-":
+            return open(path, "rb")
+        wait_at_standard_input()
+        return open(0, "rb", closefd=False)
     except OSError as error:
         raise UsageError(f"cannot read the list `{printable(path)}`: {error.strerror}") from error
+
+
+def wait_at_standard_input() -> None:
+    """Whoever reads it waits: a program before this may have left its pipe so that it looks empty between writes."""
+    with suppress(OSError):
+        os.set_blocking(0, True)
 
 
 def read_list(stream: BinaryIO, null: bool) -> Iterator[Source]:

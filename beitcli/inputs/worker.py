@@ -7,6 +7,10 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 """How a DataLoader's workers start: by the fork server of Python 3.14 they would be its children, and die with it."""
@@ -24,6 +28,17 @@ def shared_memory() -> int:
         return sys.maxsize
     memory = os.statvfs("/dev/shm")  # noqa: S108
     return memory.f_bavail * memory.f_frsize // 2
+
+
+def share(tensor: "torch.Tensor") -> None:
+    """Moves the tensor to where the main process finds it; where there is no room there, this process dies.
+
+    A death is noticed. Left to the thread that sends it, it would be lost without a word, and waited for.
+    """
+    try:
+        tensor.share_memory_()  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager

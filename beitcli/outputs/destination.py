@@ -54,8 +54,9 @@ def check_writable(path: str) -> None:
 
 def check_apart(outputs: Iterable[str], inputs: Iterable[str]) -> None:
     """Raises UsageError where an output would take the place of an input."""
+    outputs = list(outputs)
     targets = {os.path.realpath(path) for path in outputs}
-    names = {os.path.basename(target) for target in targets}
+    names = {os.path.basename(path) for path in (*outputs, *targets)}
     for path in inputs:  # there may be millions, and links are followed for few
         if os.path.basename(path) in names and os.path.realpath(path) in targets:
             raise UsageError(f"`{printable(path)}` is an input, and would be overwritten", "write elsewhere")

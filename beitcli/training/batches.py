@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
+from beitcli.inputs.worker import share
 from beitcli.training.pixels import Pixels
 
 
@@ -77,6 +78,9 @@ def seeded(*facts: object) -> Generator:
 
 
 def only(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The one item of a list: what a DataLoader is told to make of a batch that is one already."""
+    """The one item of a list, shared: what a DataLoader is told to make of a batch that is one already."""
     (item,) = items
+    if get_worker_info() is not None:
+        for tensor in filter(torch.is_tensor, item.values()):
+            share(tensor)
     return item

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import multiprocessing
 import os
 import shutil
 import time
@@ -24,9 +25,10 @@ from beitcli import signals
 from beitcli.errors import MAKE_ROOM, BeitError, DeviceError, OutputError
 from beitcli.inputs.worker import START_METHOD, settle_in
 from beitcli.model.forward import is_out_of_memory
+from beitcli.records import printable
 from beitcli.training.batches import Batches, Order, only
 from beitcli.training.method import Method, Schedule
-from beitcli.training.workplace import work_errors
+from beitcli.training.workplace import sync_files, work_errors
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +43,6 @@ GRACE = 30.0
 
 LOSS_STEPS = 10
 """Steps whose mean loss is told."""
-
-IN_FLIGHT = 3
-"""Batches of a worker at once: two that it is ahead, as torch has it, and one that is learnt from."""
 
 _STATE = "average.pt"
 
@@ -89,7 +88,7 @@ def train(method: Method, batches: Batches, place: Place, tell: Callable[[Pace],
     trainer.remove_callback(PrinterCallback)  # it prints to stdout
     _forget_halves(place.folder)
     try:
-        with signals.held(GRACE), device_errors(place.device):
+        with signals.held(GRACE), device_errors(place.device, place.folder), _no_worker_left():
             trainer.train(resume_from_checkpoint=newest_checkpoint(place.folder))
         signals.check()
     except signals.Stopped:
@@ -100,18 +99,38 @@ def train(method: Method, batches: Batches, place: Place, tell: Callable[[Pace],
 
 
 @contextmanager
-def device_errors(device: str) -> Iterator[None]:
-    """Turns what too little memory raises, in this process or one that makes batches, into a DeviceError."""
+def device_errors(device: str, folder: str) -> Iterator[None]:
+    """Turns what too little memory raises, in this process or one that makes batches, into a DeviceError.
+
+    `folder` is where the training is.
+    """
     try:
         yield
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            hint = "a smaller --batch-size with --accumulate takes less, and so does --checkpoint-gradients"
+    except (RuntimeError, MemoryError, ConnectionError, EOFError) as error:
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_out_of_memory(error)):
+            hint = f"delete `{printable(folder)}`, then a smaller --batch-size with more --accumulate takes less"
             raise DeviceError(f"{device} has too little memory for a step", hint) from error
-        if "DataLoader worker (pid" in str(error) or "shared memory" in str(error):
+        if _is_of_a_worker(error):
             hint = "the same command goes on from the last checkpoint; fewer --workers take less memory"
             raise DeviceError("a process that makes batches has died", hint) from error
         raise
+
+
+def _is_of_a_worker(error: Exception) -> bool:
+    """Whether a DataLoader has noticed a death, or there was nobody at the other end of its queue or socket."""
+    return isinstance(error, ConnectionError | EOFError) or "DataLoader worker (pid" in str(error)
+
+
+@contextmanager
+def _no_worker_left() -> Iterator[None]:
+    """Ends the processes that are started inside: they take no signals, and at the exit they would be waited for."""
+    others = multiprocessing.active_children()
+    try:
+        yield
+    finally:
+        for worker in multiprocessing.active_children():
+            if worker not in others:
+                worker.kill()
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +243,8 @@ def _saving() -> Iterator[None]:
         with work_errors():
             yield
     except RuntimeError as error:
+        if _is_of_a_worker(error):
+            raise
         reason = str(error).partition("\n")[0]
         raise OutputError(f"cannot write a checkpoint: {reason}", MAKE_ROOM) from error
 
@@ -276,6 +297,7 @@ class _Keeper(TrainerCallback):  # type: ignore[misc]
         except signals.Stopped:
             control.should_save = control.should_training_stop = True
         is_last = state.global_step >= state.max_steps  # what comes now, validation, may be stopped, too
+        control.should_log |= is_last
         if is_last or self._now - self._saved > max(MOST_LOST, self._cost / SAVING_SHARE):
             control.should_save = True
 
@@ -284,9 +306,7 @@ class _Keeper(TrainerCallback):  # type: ignore[misc]
         path = os.path.join(folder, _STATE)
         with _saving():
             torch.save({"average": self._average.state_dict(), "seconds": self.seconds}, path + ".part")
-            for name in os.listdir(folder):  # a machine's crash should not leave the name without the content
-                with open(os.path.join(folder, name), "rb") as stream:
-                    os.fsync(stream.fileno())
+            sync_files(folder)
             os.replace(path + ".part", path)
         self._saved = time.monotonic()
         self._cost = self._saved - self._now
@@ -303,11 +323,13 @@ class _Teller(TrainerCallback):  # type: ignore[misc]
         self._loss: float | None = None
 
     def on_log(
-        self, _args: TrainingArguments, state: TrainerState, *_: object, logs: dict[str, float], **__: object
+        self, args: TrainingArguments, state: TrainerState, *_: object, logs: dict[str, float], **__: object
     ) -> None:
         self._loss = logs.get("loss", self._loss)
-        if self._loss is not None and not math.isfinite(self._loss):
-            raise BeitError(f"the loss is {self._loss} at step {state.global_step}", "start over with a smaller --lr")
+        is_lost = self._loss is not None and not math.isfinite(self._loss)
+        if is_lost and not args.fp16:  # there a step may overflow, and is left out
+            hint = f"delete `{printable(args.output_dir)}`, then a smaller --lr"
+            raise BeitError(f"the loss is {self._loss} at step {state.global_step}", hint)
 
     def on_step_end(self, _args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
         now = time.monotonic()

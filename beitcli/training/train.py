@@ -22,7 +22,7 @@ from beitcli.model.recipe import Recipe
 from beitcli.model.runtime import Runtime, choose_runtime
 from beitcli.training.batches import Batches, Order
 from beitcli.training.card import SEEN, UNSEEN, Facts, model_card
-from beitcli.training.loop import IN_FLIGHT, Pace, Place, device_errors, train
+from beitcli.training.loop import Pace, Place, device_errors, train
 from beitcli.training.method import Length, Plan
 from beitcli.training.pixels import KeptPixels
 from beitcli.training.preparation import (
@@ -126,12 +126,13 @@ def train_model(training: Training, material: Material, machine: Machine, tell: 
     plan, classes, runtime = training.plan, training.pictures.split.classes, machine.runtime
     learning = material.learning
     order = Order(len(learning.targets), plan.batch_size, plan.epochs, plan.seed)
-    with device_errors(runtime.device):
+    with device_errors(runtime.device, training.work.folder):
         length = Length(ceil(len(order) / plan.accumulate), order.size * plan.accumulate)
         method = plan.method(classes, runtime, length)
     batches = Batches(learning.pixels, torch.tensor(learning.targets), method.augment, order)
     is_cheap = isinstance(learning.pixels, KeptPixels) and runtime.device == "cpu"  # whose cores all learn
-    workers = 0 if is_cheap else min(machine.workers, _most_workers(order.size * prod(plan.recipe.shape)))
+    numbers = order.size * prod(plan.recipe.shape)
+    workers = 0 if is_cheap else min(machine.workers, _most_workers(numbers, plan.accumulate))
     trained = train(method, batches, Place(training.work.folder, runtime.device, runtime.dtype, workers), tell)
     folder = training.work.path("model")
     _save(method.network.config, trained.weights, plan.recipe, folder)
@@ -149,9 +150,12 @@ def train_model(training: Training, material: Material, machine: Machine, tell: 
     return facts
 
 
-def _most_workers(numbers: int) -> int:
-    """How many processes' batches, of so many numbers of float32, find room in the shared memory."""
-    return shared_memory() // (4 * numbers * IN_FLIGHT)
+def _most_workers(numbers: int, accumulate: int) -> int:
+    """How many processes' batches, of so many numbers of float32, find room in the shared memory.
+
+    Each is ahead by two, as torch has it, and the Trainer holds those of two steps.
+    """
+    return max(0, (shared_memory() // (4 * numbers) - 2 * accumulate) // 2)
 
 
 def _save(config: BeitConfig, weights: dict[str, Tensor], recipe: Recipe, folder: str) -> None:

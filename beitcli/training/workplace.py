@@ -33,6 +33,13 @@ def work_errors() -> Iterator[None]:
         raise OutputError(f"cannot write weights: {error}", MAKE_ROOM) from error
 
 
+def sync_files(folder: str) -> None:
+    """Has the disk hold all files of the folder: a machine's crash should not leave their names without content."""
+    for entry in os.scandir(folder):
+        with open(entry.path, "rb") as stream:
+            os.fsync(stream.fileno())
+
+
 @dataclass(frozen=True, slots=True)
 class Workplace:
     """The folder that becomes `out`, and the one beside it where everything is until then."""
@@ -125,6 +132,7 @@ class Workplace:
         with work_errors():
             with open(os.path.join(model, "README.md"), "w", encoding="utf-8") as stream:
                 stream.write(card)
+            sync_files(model)
             os.rename(model, self.out)
         self.leave()
 

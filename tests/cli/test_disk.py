@@ -211,4 +211,4 @@ def test_no_room_for_what_is_measured_with_is_one_error(tmp_path: Path) -> None:
         preexec_fn=partial(limit, 10_000),
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
-    assert "cannot write to" in error(process)
+    assert "hint: is there room in TMPDIR?" in error(process)

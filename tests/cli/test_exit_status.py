@@ -24,6 +24,8 @@ def folder(tmp_path: Path) -> Path:
     for name in ("good/a.png", "mixed/a.png", "mixed/b.png", "mixed/c.png", "photo", "odd/a.dat"):
         Image.new("RGB", (40, 30), "red").save(tmp_path / name, "PNG")
     (tmp_path / "named").write_text("photo\n")
+    (tmp_path / "link").symlink_to("photo")
+    (tmp_path / "linked").write_text("link\n")
     (tmp_path / "mixed" / "d.jpg").write_bytes(b"")
     (tmp_path / "list").write_text("good/a.png\nmissing.png\n")
     (tmp_path / "nothing").write_text("")
@@ -71,6 +73,7 @@ LIGHT = [
     ("batch --files-from list --out list -f csv -m demo", 2, "`list` is an input, and would be overwritten"),
     ("batch --files-from named --out photo -f csv -m demo -q", 2, "`photo` is an input, and would be overwritten"),
     ("batch --files-from named --out ./photo -f csv -m demo -q --no-ledger", 2, "photo` is an input, and would be"),
+    ("batch --files-from linked --out link -f csv -m demo -q", 2, "`link` is an input, and would be overwritten"),
     ("batch odd -e dat --out odd/a.dat -f csv -m demo -q", 2, "`odd/a.dat` is an input, and would be overwritten"),
     ("classify --files-from /proc/self/mem -m demo -q", 1, "cannot read on in the list: Input/output error"),
     ("models pull demo", 2, "nothing to download"),

@@ -88,7 +88,7 @@ def test_changed_pictures_are_another_training(beit: Beit, pictures: Path, tmp_p
     assert (tmp_path / "model.part").exists()
 
 
-@pytest.mark.parametrize("stopped", [False, True], ids=["the model", "a checkpoint"])
+@pytest.mark.parametrize("stopped", [False, True], ids=["at the end", "at a stop"])
 def test_a_full_disk_is_one_line_and_room_lets_it_go_on(
     beit: Beit, pictures: Path, tmp_path: Path, stopped: bool
 ) -> None:

@@ -60,6 +60,12 @@ def test_pixels_that_a_killed_run_has_left_are_not_taken_for_this_ones(
 
 def test_what_is_learnt_is_kept_until_the_model_is_in_its_place(parts: Split, tmp_path: Path) -> None:
     training = Training(PLAN, Pictures(parts, READER, 0), Workplace(str(tmp_path / "model")), "")
+    weights_in_the_way = tmp_path / "model.part" / "model" / "model.safetensors"
+    training.work.start()
+    weights_in_the_way.mkdir(parents=True)
+    with pytest.raises(OutputError, match="cannot write weights"):
+        run(training)
+    weights_in_the_way.rmdir()
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "in the way").touch()
     with pytest.raises(OutputError):
@@ -72,11 +78,12 @@ def test_what_is_learnt_is_kept_until_the_model_is_in_its_place(parts: Split, tm
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-def test_a_training_that_diverges_ends_there(parts: Split, tmp_path: Path) -> None:
-    plan = ScratchPlan("tiny", 16, 4, 20, 8, 1, 1e30, 0, "fp32")
-    with pytest.raises(BeitError, match="the loss is nan at step 10") as error:
+@pytest.mark.parametrize(("epochs", "noticed"), [(20, 10), (2, 4)])
+def test_a_training_that_diverges_ends_there(parts: Split, tmp_path: Path, epochs: int, noticed: int) -> None:
+    plan = ScratchPlan("tiny", 16, 4, epochs, 8, 1, 1e30, 0, "fp32")
+    with pytest.raises(BeitError, match=f"the loss is nan at step {noticed}") as error:
         run(Training(plan, Pictures(parts, READER, 0), Workplace(str(tmp_path / "model")), ""))
-    assert error.value.hint == "start over with a smaller --lr"
+    assert error.value.hint == f"delete `{tmp_path}/model.part`, then a smaller --lr"
 
 
 def test_a_dead_worker_is_said(parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,14 +92,11 @@ def test_a_dead_worker_is_said(parts: Split, tmp_path: Path, monkeypatch: pytest
     training = Training(plan, Pictures(parts, READER, 0), Workplace(str(tmp_path / "model")), "")
     material = read_pictures(training, lambda _: None)
 
-    def kill(_: Pace) -> None:
-        for worker in multiprocessing.active_children():
-            worker.kill()
-
     with pytest.raises(DeviceError, match="a process that makes batches has died"):
-        train_model(training, material, MACHINE, kill)
+        train_model(training, material, MACHINE, lambda _: multiprocessing.active_children()[0].kill())
+    assert not [child for child in multiprocessing.active_children() if child.join(10) or child.is_alive()]
 
 
 def test_too_little_memory_is_said() -> None:
-    with pytest.raises(DeviceError, match="cpu has too little memory"), device_errors("cpu"):
+    with pytest.raises(DeviceError, match="cpu has too little memory"), device_errors("cpu", "model.part"):
         torch.empty(1 << 50)
