@@ -30,7 +30,7 @@ EXAMPLES = examples(
     "beit batch ./images --out preds.csv",
     "beit batch ./archive -m base-224 -e jpg,png -E thumbs --out labels.jsonl",
     "find /share -name '*.jpg' -print0 | beit batch --files-from - -0 --out preds.tsv",
-    "beit batch ./images --label cat --threshold 0.5 | wc -l",
+    "beit batch ./images --label cat -f jsonl | jq -r .source",
 )
 
 

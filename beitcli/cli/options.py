@@ -175,7 +175,7 @@ class ModelOptions:
     ] = "checkpoint"
     image_size: Annotated[
         int | None,
-        _option(_MODEL, "--image-size", metavar="N", min=1, help="Another resolution [default: the checkpoint's]."),
+        _option(_MODEL, "--image-size", metavar="N", min=1, help="Another resolution [default: the model's]."),
     ] = None
     batch_size: Annotated[
         int | None,
