@@ -34,6 +34,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet", "csv.gz"])
 def test_the_parts_of_a_run_are_the_run(beit: Beit, tmp_path: Path, suffix: str) -> None:
     sources = ["in/boats.jpg", "in/cat/a\tb\\,cat.jpg", "in/cat/gone.png", "in/cat.jpg", "in/coffee.jpg"]

@@ -88,6 +88,7 @@ def by_us(model: Path, paths: list[Path]) -> torch.Tensor:
     return logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "options"),
     [
@@ -146,6 +147,7 @@ def test_the_card_says_what_was_done(
     assert b" of 15 pictures right at a strength of " in run.stderr
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_bytes(beit: Beit, pictures: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         assert beit("train", pictures, *DEMO, "--out", name).returncode == 0

@@ -91,6 +91,7 @@ def test_a_suffix_compresses(beit: Beit, tmp_path: Path, name: str, arguments: t
     assert gzip.decompress((tmp_path / name).read_bytes()) == beit("batch", SAMPLES, *DEMO, *arguments).stdout
 
 
+@pytest.mark.slow
 def test_bytes_depend_on_no_worker_neighbour_or_order(beit: Beit, pictures: Path, tmp_path: Path) -> None:
     arguments = ("batch", *DEMO, "--format", "jsonl", "-b", 4)
     whole = beit(*arguments, "-j", 2, pictures).stdout.splitlines()

@@ -93,6 +93,7 @@ def test_what_is_in_the_way_is_nobodys_to_remove(beit: Beit, pictures: Path, tmp
     assert (tmp_path / "n.part").is_file()
 
 
+@pytest.mark.slow
 def test_a_class_may_have_a_name_that_is_not_utf8(beit: Beit, pictures: Path, tmp_path: Path) -> None:
     os.rename(pictures / "red", os.fsencode(pictures) + b"/r\xfc\x1bd")
     for name, way in (("probe", ("-m", "demo")), ("new", (*SMALL, "--epochs", "1"))):

@@ -77,6 +77,7 @@ def test_stopped_and_killed_it_goes_on_to_the_very_same_weights(
     assert all(torch.equal(expected[name], weights[name]) for name in expected)
 
 
+@pytest.mark.slow
 def test_changed_pictures_are_another_training(beit: Beit, pictures: Path, tmp_path: Path) -> None:
     command = ["train", str(pictures), *SMALL, "--epochs", "60", "--out", "model"]
     with begun(command, tmp_path) as process:
@@ -88,6 +89,7 @@ def test_changed_pictures_are_another_training(beit: Beit, pictures: Path, tmp_p
     assert (tmp_path / "model.part").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [False, True], ids=["at the end", "at a stop"])
 def test_a_full_disk_is_one_line_and_room_lets_it_go_on(
     beit: Beit, pictures: Path, tmp_path: Path, stopped: bool
@@ -143,6 +145,7 @@ def test_ctrl_c_while_it_compiles_is_a_clean_end(pictures: Path, tmp_path: Path)
     assert not (tmp_path / "model").exists() and (tmp_path / "model.part" / "run.json").exists()
 
 
+@pytest.mark.slow
 def test_other_ways_of_reading_are_another_training(beit: Beit, pictures: Path, tmp_path: Path) -> None:
     command = ["train", str(pictures), *SMALL, "--epochs", "60", "--out", "model"]
     with begun(command, tmp_path) as process:
