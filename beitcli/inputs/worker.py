@@ -22,7 +22,7 @@ _OOM_SCORE = 500  # proc(5): half of memory is added to this process's share whe
 def shared_memory() -> int:
     """Bytes that tensors on their way between processes may take: half of what is free where Linux keeps them.
 
-    A default container has 64 MB of it, and a process that goes beyond dies of SIGBUS.
+    A default container has 64 MB of it; what goes beyond is an error at best, and SIGBUS at worst.
     """
     if not os.path.isdir("/dev/shm"):  # noqa: S108
         return sys.maxsize

@@ -37,6 +37,6 @@ def test_kept_and_decoded_pixels_are_the_same(tmp_path: Path) -> None:
     assert torch.equal(kept[[8, 0, 3]], decoded[[8, 0, 3]])
     sent = pickle.dumps(kept)
     assert len(sent) < 500  # to a process that is spawned: not the pixels
-    assert torch.equal(pickle.loads(sent)[[8, 0, 3]], decoded[[8, 0, 3]])  # our own
+    assert torch.equal(pickle.loads(sent)[[8, 0, 3]], decoded[[8, 0, 3]])
     Path(paths[0]).unlink()
     assert (decoded[[0]] == 128).all()
