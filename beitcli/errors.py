@@ -19,10 +19,10 @@ ERROR_CODES = {
     "io_error": "reading failed: a bad disk, a share that went away",
     "empty_file": "the file has no bytes",
     "not_an_image": "not a picture in any format that is known here, or a folder in a list",
-    "truncated": "the picture ends too early",
-    "corrupt": "the picture contradicts its own format",
+    "truncated": "the image ends too early",
+    "corrupt": "the image is damaged, or contradicts its own format",
     "too_large": "more pixels than `--max-pixels`, or more bytes than `--url-max-bytes`",
-    "unsupported": "a picture, but of a kind that is not opened here (EPS, HEIC without the extra `heif`, …)",
+    "unsupported": "an image of a kind that is not opened here (EPS, 12-bit JPEG, HEIC without the extra `heif`, …)",
     "timeout": "longer than `--decode-timeout` or `--url-timeout`",
     "http_NNN": "the server answered with status NNN",
     "network": "no connection, a broken answer, or a redirect that is refused",
@@ -67,6 +67,12 @@ class DeviceError(BeitError):
 
 class OutputError(BeitError):
     """Records that cannot be written."""
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an error's message that says something, or the error's type where none does."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
 
 
 def way_out(error: OSError) -> str | None:

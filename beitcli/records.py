@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -30,6 +31,14 @@ class Identity:
 
 
 UNKNOWN = Identity()
+
+OTHER_TYPE = "not an image type"
+"""Why a walk passes by a file whose suffix is not one of those it takes."""
+
+_OTHERS = "others"
+_SUFFIXES_SHOWN = 5
+_MOST_SUFFIXES = 1000  # kept in memory
+_LONGEST_SUFFIX = 12
 
 _ESCAPED_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
 
@@ -86,7 +95,7 @@ def source_of(item: Source | Fetched) -> Source:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One label's score in [0, 1], the shortest decimal that gives the model's float32 back."""
+    """One label's score, the shortest decimal that gives the model's float32 back: in [0, 1], unless a regression's."""
 
     label: str
     index: int
@@ -121,6 +130,39 @@ class Failure:
     code: str
     message: str
     identity: Identity = field(default=UNKNOWN, compare=False)
+
+
+class Skipped(Counter[str]):
+    """Entries that walks passed by, counted by reason, and those of no image type also by suffix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.suffixes: Counter[str] = Counter()
+
+    def add_other_type(self, name: str) -> None:
+        """Counts a file that is of no image type."""
+        self[OTHER_TYPE] += 1
+        suffix = os.path.splitext(name)[1].lower()
+        if len(suffix) < 2:  # a dot at the end is none either
+            suffix = "no suffix"
+        elif len(suffix) > _LONGEST_SUFFIX:
+            suffix = f"{suffix[:_LONGEST_SUFFIX]}…"
+        known = suffix in self.suffixes or len(self.suffixes) < _MOST_SUFFIXES
+        self.suffixes[suffix if known else _OTHERS] += 1
+
+    def text(self) -> str:
+        """Counts and reasons, commonest first, suffixes last: `3 hidden, 12 not an image type: .mp4 7, .xmp 5`."""
+        reasons = [f"{count} {reason}" for reason, count in self.most_common() if reason != OTHER_TYPE]
+        if self[OTHER_TYPE]:
+            reasons.append(f"{self[OTHER_TYPE]} {OTHER_TYPE}{self._commonest_suffixes()}")
+        return ", ".join(reasons)
+
+    def _commonest_suffixes(self) -> str:
+        named = ((suffix, count) for suffix, count in self.suffixes.items() if suffix != _OTHERS)
+        shown = sorted(named, key=lambda each: (-each[1], each[0]))[:_SUFFIXES_SHOWN]
+        others = self.suffixes.total() - sum(count for _, count in shown)
+        parts = [f"{printable(Source(suffix).name)} {count}" for suffix, count in shown]
+        return f": {', '.join(parts + [f'{_OTHERS} {others}'] * bool(others))}" if parts else ""
 
 
 Record: TypeAlias = Prediction | Failure

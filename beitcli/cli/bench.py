@@ -1,7 +1,6 @@
 """`beit bench`: how fast it is on this machine, and what to set."""
 
 import json
-from collections import Counter
 from dataclasses import asdict
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from beitcli.cli.options import ModelOptions, examples
 from beitcli.errors import UsageError
 from beitcli.inputs.sources import Walk, discover
 from beitcli.model.memory import use_one_heap
+from beitcli.records import Skipped
 from beitcli.tables import show
 
 EXAMPLES = examples(
@@ -58,7 +58,7 @@ def bench(
     ModelOptions(device=device).check()
     rivals = tuple(vs or ())
     check_rivals(rivals)
-    found = discover(inputs, (), Walk(), Counter()) if inputs else None
+    found = discover(inputs, (), Walk(), Skipped()) if inputs else None
     use_one_heap()  # before torch starts threads
     from beitcli.bench.measure import Plan, measure
     from beitcli.bench.report import tables

@@ -45,7 +45,7 @@ from beitcli.outputs.destination import (
 )
 from beitcli.outputs.lock import alone
 from beitcli.outputs.summary import Tally
-from beitcli.records import Failure, Source, printable
+from beitcli.records import Failure, Skipped, Source, printable
 from beitcli.tables import show
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ def evaluate(
     pictures = (each.found.location for each in labelled if isinstance(each.found, Source))
     check_apart([*filter(None, [json_file]), *drawn], chain(filter(None, [labels]), pictures))
     checkpoint = open_checkpoint(model.model, model.revision)
+    _check_classes(checkpoint)
     classes = match((each.label for each in labelled if isinstance(each.found, Source)), checkpoint.labels)
     say_if_demo(checkpoint)
     batch = replace(batch, no_ledger=batch.no_ledger or batch.streams)
@@ -124,6 +125,22 @@ def evaluate(
     with suppress(ReaderGone), writing():
         show(tables(evaluation), output.colored)
     raise typer.Exit(tally.exit_status(tolerated))
+
+
+def _check_classes(checkpoint: Checkpoint) -> None:
+    """Raises UsageError for a model of which one best label for each image says nothing."""
+    if checkpoint.activation == "softmax":
+        return
+    kind = (
+        "is a regression: its outputs are quantities, not classes"
+        if checkpoint.activation == "none"
+        else "gives each image several labels at once, and a class is one"
+        if len(checkpoint.labels) > 1
+        else "has one label, which would always be right"
+    )
+    raise UsageError(
+        f"`{checkpoint.name}` {kind}", "`beit batch` writes its scores, to be compared with what is known of the images"
+    )
 
 
 def _check_destinations(json_file: str | None, plots: str | None) -> None:
@@ -141,7 +158,7 @@ def _check_destinations(json_file: str | None, plots: str | None) -> None:
     check_writable(os.path.join(plots, "confusion.csv") if os.path.isdir(plots) else plots.rstrip("/"))
 
 
-def _labelled(folder: str | None, table: str | None, walk: Walk, skipped: Counter[str]) -> list[Labelled]:
+def _labelled(folder: str | None, table: str | None, walk: Walk, skipped: Skipped) -> list[Labelled]:
     if folder is not None and table is not None:
         raise UsageError("DIR and --labels both name the classes", "leave one of them out")
     if folder is not None:

@@ -248,9 +248,8 @@ class OutputOptions:
         int, _option(_OUTPUT, "--top-k", "-k", metavar="N", min=0, help="How many labels a picture; 0 = all.")
     ] = 5
     threshold: Annotated[
-        float,
-        _option(_OUTPUT, "--threshold", metavar="P", min=0, max=1, help="Leave out labels that score below P."),
-    ] = 0.0
+        float | None, _option(_OUTPUT, "--threshold", metavar="P", help="Leave out labels that score below P.")
+    ] = None
     label: Annotated[
         list[str] | None,
         _option(

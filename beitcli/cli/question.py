@@ -34,6 +34,8 @@ def classifying(command: str, checkpoint: Checkpoint, top_k: int) -> Question[tu
     """What is in the pictures: the best `top_k` labels, all for 0."""
     labels = len(checkpoint.labels)
     facts = {"--top-k": str(min(top_k or labels, labels))}
+    if checkpoint.activation != "softmax" and not checkpoint.multi_label:
+        facts["scores"] = checkpoint.activation  # which were a softmax once: those are given again
     return Question(command, checkpoint, facts, Scored(checkpoint.labels), lambda settings: settings)
 
 

@@ -18,13 +18,13 @@ from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, Output
 from beitcli.cli.question import Question
 from beitcli.cli.run import Ahead, answers_to, find, kept_apart, settings_for, summarise
 from beitcli.errors import ExitStatus, ModelError, OutputError
-from beitcli.inputs.formats import DECODER
+from beitcli.inputs.formats import DECODER, DECODER_EXTRAS
 from beitcli.inputs.sources import empty_folders, look, shard
 from beitcli.outputs.database import copied_database, digest_of, has_pictures_under, move_aside, open_database
 from beitcli.outputs.destination import ReaderGone, writing
 from beitcli.outputs.ledger import Answer, Answered, Ledger, State
 from beitcli.outputs.summary import Tally
-from beitcli.records import Failure, Found, Source, printable
+from beitcli.records import Failure, Found, Skipped, Source, printable
 from beitcli.timings import Timings
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 _OWN = (".lock", ".ledger", ".ledger-wal", ".ledger-journal", ".ledger-features", ".part")
 """What a run adds to the name of its output for the files beside it."""
+
+_PREPROCESSING = {"paper": "paper, cropped as torchvision does"}
+"""Preprocessing as a fact, where it is not what it was by the same name: what was predicted by that is done again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ def say_what_would_be_done(job: Job, work_of: WorkOf[Answer, Answered]) -> ExitS
 def preview(job: Job, work_of: WorkOf[Answer, Answered]) -> dict[str, int]:
     """How many pictures are in which state, and how many answers in the ledger are gone; changes nothing."""
     states: Counter[State] = Counter({"new": 0, "changed": 0, "to retry": 0, "up to date": 0})
-    found = _found(job, Counter())
+    found = _found(job, Skipped())
     with work_of(job) as work, copied_database("" if job.batch.fresh else job.ledger) as database:
         ledger = _ledger(job, work.question, database)
         for _ in ledger.pending(_as_known(found, job), job.batch.again(), states):
@@ -140,7 +143,7 @@ def _ledger(job: Job, question: Question[Answer, Answered], database: sqlite3.Co
     return ledger
 
 
-def _found(job: Job, skipped: Counter[str]) -> Iterator[Found]:
+def _found(job: Job, skipped: Skipped) -> Iterator[Found]:
     """What is found.
 
     Raises OutputError where a folder has lost all its pictures: more likely a share is not mounted.
@@ -241,13 +244,14 @@ def _facts(job: Job, question: Question[Any, Any], database: sqlite3.Connection)
             raise ModelError(f"cannot read `{path}`: {error.strerror}") from error
     return {
         "model": content.hexdigest()[:16],
-        "--preprocess": job.model.preprocess,
+        "--preprocess": _PREPROCESSING.get(job.model.preprocess, job.model.preprocess),
         "--image-size": str(job.model.image_size or "the model's"),
         "--dtype": job.model.precision,
         "--max-pixels": str(job.inputs.max_pixels),
         "--fast-decode": "on" if job.inputs.fast_decode else "off",
         "decoder": str(DECODER),
         "Pillow": ".".join(version("pillow").split(".")[:2]),
-        "heif": "there" if find_spec("pillow_heif") else "not there",
+        "simplejpeg": ".".join(version("simplejpeg").split(".")[:2]),
+        **{extra: "there" if find_spec(module) else "not there" for extra, module in DECODER_EXTRAS.items()},
         **question.facts,
     }

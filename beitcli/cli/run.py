@@ -1,7 +1,8 @@
 """The job that `classify` and `batch` share: from options to records, in one straight line."""
 
 import logging
-from collections import Counter, deque
+import math
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from beitcli.outputs.features import SUFFIXES as FEATURES
 from beitcli.outputs.selection import Selection, indices_of
 from beitcli.outputs.summary import Tally
 from beitcli.outputs.writers import Layout, writer
-from beitcli.records import Failure, Found, Source
+from beitcli.records import Failure, Found, Skipped, Source
 from beitcli.timings import Timings
 
 if TYPE_CHECKING:
@@ -100,9 +101,11 @@ def check(inputs: InputOptions, model: ModelOptions, output: OutputOptions) -> N
     inputs.check()
     model.check()
     output.tolerated()
+    if output.threshold is not None and not math.isfinite(output.threshold):
+        raise UsageError(f"--threshold {output.threshold}: no score", "a number that a score may be, such as 0.5")
 
 
-def find(inputs: InputOptions, skipped: Counter[str]) -> Iterator[Found]:
+def find(inputs: InputOptions, skipped: Skipped) -> Iterator[Found]:
     listed = read_list(open_list(inputs.files_from), inputs.null) if inputs.files_from is not None else ()
     return discover(inputs.inputs or (), listed, inputs.walk(), skipped)
 
@@ -126,9 +129,22 @@ def kept_apart(found: Iterable[Found], out: str) -> Iterator[Found]:
 def choose(model: ModelOptions, output: OutputOptions) -> tuple[Checkpoint, Selection]:
     """The model that answers, and which of its answers are written."""
     checkpoint = open_checkpoint(model.model, model.revision)
-    selection = Selection(output.threshold, indices_of(output.label or (), checkpoint.labels))
+    selection = Selection(
+        _lowest_score(output.threshold, checkpoint), indices_of(output.label or (), checkpoint.labels)
+    )
     say_if_demo(checkpoint)
     return checkpoint, selection
+
+
+def _lowest_score(threshold: float | None, checkpoint: Checkpoint) -> float:
+    """The least score that is written. Raises UsageError where `--threshold` is no score of the checkpoint's."""
+    least, most = (-math.inf, math.inf) if checkpoint.activation == "none" else (0.0, 1.0)
+    if threshold is None:
+        return least
+    if not least <= threshold <= most:
+        kind = "are raw numbers" if checkpoint.activation == "none" else "are from 0 to 1"
+        raise UsageError(f"--threshold {threshold:g}: the scores of `{checkpoint.name}` {kind}")
+    return threshold
 
 
 def say_if_demo(checkpoint: Checkpoint) -> None:

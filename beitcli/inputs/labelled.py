@@ -3,14 +3,13 @@
 import csv
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
 from beitcli.errors import UsageError
-from beitcli.inputs.sources import SYSTEM_FOLDERS, Walk, discover, literal
-from beitcli.records import Failure, Found, Source, printable
+from beitcli.inputs.sources import Walk, discover, is_of_a_system, literal
+from beitcli.records import Failure, Found, Skipped, Source, printable
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ class Labelled:
     label: str
 
 
-def by_folder(folder: str, walk: Walk, skipped: Counter[str]) -> list[Labelled]:
+def by_folder(folder: str, walk: Walk, skipped: Skipped) -> list[Labelled]:
     """Every picture below a folder that holds a folder for each class; folders further down belong to their class.
 
     Raises UsageError for a folder that cannot be listed or holds no picture, and for a picture that is in no class.
@@ -57,7 +56,7 @@ def classes_without_pictures(folder: str, labelled: Iterable[Labelled], walk: Wa
     """The class folders of which `by_folder` gave no picture; hidden, system and excluded folders aside."""
     known = {each.label for each in labelled}
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and entry.name not in SYSTEM_FOLDERS)
+        names = sorted(entry.name for entry in entries if entry.is_dir() and not is_of_a_system(entry.name))
     wanted = (name for name in names if not name.startswith(".") and not walk.excludes(name, ""))
     return [name for name in wanted if Source(name).name not in known]
 

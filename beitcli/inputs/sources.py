@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import stat
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,12 +14,14 @@ from typing import BinaryIO
 
 from beitcli.errors import ERROR_CODES, BeitError, UsageError
 from beitcli.inputs.formats import SUFFIXES
-from beitcli.records import STDIN, Failure, Found, Identity, Source, printable
+from beitcli.records import OTHER_TYPE, STDIN, Failure, Found, Identity, Skipped, Source, printable
 
 log = logging.getLogger(__name__)
 
 SYSTEM_FOLDERS = frozenset(
     {
+        "@Recently-Snapshot",
+        "@Recycle",
         "@eaDir",
         "#recycle",
         "#snapshot",
@@ -30,7 +31,8 @@ SYSTEM_FOLDERS = frozenset(
         ".TemporaryItems",
         ".Trashes",
         ".fseventsd",
-        "$RECYCLE.BIN",
+        ".snapshots",
+        "RECYCLER",
         "System Volume Information",
         "__MACOSX",
         "lost+found",
@@ -60,7 +62,12 @@ class Walk:
         return any(fnmatchcase(name, pattern) or fnmatchcase(below + name, pattern) for pattern in patterns)
 
 
-def discover(arguments: Sequence[str], listed: Iterable[Source], walk: Walk, skipped: Counter[str]) -> Iterator[Found]:
+def is_of_a_system(folder: str) -> bool:
+    """True for the name of a folder that an operating system or a storage box keeps for itself."""
+    return folder in SYSTEM_FOLDERS or folder.startswith(".Trash-") or folder.lower() == "$recycle.bin"
+
+
+def discover(arguments: Sequence[str], listed: Iterable[Source], walk: Walk, skipped: Skipped) -> Iterator[Found]:
     """Gives back every picture asked for: the arguments in their order, then those listed.
 
     Lazy: it walks only as far as it is read, and remembers no more than the names of the folders it stands in. What a
@@ -74,7 +81,7 @@ def discover(arguments: Sequence[str], listed: Iterable[Source], walk: Walk, ski
     typed = chain.from_iterable([_argument(argument, walk, skipped) for argument in arguments])
     first = next(typed, None)
     if arguments and first is None:
-        passed_by = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+        passed_by = skipped.text()
         raise UsageError(
             f"no image in {', '.join(f'`{printable(argument)}`' for argument in arguments)}",
             f"skipped: {passed_by}; `--ext`, `--hidden`, `--follow` and fewer `--exclude` widen the walk"
@@ -125,7 +132,7 @@ def empty_folders(arguments: Sequence[str], walk: Walk) -> list[str]:
     """The folders among the arguments in which a walk takes no picture; it looks no further than to the first."""
     folders = [argument for argument in arguments if argument != "-" and os.path.isdir(argument)]
     return [
-        folder for folder in folders if all(isinstance(item, Failure) for item in _argument(folder, walk, Counter()))
+        folder for folder in folders if all(isinstance(item, Failure) for item in _argument(folder, walk, Skipped()))
     ]
 
 
@@ -176,7 +183,7 @@ def _read(stream: BinaryIO) -> bytes:
         raise BeitError(f"cannot read on in the list: {error.strerror}") from error
 
 
-def _argument(argument: str, walk: Walk, skipped: Counter[str]) -> Iterable[Found]:
+def _argument(argument: str, walk: Walk, skipped: Skipped) -> Iterable[Found]:
     if argument == "-":
         return [STDIN]
     if os.path.isdir(argument):
@@ -190,7 +197,7 @@ def _argument(argument: str, walk: Walk, skipped: Counter[str]) -> Iterable[Foun
     raise UsageError(f"`{printable(argument)}` does not exist")
 
 
-def _glob(pattern: str, walk: Walk, skipped: Counter[str]) -> Iterator[Found]:
+def _glob(pattern: str, walk: Walk, skipped: Skipped) -> Iterator[Found]:
     parts = pattern.split("/")
     fixed = next(i for i, part in enumerate(parts) if _GLOB.search(part))
     prefix = "".join(f"{part}/" for part in parts[:fixed])
@@ -215,7 +222,7 @@ class _Folder:
     ancestors: tuple[tuple[int, int], ...]
 
 
-def _tree(prefix: str, pattern: tuple[str, ...], walk: Walk, skipped: Counter[str]) -> Iterator[Found]:
+def _tree(prefix: str, pattern: tuple[str, ...], walk: Walk, skipped: Skipped) -> Iterator[Found]:
     """The pictures below `prefix`, which starts each path, that match `pattern`: a glob a level, `**` for any."""
     top = _Folder(os.fsencode(prefix), "", 1, _closure({0}, pattern), ())
     stack = [_Walker(walk, pattern, skipped).entries(top)]
@@ -243,7 +250,7 @@ class _Walker:
 
     walk: Walk
     pattern: tuple[str, ...]
-    skipped: Counter[str]
+    skipped: Skipped
 
     def entries(self, folder: _Folder) -> Iterator[Found | _Folder]:
         path = folder.path or b"."
@@ -286,8 +293,11 @@ class _Walker:
                 if not (reached - {len(self.pattern)} if is_folder else len(self.pattern) in reached):
                     continue
                 reason = self._reason_to_skip(entry, kind, folder)
-                if reason:
+                if reason == OTHER_TYPE:
+                    self.skipped.add_other_type(os.fsdecode(entry.name))
+                elif reason:
                     self.skipped[reason] += 1
+                if reason:
                     continue
                 names.append(entry.name)
                 if is_folder:
@@ -322,7 +332,7 @@ class _Walker:
         name, is_folder = os.fsdecode(entry.name), kind == "folder"
         if entry.is_symlink() and not self.walk.follow:
             return "link"
-        if name.startswith("._") or (is_folder and name in SYSTEM_FOLDERS):
+        if name.startswith("._") or (is_folder and is_of_a_system(name)):
             return "system file"
         if name.startswith(".") and not self.walk.hidden and not self._names_hidden(name, folder.reached):
             return "hidden"
@@ -333,7 +343,7 @@ class _Walker:
             return "folder below --max-depth" if too_deep else None
         if kind == "other":
             return "not a regular file"
-        return None if name.lower().endswith(self.walk.suffixes) else "not an image type"
+        return None if name.lower().endswith(self.walk.suffixes) else OTHER_TYPE
 
     def _names_hidden(self, name: str, reached: frozenset[int]) -> bool:
         """Whether the pattern asks for this hidden name by its dot, as in a shell."""

@@ -4,14 +4,14 @@ import difflib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from beitcli.errors import ModelError, UsageError
+from beitcli.errors import ModelError, UsageError, first_line
 from beitcli.model.catalog import BY_ALIAS, DEMO_FOLDER, corrected_labels
+from beitcli.model.weights import check_is_no_pointer, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,9 +26,7 @@ WEIGHT_FILES = (
 )
 """Where weights may be, best first; an index names the files that they are split into."""
 
-
-_MAPPED_AT_ONCE = 64_000_000
-"""Bytes of tensors after which the mapping that they are in is given up; all of a large model's would be gigabytes."""
+Activation = Literal["softmax", "sigmoid", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +102,7 @@ def _hub_errors(location: str) -> Iterator[None]:
         raise _unreachable(location) from error
     except (errors.HfHubHTTPError, OSError) as error:
         hint = "try again later, or `-m demo`, or the folder of a downloaded checkpoint"
-        raise ModelError(f"downloading `{location}` failed: {str(error).splitlines()[0]}", hint) from error
+        raise ModelError(f"downloading `{location}` failed: {first_line(error)}", hint) from error
 
 
 def _unreachable(location: str) -> ModelError:
@@ -163,14 +161,22 @@ class Checkpoint:
     def multi_label(self) -> bool:
         return self.config.get("problem_type") == "multi_label_classification"
 
+    @property
+    def activation(self) -> Activation:
+        """Function from logits to scores, as transformers' image-classification pipeline chooses it."""
+        if self.config.get("problem_type") == "regression":
+            return "none"
+        return "sigmoid" if self.multi_label or len(self.labels) == 1 else "softmax"
+
     def weight_file(self) -> str:
         """The path of the weights, or of the index of the files they are in, all downloaded where needed."""
         here = [name for name in WEIGHT_FILES if self.repository.is_here(name)]
         for name in here or WEIGHT_FILES:
             path = self.repository.file(name)
             if path is not None:
-                for part in _parts(path):
-                    self._part(part)
+                for part in map(self._part, _parts(path)):
+                    check_is_no_pointer(part)
+                check_is_no_pointer(path)
                 return path
         raise ModelError(f"`{self.name}` has no weights", f"expected one of {', '.join(WEIGHT_FILES)}")
 
@@ -181,18 +187,13 @@ class Checkpoint:
         return [*filter(None, described), weights, *map(self._part, _parts(weights))]
 
     def tensors(self) -> "Mapping[str, Tensor]":
-        """Every tensor by its name in a classifier, mapped from disk when it is asked for.
+        """Every tensor by its name in a saved classifier, mapped from disk when it is asked for.
 
         Raises ModelError if unreadable.
         """
         path = self.weight_file()
         parts = [self._part(part) for part in _parts(path)] or [path]
-        if parts[0].endswith(".safetensors"):
-            tensors: Mapping[str, Tensor] = _MappedTensors(parts)
-        else:
-            tensors = dict(chain.from_iterable(_unpickled(part).items() for part in parts))
-        is_whole = not self.is_beit or any(name.startswith("beit.") for name in tensors)
-        return tensors if is_whole else _EncoderTensors(tensors)
+        return read_tensors(parts, self.is_beit)
 
     def _part(self, name: str) -> str:
         path = self.repository.file(name)
@@ -221,84 +222,6 @@ def _parts(path: str) -> list[str]:
     return sorted(set(weight_map.values()))
 
 
-class _MappedTensors(Mapping[str, "Tensor"]):
-    """The tensors of safetensors files, mapped anew now and then: what was read leaves memory with its mapping."""
-
-    def __init__(self, paths: Iterable[str]) -> None:
-        self._files: dict[str, Any] = {}
-        self._handed_out = 0
-        self._path_of = {name: path for path in paths for name in self._file(path).keys()}  # noqa: SIM118  # no mapping
-
-    def __getitem__(self, name: str) -> "Tensor":
-        path = self._path_of[name]
-        with weight_errors(path):
-            tensor: Tensor = self._file(path).get_tensor(name)
-        self._handed_out += tensor.nbytes
-        if self._handed_out > _MAPPED_AT_ONCE:
-            self._files.clear()
-            self._handed_out = 0
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._path_of)
-
-    def __len__(self) -> int:
-        return len(self._path_of)
-
-    def _file(self, path: str) -> Any:
-        from safetensors import safe_open
-
-        if path not in self._files:
-            with weight_errors(path):
-                self._files[path] = safe_open(path, "pt")
-        return self._files[path]
-
-
-class _EncoderTensors(Mapping[str, "Tensor"]):
-    """The tensors of a `BeitModel` on its own, by the names that they have in a classifier."""
-
-    def __init__(self, tensors: "Mapping[str, Tensor]") -> None:
-        self._tensors = tensors
-
-    def __getitem__(self, name: str) -> "Tensor":
-        if not name.startswith("beit."):
-            raise KeyError(name)
-        return self._tensors[name.removeprefix("beit.")]
-
-    def __iter__(self) -> Iterator[str]:
-        return (f"beit.{name}" for name in self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-
-def _unpickled(path: str) -> "dict[str, Tensor]":
-    import torch
-
-    with weight_errors(path):
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    if not (isinstance(loaded, dict) and all(isinstance(value, torch.Tensor) for value in loaded.values())):
-        raise ModelError(f"cannot read the weights `{path}`: not a mapping of names to tensors")
-    return loaded
-
-
-@contextmanager
-def weight_errors(path: str) -> Iterator[None]:
-    """Turns what reading a file of weights raises into a ModelError."""
-    import pickle
-
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except pickle.UnpicklingError as error:  # torch's own words advise to run what is in there
-        hint = "convert it to model.safetensors, if you trust it"
-        raise ModelError(f"cannot read the weights `{path}`: broken, or more than plain tensors", hint) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"cannot read the weights `{path}`: {reason}") from error
-
-
 def open_checkpoint(name: str, revision: str | None, refresh: bool = False) -> Checkpoint:
     """The checkpoint of that alias, Hub id or folder. On the Hub, all its files are those of one commit.
 
@@ -314,7 +237,7 @@ def open_checkpoint(name: str, revision: str | None, refresh: bool = False) -> C
     config = _read_json(config_path)
     processor_path = repository.file("preprocessor_config.json")
     processor = _read_json(processor_path) if processor_path else None
-    return Checkpoint(name, repository, folder, config, processor, _labels(config))
+    return Checkpoint(name, repository, folder, config, processor, _labels(name, config))
 
 
 def _read_json(path: str) -> dict[str, Any]:
@@ -328,12 +251,23 @@ def _read_json(path: str) -> dict[str, Any]:
     return content
 
 
-def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """One label for each output; an output that the config does not name is `LABEL_i`, as in transformers."""
+def _labels(name: str, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """One label for each output, `LABEL_i` where the config has no labels, as in transformers.
+
+    Raises ModelError where it labels other outputs than the first so many, except for the known gaps.
+    """
     try:
         id2label = {int(key): str(label) for key, label in (config.get("id2label") or {}).items()}
         count = len(id2label) or int(config.get("num_labels", 2))
     except (AttributeError, TypeError, ValueError) as error:
         raise ModelError(f"the checkpoint's id2label or num_labels makes no labels: {error}") from error
+    if not id2label:
+        return tuple(f"LABEL_{index}" for index in range(count))
     corrected = corrected_labels(id2label)
-    return tuple(corrected.get(index, f"LABEL_{index}") for index in range(count))
+    missing = next((index for index in range(count) if index not in corrected), None)
+    if missing is not None:
+        low, high = min(corrected), max(corrected)
+        said = f"starts at {low}" if low else f"has {high} but not {missing}"
+        hint = "number its labels from 0, without a gap, in the order of the outputs (config.json)"
+        raise ModelError(f"the id2label of `{name}` {said}, so nobody knows the outputs' labels", hint)
+    return tuple(corrected[index] for index in range(count))

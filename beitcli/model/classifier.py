@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beitcli.model.checkpoint import Checkpoint
+from beitcli.model.checkpoint import Activation, Checkpoint
 from beitcli.model.forward import Forward
 from beitcli.model.recipe import ProcessorRecipe, Recipe
 from beitcli.model.runtime import Runtime
@@ -26,7 +26,7 @@ class Classifier:
         batch_size: int = 1,
     ) -> None:
         self._labels = checkpoint.labels
-        self._multi_label = checkpoint.multi_label
+        self._activation = checkpoint.activation
         self._top_k = min(top_k or len(checkpoint.labels), len(checkpoint.labels))
         self._logits = Forward(checkpoint, recipe, runtime, batch_size)
 
@@ -34,11 +34,12 @@ class Classifier:
     def __call__(self, pixels: Tensor) -> list[tuple[Score, ...]]:
         """The best labels of each picture, best first, the lower index first among equals.
 
-        `pixels` has the recipe's shape and dtype behind a first dimension of pictures. Scores are computed in float32:
-        a softmax, or a sigmoid where the checkpoint is multi-label. Raises DeviceError where the device fails.
+        `pixels` has the recipe's shape and dtype behind a first dimension of images. Scores are computed in float32 by
+        the checkpoint's activation: those of a regression are its raw outputs. Raises DeviceError where the device
+        fails.
         """
         logits = self._logits(pixels)
-        scores = logits.sigmoid() if self._multi_label else logits.softmax(-1)
+        scores = _scores(logits, self._activation)
         best, order = scores.sort(dim=-1, descending=True, stable=True)
         indices = order[:, : self._top_k].cpu().numpy()
         values = best[:, : self._top_k].cpu().numpy()
@@ -46,6 +47,12 @@ class Classifier:
             tuple(Score(self._labels[index], int(index), _shortest(value)) for index, value in zip(*row, strict=True))
             for row in zip(indices, values, strict=True)
         ]
+
+
+def _scores(logits: Tensor, activation: Activation) -> Tensor:
+    if activation == "none":
+        return logits
+    return logits.sigmoid() if activation == "sigmoid" else logits.softmax(-1)
 
 
 def _shortest(value: np.float32) -> float:

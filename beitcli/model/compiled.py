@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from beitcli import __version__
+from beitcli.errors import first_line
 from beitcli.model.amx import has_amx_layers
 from beitcli.model.checkpoint import Checkpoint, square_side
 from beitcli.model.compiler import cache_folder, compiler
@@ -95,7 +96,7 @@ def compiled_network(
         os.utime(path)  # the oldest are the first to go
         return OneShape(network, batch_size)
     except (RuntimeError, OSError, AttributeError) as error:
-        log.info("the network runs uncompiled: %s", str(error).partition("\n")[0])
+        log.info("the network runs uncompiled: %s", first_line(error))
         return None
 
 

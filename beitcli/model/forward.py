@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from beitcli.errors import DeviceError, ModelError
+from beitcli.errors import DeviceError, ModelError, first_line
 from beitcli.model.amx import has_amx_layers, use_amx_layers
-from beitcli.model.checkpoint import Checkpoint, weight_errors
+from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.compiled import OneShape, compiled_network
 from beitcli.model.network import Beit, Output, PixelScale
 from beitcli.model.packing import can_pack, pack_linear_layers
 from beitcli.model.recipe import ProcessorRecipe, Recipe
 from beitcli.model.runtime import Runtime
+from beitcli.model.weights import is_finite, not_finite, weight_errors
 
 log = logging.getLogger(__name__)
 
@@ -53,16 +54,18 @@ class Forward:
         """
         outputs = self._outputs(self._network, pixels)
         broken = ~outputs.isfinite().flatten(1).all(-1)
-        if broken.any():
+        if broken.any() and self._runtime.dtype != "fp32":
             log.info("%d pictures overflow %s and are computed in fp32", int(broken.sum()), self._runtime.dtype)
             with self._loading:  # other lanes may be here
                 if self._exact is None:
                     self._exact = self._load(torch.float32)
             outputs[broken] = self._outputs(self._exact, pixels)[broken]
-            if not outputs.isfinite().all():
-                raise ModelError(
-                    f"`{self._checkpoint.name}` gives {self._output} that are not finite", "are its weights whole?"
-                )
+            broken = ~outputs.isfinite().flatten(1).all(-1)
+        if broken.any():
+            raise ModelError(
+                f"`{self._checkpoint.name}` gives {self._output} that are not finite",
+                "its weights are, but are they those of its config?",
+            )
         return outputs
 
     def _outputs(self, network: nn.Module, pixels: Tensor) -> Tensor:
@@ -74,7 +77,7 @@ class Forward:
             return outputs
         except RuntimeError as error:
             if not is_out_of_memory(error):
-                raise DeviceError(f"{self._runtime.device} failed: {str(error).splitlines()[0]}") from error
+                raise DeviceError(f"{self._runtime.device} failed: {first_line(error)}") from error
             if len(pixels) == 1:
                 hint = "try a smaller model, --image-size or --dtype"
                 raise DeviceError(f"{self._runtime.device} has too little memory for one picture", hint) from error
@@ -108,6 +111,8 @@ class Forward:
         tensors = checkpoint.tensors()
         try:
             network = Beit(checkpoint.config, tensors, recipe.size, scale, dtype, self._output)
+        except ModelError as error:
+            raise ModelError(f"`{checkpoint.name}`: {error}", error.hint) from error
         except (TypeError, ValueError, ZeroDivisionError) as error:
             raise ModelError(f"the config.json of `{checkpoint.name}` cannot be followed: {error}") from error
         except RuntimeError as error:
@@ -140,13 +145,17 @@ class Forward:
                     dtype=torch.float32,
                 )
         except (ValueError, ImportError, KeyError) as error:
-            raise ModelError(f"cannot load `{self._checkpoint.name}`: {str(error).splitlines()[0]}") from error
+            raise ModelError(f"cannot load `{self._checkpoint.name}`: {first_line(error)}") from error
         lacking = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
         if lacking:
             raise ModelError(
                 f"`{self._checkpoint.name}` has no `{lacking[0]}` of the shape that its config says",
                 "is it an image classifier, and complete?",
             )
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point() and not is_finite(tensor):
+                broken = not_finite(name)
+                raise ModelError(f"`{self._checkpoint.name}`: {broken}", broken.hint)
         return _Reference(model)
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from beitcli.errors import ModelError
 from beitcli.model.checkpoint import square_side
 from beitcli.model.runtime import has_amx
+from beitcli.model.weights import is_finite, not_finite
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -43,7 +44,7 @@ class PixelScale:
 
 
 class Weights:
-    """A checkpoint's tensors by their names in the file; names the one that is missing or has the wrong shape."""
+    """A checkpoint's tensors by name; names the one that is missing, of the wrong shape or not finite."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
@@ -55,7 +56,10 @@ class Weights:
         """The tensor in float32, in which everything is folded before it is converted once."""
         if name not in self._tensors:
             raise ModelError(f"the checkpoint has no `{name}`", "is it an image classifier, and complete?")
-        return self._tensors[name].float()
+        tensor = self._tensors[name].float()
+        if not is_finite(tensor):
+            raise not_finite(name)
+        return tensor
 
     def shaped(self, name: str, *shape: int) -> Tensor:
         """The tensor, which must have the shape that the config asks for; a side of -1 has any length."""

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from PIL.Image import Resampling
 
-from beitcli.errors import ModelError, UsageError
+from beitcli.errors import ModelError, UsageError, first_line
 
 _LONGEST_STRIP = 50
 """Sides' ratio from which on only the middle of a picture is resized, of which the crop shows less anyway."""
@@ -19,7 +19,8 @@ class Recipe:
     """Turns an RGB picture into uint8 pixels of shape (height, width, 3), the very ones that transformers resizes to.
 
     `resize` is (height, width), or one number for the shorter side; `crop` is (height, width) cut from the centre, what
-    lies outside the picture black. `factor`, `mean` and `std` are for the network: it normalises `byte * factor`.
+    lies outside the image black: from torchvision's centre, half an image row to even, if `rounded`, else from that of
+    transformers. `factor`, `mean` and `std` are for the network: it normalises `byte * factor`.
     """
 
     resize: tuple[int, int] | int
@@ -28,6 +29,7 @@ class Recipe:
     factor: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    rounded: bool = False
     dtype = "uint8"
 
     @property
@@ -55,7 +57,7 @@ class Recipe:
         else:
             height, width = self.resize
         resized = picture.resize((width, height), Resampling(self.resample))
-        return np.asarray(resized if self.crop is None else _centre(resized, *self.crop))
+        return np.asarray(resized if self.crop is None else _centre(resized, *self.crop, self.rounded))
 
 
 def _shortened(picture: Image.Image) -> Image.Image:
@@ -64,15 +66,22 @@ def _shortened(picture: Image.Image) -> Image.Image:
     return _centre(picture, min(picture.height, longest), min(picture.width, longest))
 
 
-def _centre(picture: Image.Image, height: int, width: int) -> Image.Image:
-    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+def _centre(picture: Image.Image, height: int, width: int, rounded: bool = False) -> Image.Image:
+    left, top = start_of_crop(picture.width, width, rounded), start_of_crop(picture.height, height, rounded)
     return picture.crop((left, top, left + width, top + height))
+
+
+def start_of_crop(size: int, crop: int, rounded: bool) -> int:
+    """First row or column of a centre crop, below 0 where the image is smaller: as torchvision's if `rounded`."""
+    if not rounded:
+        return (size - crop) // 2
+    return round((size - crop) / 2) if size > crop else -((crop - size) // 2)  # it pads the larger half behind
 
 
 def paper_recipe(side: int) -> Recipe:
     """The recipe behind the published figures: `datasets.py` of the paper's own code (unilm/beit), for evaluation."""
     resize = int(side / (224 / 256)) if side < 384 else side
-    return Recipe(resize, (side, side), Resampling.BICUBIC, 1 / 255, (0.5,) * 3, (0.5,) * 3)
+    return Recipe(resize, (side, side), Resampling.BICUBIC, 1 / 255, (0.5,) * 3, (0.5,) * 3, rounded=True)
 
 
 def checkpoint_recipe(processor: Mapping[str, Any] | None, side: int | None) -> Recipe:
@@ -161,14 +170,14 @@ def processor_recipe(folder: str, side: int | None) -> ProcessorRecipe:
     try:
         processor = AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"no image processor in `{folder}`: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"no image processor in `{folder}`: {first_line(error)}") from error
     if side is not None:
         _resize_processor(processor, side)
     recipe = ProcessorRecipe(processor, ())
     try:
         shape, other = (recipe(Image.new("RGB", size)).shape for size in ((640, 480), (480, 640)))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"the checkpoint's image processor fails: {str(error).splitlines()[0]}") from error
+    except (AttributeError, ImportError, LookupError, TypeError, ValueError) as error:
+        raise ModelError(f"the checkpoint's image processor fails: {first_line(error)}") from error
     if shape != other:
         raise ModelError("the checkpoint's image processor gives pictures no common size", "try --image-size")
     if side is not None and shape[1:] != (side, side):

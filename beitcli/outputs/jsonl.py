@@ -12,6 +12,7 @@ _CONTROLS = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]
 
 _SCORE_KEYS = {"label", "index", "score"}
 _LARGEST_INDEX = 2**31 - 1  # what a column of Parquet holds
+_LARGEST_SCORE = (2 - 2**-23) * 2.0**127  # of float32
 
 
 class JsonlWriter:
@@ -59,6 +60,6 @@ def _score(value: object) -> Score:
     label, index, score = value["label"], value["index"], value["score"]
     if type(index) is not int or not 0 <= index <= _LARGEST_INDEX:
         raise ValueError(f"`{index}` is no index")
-    if type(score) not in (float, int) or not 0 <= score <= 1:
-        raise ValueError(f"`{score}` is no score from 0 to 1")
+    if type(score) not in (float, int) or not -_LARGEST_SCORE <= score <= _LARGEST_SCORE:
+        raise ValueError(f"`{score}` is no score")
     return Score(label, index, float(score))

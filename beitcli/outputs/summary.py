@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from beitcli.errors import ExitStatus
-from beitcli.records import Embedding, Failure, Prediction
+from beitcli.records import Embedding, Failure, Prediction, Skipped
 from beitcli.timings import Timings
 
 LIMITS = {
@@ -24,7 +24,7 @@ class Tally:
     decoded: int = 0
     reused: int = 0
     failed: Counter[str] = field(default_factory=Counter)
-    skipped: Counter[str] = field(default_factory=Counter)
+    skipped: Skipped = field(default_factory=Skipped)
     answered: int = 0
 
     def add(self, records: Iterable[Prediction | Embedding | Failure]) -> None:
@@ -54,7 +54,7 @@ class Tally:
         if self.failed:
             lines.append("failed: " + _counts(self.failed))
         if self.skipped:
-            lines.append("skipped: " + _counts(self.skipped))
+            lines.append("skipped: " + self.skipped.text())
         if self.answered:
             limit = f", limited by {LIMITS[timings.limit]}" if self.decoded else ""
             lines.append(f"{self.answered / timings.total:.1f} images/s{limit}")

@@ -57,6 +57,12 @@ def _rows(record: Record) -> list[list[RenderableType]]:
         style = "" if rank else "bold"
         bar = Bar(1, 0, score.score, width=_BAR, color="bright_black" if rank else "green")
         rows.append(
-            [Text() if rank else source, Text(printable(score.label), style), bar, Text(f"{score.score:.4f}", style)]
+            [Text() if rank else source, Text(printable(score.label), style), bar, Text(_shown(score.score), style)]
         )
     return rows
+
+
+def _shown(score: float) -> str:
+    """The score with four decimals, or as many digits as its column is wide: those of a regression have any size."""
+    texts = (f"{score:.{digits}f}" for digits in (4, 3, 2, 1, 0))
+    return next((text for text in texts if len(text) <= _SCORE), f"{score:.0e}")

@@ -11,7 +11,7 @@ from itertools import chain, cycle
 from beitcli.errors import UsageError
 from beitcli.inputs.labelled import Labelled, by_folder, classes_without_pictures
 from beitcli.inputs.sources import Walk
-from beitcli.records import Found, printable
+from beitcli.records import Found, Skipped, printable
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +38,9 @@ class Split:
 
 def in_folders(folder: str, walk: Walk) -> list[Labelled]:
     """The pictures of a folder of class folders. Raises UsageError where they make no classes, or one has none."""
-    skipped: Counter[str] = Counter()
+    skipped = Skipped()
     labelled = by_folder(folder, walk, skipped)
-    passed_by = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+    passed_by = skipped.text()
     empty = classes_without_pictures(folder, labelled, walk)
     if empty:
         raise UsageError(

@@ -16,10 +16,11 @@ from torch import Generator, Tensor, nn
 from transformers import BeitForImageClassification
 
 from beitcli.errors import ModelError, UsageError
-from beitcli.model.checkpoint import Checkpoint, weight_errors
+from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.network import resized_positions, resized_table, trained_grid
 from beitcli.model.recipe import Recipe, checkpoint_recipe
 from beitcli.model.runtime import Runtime
+from beitcli.model.weights import weight_errors
 from beitcli.training.augmentation import cropped, erased, jittered, mixed, smoothed
 from beitcli.training.method import Length, Method, Schedule
 from beitcli.training.optimiser import layer_wise_adamw

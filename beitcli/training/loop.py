@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from beitcli import signals
-from beitcli.errors import MAKE_ROOM, BeitError, DeviceError, OutputError
+from beitcli.errors import MAKE_ROOM, BeitError, DeviceError, OutputError, first_line
 from beitcli.inputs.worker import START_METHOD, settle_in
 from beitcli.model.forward import is_out_of_memory
 from beitcli.records import printable
@@ -226,7 +226,7 @@ class _Trainer(Trainer):  # type: ignore[misc]
         try:
             return self._learn(model, inputs, num_items_in_batch)
         except TorchDynamoException as error:  # also where the compiler has got the terminal's Ctrl-C
-            log.info("the layers run uncompiled, which takes longer: %s", str(error).strip().partition("\n")[0])
+            log.info("the layers run uncompiled, which takes longer: %s", first_line(error))
         torch.compiler.set_stance("force_eager")
         torch.manual_seed(seed)
         return self._learn(model, inputs, num_items_in_batch)
@@ -245,8 +245,7 @@ def _saving() -> Iterator[None]:
     except RuntimeError as error:
         if _is_of_a_worker(error):
             raise
-        reason = str(error).partition("\n")[0]
-        raise OutputError(f"cannot write a checkpoint: {reason}", MAKE_ROOM) from error
+        raise OutputError(f"cannot write a checkpoint: {first_line(error)}", MAKE_ROOM) from error
 
 
 def _settle_in(_worker: int) -> None:

@@ -1,7 +1,6 @@
 """Pictures with their classes, from folders and from tables."""
 
 import os
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from beitcli.errors import UsageError
 from beitcli.inputs.labelled import by_folder, by_table, classes_without_pictures
 from beitcli.inputs.sources import Walk
-from beitcli.records import Failure, Source
+from beitcli.records import Failure, Skipped, Source
 from tests.conftest import unprivileged
 
 
@@ -22,7 +21,7 @@ def grown(folder: Path, *names: str) -> Path:
 
 def test_a_class_is_the_folder_below_the_one_named(tmp_path: Path) -> None:
     grown(tmp_path / "in", "cat/1.jpg", "cat/deep/cat.jpg/2.png", "dog/1.jpg", "dog/notes.txt", ".hidden/1.jpg")
-    skipped: Counter[str] = Counter()
+    skipped = Skipped()
     labelled = by_folder(f"{tmp_path}/in/", Walk(), skipped)
     assert [(each.found, each.label) for each in labelled] == [
         (Source(f"{tmp_path}/in/cat/1.jpg"), "cat"),
@@ -41,7 +40,7 @@ def test_class_folders_without_pictures_are_known(tmp_path: Path) -> None:
         (Walk(follow=True), ["dog", "empty"]),
         (Walk(exclude=("e*", "./dog/")), ["link"]),
     ):
-        labelled = by_folder(str(tmp_path), walk, Counter())
+        labelled = by_folder(str(tmp_path), walk, Skipped())
         assert classes_without_pictures(str(tmp_path), labelled, walk) == expected
 
 
@@ -55,7 +54,7 @@ def test_a_folder_that_may_not_be_read_is_a_failure_of_its_class(
     closed.chmod(0)
     try:
         with unprivileged():
-            labelled = by_folder("t", Walk(), Counter())
+            labelled = by_folder("t", Walk(), Skipped())
     finally:
         closed.chmod(0o755)
     assert [(type(each.found), each.label) for each in labelled] == [(Source, "cat"), (Failure, "dog")]
@@ -65,7 +64,7 @@ def test_a_class_that_is_not_utf8_is_written_as_sources_are(tmp_path: Path) -> N
     os.mkdir(os.fsencode(tmp_path) + b"/gr\xfcn")
     with open(os.fsencode(tmp_path) + b"/gr\xfcn/1.jpg", "wb"):
         pass
-    labelled = by_folder(str(tmp_path), Walk(), Counter())
+    labelled = by_folder(str(tmp_path), Walk(), Skipped())
     assert [each.label for each in labelled] == ["gr\\xfcn"]
     assert not classes_without_pictures(str(tmp_path), labelled, Walk())
 
@@ -73,7 +72,7 @@ def test_a_class_that_is_not_utf8_is_written_as_sources_are(tmp_path: Path) -> N
 def test_a_picture_in_no_class_is_named(tmp_path: Path) -> None:
     grown(tmp_path, "cat/1.jpg", "cover.jpg")
     with pytest.raises(UsageError, match=r"cover\.jpg` is in no class folder"):
-        by_folder(str(tmp_path), Walk(), Counter())
+        by_folder(str(tmp_path), Walk(), Skipped())
 
 
 @pytest.mark.parametrize(
@@ -123,6 +122,6 @@ def test_a_folder_of_classes_that_may_not_be_read_is_a_mistake(tmp_path: Path, m
     (tmp_path / "t").chmod(0)
     try:
         with unprivileged(), pytest.raises(UsageError, match="cannot list the folder `t`: Permission denied"):
-            by_folder("t", Walk(), Counter())
+            by_folder("t", Walk(), Skipped())
     finally:
         (tmp_path / "t").chmod(0o755)

@@ -7,7 +7,6 @@ import shutil
 import socket
 import stat
 import threading
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 
 from beitcli.errors import ExitStatus, UsageError
 from beitcli.inputs.sources import Walk, discover, empty_folders, look, open_list, read_list, shard
-from beitcli.records import STDIN, UNKNOWN, Failure, Found, Identity, Source
+from beitcli.records import STDIN, UNKNOWN, Failure, Found, Identity, Skipped, Source
 from tests.conftest import unprivileged
 
 
@@ -46,7 +45,7 @@ def grow(*names: str) -> None:
 
 def found(*arguments: str, listed: Sequence[Source] = (), **walk: object) -> tuple[list[str], dict[str, int]]:
     """The locations found, and what was skipped."""
-    skipped: Counter[str] = Counter()
+    skipped = Skipped()
     items = list(discover(arguments, listed, Walk(**walk), skipped))  # type: ignore[arg-type]
     assert all(isinstance(item, Source) for item in items), items
     return [item.location for item in items if isinstance(item, Source)], dict(skipped)
@@ -82,7 +81,7 @@ def test_a_source_is_the_argument_and_the_path_below(here: Path, argument: str, 
 
 
 def test_the_root_folder_is_one_slash() -> None:
-    item = next(discover(["/"], [], Walk(suffixes=("",), hidden=True), Counter()))
+    item = next(discover(["/"], [], Walk(suffixes=("",), hidden=True), Skipped()))
     location = item.location if isinstance(item, Source) else item.source.location
     assert location.startswith("/")
     assert not location.startswith("//")
@@ -255,6 +254,13 @@ def test_a_walk_takes_pictures_and_counts_what_it_passes_by(
         "System Volume Information",
         "__MACOSX",
         "lost+found",
+        "@Recycle",
+        "@Recently-Snapshot",
+        "$Recycle.Bin",
+        "$recycle.bin",
+        "RECYCLER",
+        ".Trash-1000",
+        ".snapshots",
     ],
 )
 @pytest.mark.parametrize("hidden", [False, True], ids=["plain", "hidden"])
@@ -263,14 +269,54 @@ def test_folders_of_systems_are_skipped(name: str, hidden: bool) -> None:
     assert found("t", hidden=hidden) == (["t/a.jpg"], {"system file": 1})
 
 
+@pytest.mark.parametrize("name", ["Recycler", "recycle", "snapshots", "Trash-1000", "Recycle.Bin"])
+def test_folders_that_are_named_alike_are_not_skipped(name: str) -> None:
+    grow(f"t/{name}/b.jpg")
+    assert found("t") == ([f"t/{name}/b.jpg"], {})
+
+
+def skipped_in(folder: str, **walk: object) -> Skipped:
+    skipped = Skipped()
+    list(discover([folder], [], Walk(**walk), skipped))  # type: ignore[arg-type]
+    return skipped
+
+
+def test_what_is_no_image_type_is_counted_by_suffix() -> None:
+    grow("t/a.jpg", *(f"t/{number}.{'MP4' if number % 2 else 'mp4'}" for number in range(7)), "t/x/.hidden")
+    grow(*(f"t/x/{number}.xmp" for number in range(5)))
+    assert skipped_in("t").text() == "1 hidden, 12 not an image type: .mp4 7, .xmp 5"
+
+
+def test_suffixes_are_printable_and_few() -> None:
+    grow("t/a.jpg", "t/README", "t/Makefile", "t/dot.", "t/evil.\x1b[31m", f"t/long.{'x' * 200}", "t/old.jpg~")
+    grow(*(f"t/a{number}.b" for number in range(4)), "t/.rc")
+    Path(os.fsdecode(b"t/latin.\xe9")).write_bytes(b"x")
+    text = skipped_in("t", hidden=True).text()
+    assert text.isprintable()
+    assert text.startswith("12 not an image type: .b 4, no suffix 4, ")
+    assert text.endswith(", others 1")
+    assert {part.rpartition(" ")[0] for part in text.partition(": ")[2].split(", ")} <= {
+        ".b", "no suffix", ".\\x1b[31m", ".xxxxxxxxxxx…", ".jpg~", ".\\xe9", "others",
+    }  # fmt: skip
+
+
+def test_only_so_many_suffixes_are_kept_in_memory() -> None:
+    skipped = Skipped()
+    for number in range(50_000):
+        skipped.add_other_type(f"a.{number}")
+        skipped.add_other_type("a.mp4")
+    assert len(skipped.suffixes) <= 1001
+    assert skipped.text() == ("100000 not an image type: .mp4 50000, .0 1, .1 1, .10 1, .100 1, others 49996")
+
+
 TAKEN = [
     "a.jpg", "a.JPG", "a.Jpeg", "a.jpe", "a.jfif", "a.png", "a.apng", "a.tif", "a.TIFF", "a.webp", "a.gif",
     "a.bmp", "a.heic", "a.HEIC", "a.heif", "a.hif", "a.avif", "a.mpo", "a.jp2", "a.j2k", "a.pgm", "a.ppm",
-    "a.ico", "a.psd", "a.tga", "a.qoi", "a.b.jpg",
+    "a.ico", "a.psd", "a.tga", "a.qoi", "a.b.jpg", "a.jxl", "a.CR2", "a.nef", "a.dng",
 ]  # fmt: skip
 LEFT = [
     "a.txt", "a.eps", "a.ps", "a.pdf", "a.svg", "a.wmf", "a.emf", "a.fits", "a.h5", "a.grib", "a.bufr",
-    "a.mpg", "a.mp4", "a.jxl", "a.jpg~", "a.jpg.part", "a_jpg", "jpg", "README",
+    "a.mpg", "a.mp4", "a.jpg~", "a.jpg.part", "a_jpg", "jpg", "README",
 ]  # fmt: skip
 
 
@@ -394,17 +440,17 @@ def test_a_folder_named_twice_gives_its_pictures_twice() -> None:
     "address", ["http://h/a.jpg", "https://h", "HTTP://h/b c", "https://h/*.jpg?x=[1]", "http://h/folder/"]
 )
 def test_addresses_are_urls_untouched(address: str) -> None:
-    assert list(discover([address], [], Walk(), Counter())) == [Source(address, "url")]
+    assert list(discover([address], [], Walk(), Skipped())) == [Source(address, "url")]
 
 
 def test_a_path_that_looks_like_an_address_and_exists_is_a_path() -> None:
     grow("http:/h/a.jpg")
-    assert list(discover(["http://h/a.jpg"], [], Walk(), Counter())) == [Source("http://h/a.jpg")]
+    assert list(discover(["http://h/a.jpg"], [], Walk(), Skipped())) == [Source("http://h/a.jpg")]
 
 
 def test_a_dash_is_standard_input_wherever_it_stands() -> None:
     grow("a.jpg", "-")
-    assert list(discover(["a.jpg", "-"], [], Walk(), Counter())) == [Source("a.jpg"), STDIN]
+    assert list(discover(["a.jpg", "-"], [], Walk(), Skipped())) == [Source("a.jpg"), STDIN]
 
 
 MISTAKES = {
@@ -428,7 +474,7 @@ MISTAKES = {
         ["t"],
         {},
         "no image in `t`",
-        "skipped: 3 not an image type, 2 hidden, 1 link",
+        "skipped: 2 hidden, 1 link, 3 not an image type: .txt 3",
     ),
     "pictures too deep": (["t/u/a.jpg"], ["t"], {"max_depth": 1}, "no image in `t`", "1 folder below --max-depth"),
     "everything excluded": (["t/a.jpg"], ["t"], {"exclude": ("*",)}, "no image in `t`", "1 excluded"),
@@ -442,7 +488,7 @@ def test_what_makes_no_sense_is_a_usage_error_at_once(
 ) -> None:
     grow(*names)
     with pytest.raises(UsageError) as caught:
-        discover(arguments, [Source("listed.jpg")], Walk(**walk), Counter())  # type: ignore[arg-type]
+        discover(arguments, [Source("listed.jpg")], Walk(**walk), Skipped())  # type: ignore[arg-type]
     assert message in str(caught.value)
     assert str(caught.value).isprintable()
     assert hint in (caught.value.hint or "")
@@ -466,7 +512,7 @@ def test_an_unreadable_folder_is_one_permission_failure_in_its_place(here: Path,
     os.chmod("t/b", 0)
     try:
         with unprivileged():
-            items = list(discover([argument], [], Walk(), Counter()))
+            items = list(discover([argument], [], Walk(), Skipped()))
     finally:
         os.chmod("t/b", 0o755)
     first, failure, last = items
@@ -482,7 +528,7 @@ def test_an_unreadable_argument_is_a_failure_and_not_an_empty_folder(here: Path)
     os.chmod("t", 0)
     try:
         with unprivileged():
-            (failure,) = discover(["t/"], [], Walk(), Counter())
+            (failure,) = discover(["t/"], [], Walk(), Skipped())
     finally:
         os.chmod("t", 0o755)
     assert isinstance(failure, Failure)
@@ -495,7 +541,7 @@ def test_a_link_into_an_unreadable_folder_costs_only_itself(here: Path) -> None:
     os.chmod("locked", 0)
     try:
         with unprivileged():
-            items = list(discover(["t"], [], Walk(follow=True), Counter()))
+            items = list(discover(["t"], [], Walk(follow=True), Skipped()))
     finally:
         os.chmod("locked", 0o755)
     assert {Source("t/a.jpg"), Source("t/c.jpg")} <= set(items)
@@ -503,7 +549,7 @@ def test_a_link_into_an_unreadable_folder_costs_only_itself(here: Path) -> None:
 
 def test_a_folder_that_vanishes_is_one_failure_in_its_place() -> None:
     grow("t/a.jpg", "t/b/x.jpg", "t/c.jpg")
-    items = discover(["t"], [], Walk(), Counter())
+    items = discover(["t"], [], Walk(), Skipped())
     assert next(items) == Source("t/a.jpg")
     shutil.rmtree("t/b")
     failure = next(items)
@@ -516,7 +562,7 @@ def test_a_folder_that_vanishes_is_one_failure_in_its_place() -> None:
 def test_a_walk_goes_only_as_far_as_it_is_read() -> None:
     grow("t/a/1.jpg", "t/a/2.jpg")
     grow("t/b/", "t/c/", "u/")
-    items = discover(["t", "u"], [], Walk(), Counter())
+    items = discover(["t", "u"], [], Walk(), Skipped())
     grow("t/b/3.jpg")
     assert next(items) == Source("t/a/1.jpg")
     grow("t/c/4.jpg", "u/5.jpg")
@@ -532,7 +578,7 @@ def test_a_list_is_read_after_the_arguments_and_only_as_far_as_needed() -> None:
             read.append(number)
             yield Source(f"{number}.jpg")
 
-    items = discover(["a.jpg"], lines(), Walk(), Counter())
+    items = discover(["a.jpg"], lines(), Walk(), Skipped())
     assert next(items) == Source("a.jpg")
     assert read == []
     assert list(itertools.islice(items, 3)) == [Source("0.jpg"), Source("1.jpg"), Source("2.jpg")]
@@ -554,7 +600,7 @@ def test_names_that_are_not_utf8_open_and_are_shown_escaped(name: bytes, shown: 
     os.mkdir("t")
     Path(os.fsdecode(b"t/" + name)).write_bytes(b"picture")
     walked, globbed, typed, listed = discover(
-        ["t", "t/*.jpg", os.fsdecode(b"t/" + name)], read_list(io.BytesIO(b"t/" + name), null=False), Walk(), Counter()
+        ["t", "t/*.jpg", os.fsdecode(b"t/" + name)], read_list(io.BytesIO(b"t/" + name), null=False), Walk(), Skipped()
     )
     assert walked == globbed == typed == listed
     assert isinstance(walked, Source)
@@ -568,7 +614,7 @@ def test_such_a_name_of_a_folder_works_too() -> None:
     Path(os.fsdecode(b"t/\xe9\xe8/in/a.jpg")).write_bytes(b"picture")
     os.mkdir(b"t/\xe9\xe8/gone")
     Path(os.fsdecode(b"t/\xe9\xe8/a.jpg")).write_bytes(b"picture")
-    items = discover(["t"], [], Walk(), Counter())
+    items = discover(["t"], [], Walk(), Skipped())
     first = next(items)
     os.rmdir(b"t/\xe9\xe8/gone")
     failure, last = items
@@ -667,7 +713,7 @@ def test_lines_arrive_while_the_writer_of_a_pipe_goes_on() -> None:
     writer = threading.Thread(target=write, daemon=True)
     writer.start()
     with os.fdopen(reading, "rb") as stream:
-        lines = discover([], read_list(stream, null=False), Walk(), Counter())
+        lines = discover([], read_list(stream, null=False), Walk(), Skipped())
         assert next(lines) == Source("first.jpg")
         arrived.set()
         assert next(lines) == Source("half a name.jpg")

@@ -1,6 +1,7 @@
 """Folders and aliases become checkpoints: config, labels and weights, or one sentence that says what is wrong."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from beitcli.errors import ModelError, UsageError
-from beitcli.model.catalog import BY_ALIAS, DEMO_FOLDER, KNOWN, corrected_labels
+from beitcli.model.catalog import BY_ALIAS, DEMO_FOLDER, KNOWN
 from beitcli.model.checkpoint import find_repository, open_checkpoint
 from beitcli.model.classifier import Classifier
 from beitcli.model.recipe import checkpoint_recipe
 from beitcli.model.runtime import Runtime
 
+FIELD = Path(__file__).parent.parent / "field"
 ST, BIN = "model.safetensors", "pytorch_model.bin"
 
 
@@ -193,7 +195,6 @@ def test_names_that_are_nothing(name: str, hint: str) -> None:
     [
         pytest.param({}, ("ant", "bee", "cow, moo cow", "dog", "eel"), id="as they are"),
         pytest.param({"id2label": {"0": "a", "1": "a", "2": "a"}}, ("a", "a", "a"), id="duplicates"),
-        pytest.param({"id2label": {"0": "a", "1": "b", "3": "d"}}, ("a", "b", "LABEL_2"), id="gap"),
         pytest.param({"id2label": {"2": "c", "0": "a", "1": "b"}}, ("a", "b", "c"), id="another order"),
         pytest.param({"id2label": {"0": 7, "1": None}}, ("7", "None"), id="not text"),
         pytest.param({"id2label": None}, ("LABEL_0", "LABEL_1"), id="none"),
@@ -243,24 +244,108 @@ GAP_22K = (9205, 15027)
 
 
 @pytest.mark.parametrize(
-    ("size", "missing", "at_9205", "at_15026"),
+    ("missing", "at_9205", "at_15026"),
     [
-        pytest.param(21_843, GAP_22K, "class 9206", "class 15028", id="the gap of 22k"),
-        pytest.param(21_843, (9205, 15026), "LABEL_9205", "LABEL_15026", id="another gap"),
-        pytest.param(21_844, GAP_22K, "LABEL_9205", "class 15026", id="another size"),
-        pytest.param(21_843, (9205,), "LABEL_9205", "class 15026", id="half the gap"),
-        pytest.param(21_843, (), "class 9205", "class 15026", id="no gap"),
+        pytest.param(GAP_22K, "class 9206", "class 15028", id="the gap of 22k"),
+        pytest.param((), "class 9205", "class 15026", id="no gap"),
     ],
 )
-def test_only_the_gap_of_22k_is_corrected(
-    size: int, missing: tuple[int, ...], at_9205: str, at_15026: str, tiny_beit: Path, copy_of: Callable[..., Path]
+def test_the_gap_of_22k_is_corrected(
+    missing: tuple[int, ...], at_9205: str, at_15026: str, tiny_beit: Path, copy_of: Callable[..., Path]
 ) -> None:
-    id2label = {str(key): f"class {key}" for key in range(size) if key not in missing}
+    id2label = {str(key): f"class {key}" for key in range(21_843) if key not in missing}
     labels = open_checkpoint(str(copy_of(tiny_beit, id2label=id2label)), None).labels
-    assert len(labels) == size - len(missing)
+    assert len(labels) == 21_843 - len(missing)
     assert (labels[9204], labels[9205], labels[15026]) == ("class 9204", at_9205, at_15026)
-    corrected = corrected_labels({int(key): label for key, label in id2label.items()})
-    assert (set(corrected) == set(range(len(labels)))) == (missing in (GAP_22K, ()) and size == 21_843)
+
+
+def labels_but(size: int, missing: tuple[int, ...]) -> dict[str, str]:
+    return {str(key): f"class {key}" for key in range(size) if key not in missing}
+
+
+@pytest.mark.parametrize(
+    ("id2label", "said"),
+    [
+        pytest.param(None, "starts at 1,", id="from 1"),  # the file from the field
+        pytest.param({"1": "a"}, "starts at 1,", id="one label, from 1"),
+        pytest.param({"-1": "a", "0": "b"}, "starts at -1,", id="from below 0"),
+        pytest.param({"0": "a", "1": "b", "3": "d"}, "has 3 but not 2,", id="gap"),
+        pytest.param(labels_but(21_843, (9205, 15026)), "has 21842 but not 9205,", id="another gap of 22k"),
+        pytest.param(labels_but(21_844, GAP_22K), "has 21843 but not 9205,", id="another size than 22k"),
+        pytest.param(labels_but(21_843, (9205,)), "has 21842 but not 9205,", id="half the gap of 22k"),
+    ],
+)
+def test_labels_that_do_not_number_the_outputs_are_refused(
+    id2label: dict[str, str] | None, said: str, tiny_beit: Path, copy_of: Callable[..., Path]
+) -> None:
+    folder = copy_of(tiny_beit, id2label=id2label)
+    if id2label is None:
+        shutil.copy(FIELD / "labels-from-1-config.json", folder / "config.json")
+    with pytest.raises(ModelError) as raised:
+        open_checkpoint(str(folder), None)
+    assert f"the id2label of `{folder}` {said}" in str(raised.value)
+    assert "from 0" in str(raised.value.hint)
+
+
+ACTIVATIONS = [
+    ({}, "softmax"),
+    ({"problem_type": "single_label_classification"}, "softmax"),
+    ({"problem_type": "multi_label_classification"}, "sigmoid"),
+    ({"problem_type": "regression"}, "none"),
+    ({"id2label": {"0": "a"}}, "sigmoid"),
+    ({"id2label": None, "num_labels": 1}, "sigmoid"),
+    ({"id2label": {"0": "a"}, "problem_type": "single_label_classification"}, "sigmoid"),
+    ({"id2label": {"0": "a"}, "problem_type": "regression"}, "none"),
+]
+
+
+@pytest.mark.parametrize(("changes", "activation"), ACTIVATIONS, ids=str)
+def test_the_activation_is_that_of_the_pipeline(
+    changes: dict[str, Any], activation: str, tiny_beit: Path, copy_of: Callable[..., Path]
+) -> None:
+    assert open_checkpoint(str(copy_of(tiny_beit, **changes)), None).activation == activation
+
+
+@pytest.mark.parametrize("file", [ST, BIN])
+@pytest.mark.parametrize("kind", ["BeitForImageClassification", "BeitModel", "BeitForMaskedImageModeling"])
+def test_parameters_may_have_their_names_in_memory(kind: str, file: str, tmp_path: Path) -> None:
+    import transformers
+
+    config = transformers.BeitConfig(
+        hidden_size=32, num_hidden_layers=11, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8,
+        use_relative_position_bias=True, use_shared_relative_position_bias=True, use_absolute_position_embeddings=True,
+        use_mask_token=True,
+    )  # fmt: skip
+    network = getattr(transformers, kind)(config)
+    for parameter in network.parameters():
+        parameter.data = torch.randn_like(parameter)
+    network.save_pretrained(tmp_path)
+    expected = dict(open_checkpoint(str(tmp_path), None).tensors())
+    assert "beit.encoder.layer.10.attention.attention.query.weight" in expected
+    in_memory = network.state_dict()
+    assert any(name.endswith("layers.10.attention.q_proj.weight") for name in in_memory)
+    (tmp_path / ST).unlink()
+    (save_file if file == ST else torch.save)(in_memory, tmp_path / file)
+    tensors = open_checkpoint(str(tmp_path), None).tensors()
+    assert tensors.keys() == expected.keys()
+    assert len(tensors) == len(in_memory)
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("file", [ST, BIN, "model-1.safetensors"])
+@pytest.mark.parametrize("model_type", ["beit", "vit"])
+def test_a_pointer_of_git_lfs_is_called_that(
+    file: str, model_type: str, tiny_beit: Path, copy_of: Callable[..., Path]
+) -> None:
+    folder = copy_of(tiny_beit, model_type=model_type)
+    if file.startswith("model-"):
+        put_shards(folder, ST, save_file)
+    else:
+        (folder / ST).unlink()
+    (folder / file).write_bytes(LFS_POINTER)
+    with pytest.raises(ModelError, match=f"`{folder / file}` is a Git LFS pointer") as raised:
+        open_checkpoint(str(folder), None).weight_file()
+    assert "`git lfs pull`" in str(raised.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -276,6 +361,16 @@ def test_what_kind_of_checkpoint_it_is(
 ) -> None:
     checkpoint = open_checkpoint(str(copy_of(tiny_beit, **changes)), None)
     assert (checkpoint.multi_label, checkpoint.is_beit, checkpoint.is_demo) == (multi_label, is_beit, False)
+
+
+def test_the_demo_is_computed_in_float32_by_transformers_too() -> None:
+    from transformers import AutoModelForImageClassification
+
+    network = AutoModelForImageClassification.from_pretrained(DEMO_FOLDER)
+    with torch.no_grad():
+        logits = network(pixel_values=torch.zeros(1, 3, 32, 32)).logits
+    assert (network.dtype, logits.dtype) == (torch.float32, torch.float32)
+    assert {tensor.dtype for tensor in load_file(Path(DEMO_FOLDER) / ST).values()} == {torch.float16}
 
 
 def test_the_demo_is_bundled() -> None:

@@ -179,6 +179,80 @@ def test_several_labels_at_once_have_a_sigmoid_each(
     assert (expected.sum(-1) - 1).abs().max() > 0.1
 
 
+def with_outputs(folder: Path, count: int) -> Path:
+    """The checkpoint with only its first labels."""
+
+    def shorten(tensors: dict[str, Tensor]) -> None:
+        for name in ("classifier.weight", "classifier.bias"):
+            tensors[name] = tensors[name][:count].contiguous()
+
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {str(index): f"label {index}" for index in range(count)}
+    (folder / "config.json").write_text(json.dumps(config | {"label2id": None}))
+    return rewrite(folder, shorten)
+
+
+@pytest.mark.parametrize("problem", [None, "regression", "multi_label_classification"])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("kind", ["tiny", "vit"])
+def test_scores_are_those_of_the_pipeline(
+    kind: str, count: int, problem: str | None, folder_of: Callable[[str], Path], copy_of: Callable[..., Path]
+) -> None:
+    from transformers import AutoImageProcessor, pipeline
+
+    folder = with_outputs(copy_of(folder_of(kind), problem_type=problem), count)
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    reference = pipeline("image-classification", str(folder), image_processor=processor, device="cpu")
+    answers = classify(folder)
+    for answer, expected in zip(answers, reference(pictures(), top_k=count), strict=True):
+        assert [score.label for score in answer] == [each["label"] for each in expected]
+        assert [score.score for score in answer] == pytest.approx([each["score"] for each in expected], abs=1e-5)
+    assert len({score.score for answer in answers for score in answer}) > count
+    assert all(0 < score.score < 1 for answer in answers for score in answer) == (problem != "regression")
+
+
+@pytest.mark.parametrize("kind", ["tiny", "vit"])
+def test_a_missing_tensor_is_said_with_its_checkpoint(
+    kind: str, folder_of: Callable[[str], Path], copy_of: Callable[..., Path]
+) -> None:
+    folder = copy_of(folder_of(kind))
+    rewrite(folder, lambda tensors: tensors.__delitem__("classifier.bias"))
+    with pytest.raises(ModelError, match=f"`{folder}`.*`classifier.bias`"):
+        classify(folder)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)
+@pytest.mark.parametrize("kind", ["tiny", "vit"])
+def test_weights_that_are_not_finite_are_named_before_any_image(
+    kind: str,
+    value: float,
+    folder_of: Callable[[str], Path],
+    copy_of: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "beitcli")
+    folder = copy_of(folder_of(kind))
+    rewrite(folder, lambda tensors: tensors["classifier.weight"].view(-1)[1].fill_(value))
+    checkpoint = open_checkpoint(str(folder), None)
+    recipe = checkpoint_recipe(checkpoint.processor, None) if kind == "tiny" else processor_recipe(str(folder), None)
+    with pytest.raises(ModelError, match=f"`{folder}`: the weights are not finite: `classifier.weight`"):
+        Classifier(checkpoint, recipe, Runtime("cpu", "fp32"), 1)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(("dtype", "huge"), [(torch.float16, 65504.0), (torch.bfloat16, 3e38), (torch.float32, 3e38)])
+def test_huge_weights_are_finite(
+    dtype: torch.dtype, huge: float, tiny_beit: Path, copy_of: Callable[..., Path]
+) -> None:
+    def enlarge(tensors: dict[str, Tensor]) -> None:
+        tensors["classifier.bias"].fill_(huge)  # their sum is beyond the dtype
+        for name in tensors:
+            tensors[name] = tensors[name].to(dtype)
+
+    answers = classify(rewrite(copy_of(tiny_beit), enlarge))
+    assert all(math.isfinite(score.score) for answer in answers for score in answer)
+
+
 @pytest.mark.parametrize(("top_k", "count"), [(0, 5), (1, 1), (3, 3), (5, 5), (6, 5), (1000, 5)])
 def test_top_k(top_k: int, count: int, tiny_beit: Path) -> None:
     answers = classify(tiny_beit, top_k=top_k)

@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from beitcli.errors import BeitError, ModelError, UsageError
-from beitcli.model.recipe import Recipe, checkpoint_recipe, paper_recipe, processor_recipe
+from beitcli.model.recipe import Recipe, checkpoint_recipe, paper_recipe, processor_recipe, start_of_crop
 
 SIZES = [(64, 48), (37, 53), (20, 20), (7, 5), (1, 1), (500, 1), (1, 500), (150, 31), (32, 32)]
 HALF = [0.5, 0.5, 0.5]
@@ -143,6 +144,54 @@ def test_the_paper_resizes_the_shorter_side_and_crops(side: int, shorter: int) -
     recipe = paper_recipe(side)
     assert (recipe.resize, recipe.size, recipe.resample) == (shorter, (side, side), Resampling.BICUBIC)
     assert (recipe.factor, recipe.mean, recipe.std) == (1 / 255, (0.5,) * 3, (0.5,) * 3)
+
+
+def torchvision_start(size: int, crop: int) -> int:
+    """First row or column that torchvision's CenterCrop takes, below 0 where it pads in front."""
+    if size < crop:
+        return -((crop - size) // 2)
+    return int(round((size - crop) / 2.0))  # noqa: RUF046  # as it is written there
+
+
+@pytest.mark.parametrize("side", [224, 384])
+def test_the_paper_crops_as_torchvision_does(side: int) -> None:
+    recipe = paper_recipe(side)
+    short = recipe.resize
+    assert isinstance(short, int)
+    sizes = {int(short * long / other) for other in range(32, 601) for long in range(other, 601)}
+    assert {start_of_crop(size, side, rounded=True) - torchvision_start(size, side) for size in sizes} == {0}
+    for size in range(short, short + 40):  # at its resized size an image stays as it is
+        places = np.stack([np.arange(size) % 256, np.arange(size) // 256, np.zeros(size)], -1).astype(np.uint8)
+        wide = np.broadcast_to(places, (short, size, 3))
+        for pixels in (wide, wide.transpose(1, 0, 2)):
+            row = recipe(Image.fromarray(np.ascontiguousarray(pixels)))
+            first = row[0, 0]
+            assert first[0] + 256 * int(first[1]) == torchvision_start(size, side), size
+
+
+def test_the_paper_crops_an_image_of_499_by_333() -> None:
+    image = picture(499, 333)
+    expected = image.resize((383, 256), Resampling.BICUBIC).crop((80, 16, 304, 240))  # 79.5, half to even
+    assert np.array_equal(paper_recipe(224)(image), np.asarray(expected))
+
+
+@pytest.mark.parametrize(("size", "crop"), [((20, 33), 31), ((21, 40), 31), ((17, 18), 31), ((34, 36), 31)])
+def test_what_is_smaller_than_the_papers_crop_is_padded_as_by_torchvision(size: tuple[int, int], crop: int) -> None:
+    recipe = replace(paper_recipe(crop), resize=size)
+    image = picture(size[1], size[0])
+    front = [max(0, crop - side) // 2 for side in size]
+    back = [(max(0, crop - side) + 1) // 2 for side in size]
+    padded = np.pad(np.asarray(image), (*zip(front, back, strict=True), (0, 0)))
+    top, left = (torchvision_start(side, crop) for side in padded.shape[:2])
+    assert np.array_equal(recipe(image), padded[top : top + crop, left : left + crop])
+
+
+@pytest.mark.parametrize("kind", ["LayoutLMv2ImageProcessorPil", "LayoutLMv3ImageProcessorPil"])
+def test_a_reason_behind_an_empty_line_is_said(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": kind}))
+    with pytest.raises(ModelError, match=r"image processor fails: \S") as raised:  # it wants a package that is absent
+        processor_recipe(str(tmp_path), None)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

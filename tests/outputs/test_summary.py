@@ -33,11 +33,13 @@ def test_the_share_of_failures_decides(good: int, bad: int, tolerated: float | N
 def test_lines() -> None:
     counted = tally(2, 1)
     counted.skipped.update({"hidden": 4, "link": 1})
+    counted.skipped.add_other_type("a.mp4")
+    counted.skipped.add_other_type("b.MP4")
     timings = Timings(network=1, decoding=5, model=2)
     first, failed, skipped, rate = counted.lines(timings)
     assert first == "3 images: 0 kept, 2 decoded, 0 reused, 1 failed"
     assert failed == "failed: 1 corrupt"
-    assert skipped == "skipped: 4 hidden, 1 link"
+    assert skipped == "skipped: 4 hidden, 1 link, 2 not an image type: .mp4 2"
     assert "limited by decoding" in rate
 
 

@@ -35,6 +35,23 @@ def test_columns_stay_where_they_are_whatever_comes() -> None:
     assert stream.getvalue().replace("\n", "").count("x") == 300
 
 
+@pytest.mark.parametrize(
+    ("score", "shown", "bar"),
+    [
+        (-0.5, "-0.500", ""),
+        (-12.3456, "-12.35", ""),
+        (1.5, "1.5000", "█" * 12),
+        (123.456, "123.46", "█" * 12),
+        (-123456.0, "-1e+05", ""),
+        (3e38, "3e+38", "█" * 12),
+    ],
+)
+def test_scores_of_a_regression_keep_the_columns(score: float, shown: str, bar: str) -> None:
+    header, row = printed([Prediction(Source("a.jpg"), (Score("age", 0, score),))]).splitlines()
+    assert row.split() == [*filter(None, ["a.jpg", "age", bar, shown])]
+    assert len(row) == len(header)
+
+
 @pytest.mark.parametrize("name", ["[red]x[/red].jpg", "[/nope].jpg", ":smile:.jpg", "a\x1b[31mb.jpg", "new\nline.jpg"])
 def test_names_are_shown_and_do_nothing(name: str) -> None:
     text = printed([Prediction(Source(name), ()), Failure(Source("a.jpg"), "x", name)])

@@ -1,0 +1,26 @@
+"""Sentences from what libraries raise."""
+
+import pytest
+
+from beitcli.errors import ModelError, first_line
+from beitcli.model.weights import weight_errors
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("one"), "one"),
+        (ValueError("one\ntwo"), "one"),
+        (ValueError("\n\n   \n  two words \nthree"), "two words"),
+        (ValueError(), "ValueError"),
+        (ValueError(" \n\t\n"), "ValueError"),
+        (EOFError(), "EOFError"),
+    ],
+)
+def test_the_first_line_that_says_something(error: Exception, line: str) -> None:
+    assert first_line(error) == line
+
+
+def test_weights_are_not_read_for_the_reason_behind_an_empty_line() -> None:
+    with pytest.raises(ModelError, match=r"`file`: no such tensor$"), weight_errors("file"):
+        raise RuntimeError("\nno such tensor\nmore")
