@@ -1,0 +1,1 @@
+"""Checks and corrections of single image formats, around the decoders that Pillow brings."""
