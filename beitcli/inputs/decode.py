@@ -3,6 +3,8 @@
 This is the one place that catches every exception: Pillow's decoders answer hostile bytes with OSError, SyntaxError,
 ValueError, TypeError, NotImplementedError, MemoryError, struct.error and more. Each becomes a code of
 `errors.ERROR_CODES`; none is lost, because it becomes that picture's record.
+
+Pillow says what is opened. What its decoders pass over in silence, `decoders` look for.
 """
 
 import errno
@@ -19,18 +21,17 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol, TypeAlias
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.Image import Transpose
 
 from beitcli.errors import ERROR_CODES, PictureError
-from beitcli.inputs.formats import FORMATS, REFUSED
+from beitcli.inputs.decoders.opening import open_header, orientation
+from beitcli.inputs.decoders.samples import to_8_bits
 from beitcli.inputs.sources import NO_FILE
 from beitcli.records import MOST_STREAMED, UNKNOWN, Failure, Fetched, Identity, Source, printable, source_of
 
 LARGE_PIXELS = 50_000_000
 """Pictures above this size are decoded one at a time: several at once would take a small machine's memory."""
-
-_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -43,11 +44,11 @@ _UPRIGHT = {
 }
 """What undoes each EXIF orientation (Exif 2.3, tag 0x0112)."""
 
-_ORIENTATION_TAG = 0x0112
-_SAMPLE_FORMAT_TAG = 339
-
 _UNSUPPORTED = ("unsupported", "not supported", "not been built in", "unknown pixel mode")
-_TRUNCATED = ("truncated", "end of file", "not enough", "unexpected end", "requires a buffer", "incomplete")
+_TRUNCATED = (
+    *("truncated", "end of file", "not enough", "unexpected end", "requires a buffer", "incomplete", "reached eof"),
+    *("not large enough", "no more images", "index out of range", "buffer overrun", "cannot read full"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +127,11 @@ def decode(stream: BinaryIO, decoding: Decoding, large_turn: AbstractContextMana
     comes. Raises PictureError, and nothing else.
     """
     with coded_errors():
-        image = _open(stream, decoding.max_pixels)
-        if decoding.scaled_to:
-            height, width = decoding.scaled_to
-            image.draft(None, (height, width) if _orientation(image) > 4 else (width, height))
-        with _paused(large_turn) if image.width * image.height > LARGE_PIXELS else nullcontext():
-            image.load()
-            return _rgb(_upright(image))
+        header = open_header(stream, decoding.max_pixels, decoding.scaled_to)
+        with _paused(large_turn) if header.width * header.height > LARGE_PIXELS else nullcontext():
+            image = header.load()
+            turn = _UPRIGHT.get(orientation(image))
+            return _rgb(image if turn is None else image.transpose(turn))
 
 
 @contextmanager
@@ -213,88 +212,11 @@ def _paused(turn: AbstractContextManager[object]) -> Iterator[None]:
         yield
 
 
-def _open(stream: BinaryIO, max_pixels: int) -> Image.Image:
-    """The picture with only its header read."""
-    prefix = stream.read(64)
-    stream.seek(0)
-    if not prefix:
-        raise PictureError("empty_file", "there are no bytes")
-    for name, signatures in REFUSED.items():
-        if prefix.startswith(signatures):
-            raise PictureError("unsupported", f"{name} files are not opened")
-    if prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIC_BRANDS and b"avif" not in prefix:
-        _allow_heif()
-    Image.init()
-    Image.MAX_IMAGE_PIXELS = max_pixels  # for the frames that decoders find inside a file
-    try:
-        image = Image.open(stream, formats=[name for name in FORMATS if name in Image.OPEN])
-    except UnidentifiedImageError:
-        raise _unidentified(stream, prefix) from None
-    _scale_transparency(image)
-    if image.width * image.height > max_pixels:
-        raise PictureError(
-            "too_large", f"{image.width} × {image.height} pixels are more than {max_pixels} (--max-pixels)"
-        )
-    return image
-
-
-def _scale_transparency(image: Image.Image) -> None:
-    """A PNG's clear colour is written in the file's depth, but Pillow compares it in 8 bits."""
-    clear, raw = image.info.get("transparency"), None
-    if tiles := getattr(image, "tile", None):
-        raw = tiles[0][3]
-    if image.format == "PNG" and isinstance(clear, (int, tuple)):
-        if raw == "RGB;16B" and isinstance(clear, tuple):
-            image.info["transparency"] = tuple(v >> 8 for v in clear)
-        elif raw in ("L;2", "L;4"):
-            image.info["transparency"] = clear * (85 if raw == "L;2" else 17)
-
-
-def _allow_heif() -> None:
-    try:
-        import pillow_heif
-    except ImportError:
-        hint = "HEIC pictures need the extra `heif`: pip install 'beitcli[heif]'"
-        raise PictureError("unsupported", hint) from None
-    pillow_heif.register_heif_opener()
-
-
-def _unidentified(stream: BinaryIO, prefix: bytes) -> PictureError:
-    """`Image.open` keeps the reasons to itself: asks the format that the first bytes name."""
-    for name in FORMATS:
-        driver, accepts = Image.OPEN.get(name, (None, None))
-        try:
-            accepted = accepts and accepts(prefix) is True
-        except (IndexError, struct.error):  # fewer bytes than a signature has
-            continue
-        if driver and accepted:
-            stream.seek(0)
-            driver(stream, "")  # raises what `Image.open` kept to itself
-            return PictureError("corrupt", f"begins as {name} but its header cannot be read")
-    return PictureError("not_an_image", "not a picture in any known format")
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # unreadable EXIF says nothing about the pixels
-        return 1
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    orientation = _orientation(image)
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
-
-
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return _grey16(np.asarray(image), image.info.get("transparency"))
-    if image.mode == "I":
-        values = np.asarray(image)
-        unsigned = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT_TAG) == (1,)  # Pillow reads them as signed
-        return _grey_integers(values.view(np.uint32) if unsigned else values)
-    if image.mode == "F":
-        return _grey_floats(np.asarray(image))
+        return _opaque_grey(np.asarray(image).astype(np.uint16), image.info.get("transparency"))
+    if image.mode in ("I", "F"):
+        return Image.fromarray(to_8_bits(np.asarray(image))).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         return _over_white(image.convert("RGBA"))
     return image.convert("RGB")
@@ -307,31 +229,8 @@ def _over_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image).convert("RGB")
 
 
-def _grey16(values: np.ndarray, transparent: object) -> Image.Image:
-    """65535 becomes 255, so v becomes v / 257, rounded."""
-    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+def _opaque_grey(values: np.ndarray, transparent: object) -> Image.Image:
+    grey = to_8_bits(values)
     if isinstance(transparent, int):
         grey[values == transparent] = 255
     return Image.fromarray(grey).convert("RGB")
-
-
-def _grey_integers(values: np.ndarray) -> Image.Image:
-    low, high = int(values.min()), int(values.max())
-    if low >= 0 and high <= 65535:
-        return _grey16(values, None)
-    return _stretched(values.astype(np.float64), low, high)
-
-
-def _grey_floats(values: np.ndarray) -> Image.Image:
-    finite = np.isfinite(values)
-    exact = np.where(finite, values, 0.0).astype(np.float64)
-    low, high = (float(exact[finite].min()), float(exact[finite].max())) if finite.any() else (0.0, 1.0)
-    if low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    return _stretched(np.where(finite, exact, low), low, high)
-
-
-def _stretched(values: np.ndarray, low: float, high: float) -> Image.Image:
-    """Grey from black at `low` to white at `high`."""
-    grey = np.rint((values - low) * (255.0 / (high - low or 1.0)))
-    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")

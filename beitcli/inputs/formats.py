@@ -1,7 +1,10 @@
 """The picture formats that are opened, and those that are recognised and refused."""
 
-DECODER = 1
+DECODER = 2
 """Counted up whenever pictures come out differently, so that an answer to the pixels of before is not taken for one."""
+
+DECODER_EXTRAS = {"heif": "pillow_heif", "jxl": "pillow_jxl", "raw": "rawpy"}
+"""The extras that open further formats, and the module that each brings."""
 
 FORMATS: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -41,11 +44,17 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "IMT": (),
     "SPIDER": (),
     "TGA": (".tga", ".icb", ".vda", ".vst"),
+    "JXL": (".jxl",),
+    "RAW": (
+        *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw"),
+        *(".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+    ),
 }
 """Pillow's name of each raster format that is opened, in the order tried, with the suffixes a folder walk takes.
 
-Those that no signature tells (from PCD on) come last: an ICO file begins like a TGA.
-HEIF needs the extra `heif`, but its files are always taken, so that without it they are reported instead of missed.
+Those that no signature tells (from PCD on) come last: an ICO file begins like a TGA. JPEG, PNG, TIFF, JPEG XL and
+camera RAW are told by their own markers before Pillow is asked. HEIF, JPEG XL and RAW need the extras `heif`, `jxl` and
+`raw`, but their files are always taken, so that without these they are reported instead of missed.
 Left out on purpose: formats that run another program (EPS), hold drawings, data or films (WMF, FITS, HDF5, GRIB, BUFR,
 MPEG) or only wrap another picture (IPTC).
 """
@@ -60,7 +69,7 @@ REFUSED = {
     "BUFR": (b"BUFR",),
     "MPEG": (b"\x00\x00\x01\xb3", b"\x00\x00\x01\xba"),
     "WMF": (b"\xd7\xcd\xc6\x9a\x00\x00", b"\x01\x00\x00\x00"),
-    "JPEG XL": (b"\xff\x0a", b"\x00\x00\x00\x0cJXL "),
     "PDF": (b"%PDF",),
+    "JPEG XR": (b"II\xbc\x00", b"II\xbc\x01"),
 }
 """First bytes of picture formats that are never opened: such a file is `unsupported`, not `not_an_image`."""

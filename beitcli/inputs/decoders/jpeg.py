@@ -1,0 +1,214 @@
+"""JPEG: bytes -> pixels by libjpeg-turbo, with the damage that it notices weighed instead of passed over.
+
+Pillow drops libjpeg's warnings. simplejpeg gives the very same pixels and raises the first warning instead. Pillow gets
+to see no note (text, profiles, EXIF), because it gives up an image for a broken one.
+"""
+
+from collections import deque
+from io import BytesIO
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+from PIL import Image, JpegImagePlugin
+
+from beitcli.errors import PictureError
+from beitcli.inputs.decoders.huffman import check_entropy_coded_data
+from beitcli.inputs.decoders.jpeg_stream import (
+    SOF_ARITHMETIC,
+    SOF_HUFFMAN,
+    SOF_PROGRESSIVE,
+    Segment,
+    has_all_scans,
+    quantization_steps,
+    segments,
+)
+
+SIGNATURE = b"\xff\xd8\xff"
+
+_TRUNCATED = "premature end of data segment"
+_LOST = (_TRUNCATED, "bad Huffman code", "found marker", "bad arithmetic code")
+"""Words of the warnings (libjpeg's jerror.h) that always stand for pixels made up; others may stand for no loss."""
+
+_ZEROS = bytes(32)
+"""Lost sectors are often zeros, which libjpeg may read without a warning; sound images of one colour have them too."""
+
+_EOI = b"\xff\xd9"
+_SOS, _DQT, _APP1, _COMMENT = 0xDA, 0xDB, 0xE1, 0xFE
+_APPLICATION = range(0xE0, 0xF0)
+_EXIF = b"Exif\0\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+
+_KINDS = {
+    0xC0: "baseline",
+    0xC1: "extended sequential",
+    0xC2: "progressive",
+    0xC3: "lossless",
+    0xC5: "hierarchical",
+    0xC6: "hierarchical",
+    0xC7: "hierarchical",
+    0xC9: "arithmetic-coded",
+    0xCA: "arithmetic-coded",
+    0xCB: "lossless arithmetic-coded",
+    0xCD: "hierarchical",
+    0xCE: "hierarchical",
+    0xCF: "hierarchical",
+    0xDE: "hierarchical",
+    0xF7: "lossless (JPEG-LS)",
+}
+"""Kinds of JPEG by the marker of their first frame (ITU-T T.81, table B.1; T.87 for JPEG-LS)."""
+
+_SOF_LOSSLESS = 0xC3
+_READ_WHERE_THE_LIBRARY_CAN = (*SOF_HUFFMAN, *SOF_ARITHMETIC, _SOF_LOSSLESS)
+
+_COLOURS = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
+"""Names that simplejpeg has for Pillow's modes."""
+
+_LARGE = 1_000_000
+"""Pixels from which on colours are decoded four bytes wide, as Pillow keeps them: 12 megapixels take a fifth less."""
+
+
+class Parts(NamedTuple):
+    """A JPEG without its notes, the marker of its frame, and where its first scan begins.
+
+    `in_one_scan` is true if that holds the whole image. `notes` are those that say which side is up, by the keys of
+    Pillow's `info`.
+    """
+
+    data: bytes
+    frame: int
+    scan: int
+    in_one_scan: bool
+    notes: dict[str, bytes]
+
+    @property
+    def scalable(self) -> bool:
+        """True if it can be decoded smaller: for a lossless one turbojpeg then writes beyond its buffer."""
+        return self.frame != _SOF_LOSSLESS
+
+
+def parts(data: bytes) -> Parts:
+    """The JPEG taken apart. Raises PictureError, `unsupported`, for a kind that is not opened, by its own markers."""
+    kept, frame, components, notes = [data[:2]], 0, 0, dict[str, bytes]()
+    for segment in segments(data):
+        marker, content = segment.marker, segment.content
+        if marker == _SOS:
+            start = sum(map(len, kept)) + segment.end - segment.start
+            in_one_scan = frame not in (SOF_PROGRESSIVE, SOF_ARITHMETIC[1]) and content[:1] == bytes((components,))
+            return Parts(b"".join((*kept, data[segment.start :])), frame, start, in_one_scan, notes)
+        if marker in _KINDS:
+            if kind := _unread_kind(segment):
+                raise PictureError("unsupported", f"{kind} JPEG is not opened")
+            frame, components = marker, content[5] if len(content) > 5 else 0
+        if marker == _DQT:
+            deque(quantization_steps(content), maxlen=0)  # libjpeg takes steps of 0
+        is_note = marker == _COMMENT or marker in _APPLICATION
+        if not is_note or _decides_colours(content):
+            kept.append(data[segment.start : segment.end])
+        elif marker == _APP1 and content.startswith(_EXIF):
+            notes["exif"] = notes["exif"] + content[len(_EXIF) :] if "exif" in notes else content
+        elif marker == _APP1 and content.startswith(_XMP):
+            notes["xmp"] = content[len(_XMP) :]
+    raise PictureError("truncated", "the JPEG ends before its image")
+
+
+def _unread_kind(segment: Segment) -> str | None:
+    if segment.marker not in _READ_WHERE_THE_LIBRARY_CAN:
+        return _KINDS[segment.marker]
+    if len(segment.content) < 6:
+        return None
+    precision, components = segment.content[0], segment.content[5]
+    if precision != 8:
+        return f"{precision}-bit"
+    if not any(segment.content[1:3]):
+        return "height-in-DNL"
+    return None if components in (1, 3, 4) else f"{components}-component"
+
+
+def _decides_colours(content: bytes) -> bool:
+    return (content.startswith(b"JFIF\0") and len(content) >= 14) or (
+        content.startswith(b"Adobe") and len(content) >= 12
+    )
+
+
+def header(jpeg: Parts) -> Image.Image:
+    """The image as Pillow describes it, its pixels not yet read."""
+    image = JpegImagePlugin.JpegImageFile(BytesIO(jpeg.data))
+    image.info.update(jpeg.notes)
+    return image
+
+
+def load(image: Image.Image, jpeg: Parts) -> Image.Image:
+    """The pixels of the JPEG whose header is `image`, as large as `image.draft` has made it.
+
+    Raises PictureError where coded data is lost or damaged.
+    """
+    _check_unnoticed(jpeg)
+    height, width = (image.height, image.width) if getattr(image, "decoderconfig", None) else (0, 0)
+
+    colours = "RGBX" if image.mode == "RGB" and image.width * image.height >= _LARGE else _COLOURS[image.mode]
+
+    def decode(strict: bool) -> np.ndarray:
+        pixels: np.ndarray = simplejpeg.decode_jpeg(
+            jpeg.data, colours, min_height=height, min_width=width, strict=strict
+        )
+        return pixels
+
+    try:
+        pixels = decode(strict=True)
+    except ValueError as error:
+        _weigh(jpeg, colours, str(error))
+        try:
+            pixels = decode(strict=False)
+        except ValueError:  # sampling factors that turbojpeg does not know
+            image.load()
+            return image
+    if pixels.shape[:2] != (image.height, image.width):
+        raise PictureError("corrupt", f"{image.width} × {image.height} pixels by one header, {pixels.shape} by another")
+    if image.mode == "CMYK":  # always written inverted, as Adobe does it
+        pixels = np.invert(pixels)
+    whole = Image.frombuffer(image.mode, image.size, pixels, "raw", "L" if image.mode == "L" else colours, 0, 1)
+    whole.info.update(jpeg.notes)
+    return whole
+
+
+def check_stream(data: bytes) -> None:
+    """Raise PictureError if the coded data of a JPEG, such as one strip of a TIFF, is lost or damaged."""
+    jpeg = parts(data)
+    _check_unnoticed(jpeg)
+    colours = "RGB"
+    try:
+        *_, own, _ = simplejpeg.decode_jpeg_header(jpeg.data)
+        colours = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}.get(own, colours)
+        simplejpeg.decode_jpeg(jpeg.data, colours)
+    except ValueError as error:
+        _weigh(jpeg, colours, str(error))
+
+
+def _weigh(jpeg: Parts, colours: str, warning: str) -> None:
+    """Raise PictureError unless nothing is lost, whatever the warning says."""
+    if any(words in warning for words in _LOST):
+        raise PictureError("truncated" if _TRUNCATED in warning else "corrupt", warning)
+    if jpeg.frame in SOF_HUFFMAN:
+        check_entropy_coded_data(jpeg.data)
+    elif jpeg.frame and not _is_readable(jpeg.data, colours):
+        raise PictureError("unsupported", f"{_KINDS[jpeg.frame]} JPEG is not opened by the libjpeg-turbo that is here")
+    else:
+        raise PictureError("corrupt", warning)
+
+
+def _is_readable(data: bytes, colours: str) -> bool:
+    try:
+        simplejpeg.decode_jpeg(data, colours, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_unnoticed(jpeg: Parts) -> None:
+    """Raise PictureError for the damage that libjpeg gives no warning of: scans that are missing, and zeros."""
+    if not jpeg.in_one_scan and jpeg.frame != _SOF_LOSSLESS and not has_all_scans(jpeg.data):
+        raise PictureError("truncated", "the JPEG ends before its last scan")
+    zeros = jpeg.data.find(_ZEROS, jpeg.scan)
+    if zeros >= 0 and jpeg.data.find(_EOI, jpeg.scan, zeros) < 0 and jpeg.frame in SOF_HUFFMAN:
+        check_entropy_coded_data(jpeg.data, only_with=_ZEROS)
