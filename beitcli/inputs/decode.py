@@ -219,7 +219,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(to_8_bits(np.asarray(image))).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         return _over_white(image.convert("RGBA"))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _over_white(image: Image.Image) -> Image.Image:

@@ -81,7 +81,7 @@ class _Bits:
         return entry >> 5
 
 
-def check_entropy_coded_data(data: bytes, only_with: bytes = b"") -> None:
+def check_entropy_coded_data(data: bytes | bytearray, only_with: bytes = b"") -> None:
     """Raise PictureError unless every restart interval of every scan holds exactly its blocks.
 
     `data` is a JPEG with Huffman codes. A few stray bytes behind the last block of an interval cost nothing, nor do any
@@ -96,7 +96,7 @@ def check_entropy_coded_data(data: bytes, only_with: bytes = b"") -> None:
         raise PictureError("corrupt", f"the JPEG's coded data is damaged: {error}") from None
 
 
-def _check_scans(data: bytes, only_with: bytes) -> None:
+def _check_scans(data: bytes | bytearray, only_with: bytes) -> None:
     frame: Frame | None = None
     tables: dict[int, Codes] = {}
     steps: dict[int, int] = {}

@@ -61,7 +61,7 @@ class Scan(NamedTuple):
     refines: bool
 
 
-def segments(data: bytes) -> Iterator[Segment]:
+def segments(data: bytes | bytearray) -> Iterator[Segment]:
     """The marker segments in turn, from the first to EOI or the end of the data. Raises ValueError for no marker."""
     position = 2
     while match := _MARKER.search(data, position):
@@ -74,21 +74,24 @@ def segments(data: bytes) -> Iterator[Segment]:
         if marker in (0x01, 0xD8) or 0xD0 <= marker <= 0xD7:  # without content
             continue
         end = max(position + 2, position + int.from_bytes(data[position : position + 2], "big"))
-        yield Segment(marker, data[position + 2 : end], match.start(), end)
+        yield Segment(marker, bytes(data[position + 2 : end]), match.start(), end)
         position = end
 
 
-def restart_intervals(data: bytes, position: int) -> Iterator[tuple[bytes, int]]:
+def restart_intervals(data: bytes | bytearray, position: int) -> Iterator[tuple[bytes, int]]:
     """The entropy-coded data of each restart interval of the scan that begins there, and the marker behind it."""
     while match := _MARKER.search(data, position):
-        yield data[position : match.start()].rstrip(b"\xff"), match[1][0]  # fill bytes: a literal one is followed by 0
+        yield (
+            bytes(data[position : match.start()].rstrip(b"\xff")),
+            match[1][0],
+        )  # fill bytes: a literal one is followed by 0
         if not 0xD0 <= match[1][0] <= 0xD7:
             return
         position = match.end()
-    yield data[position:], EOI
+    yield bytes(data[position:]), EOI
 
 
-def has_all_scans(data: bytes) -> bool:
+def has_all_scans(data: bytes | bytearray) -> bool:
     """True if the scans of a JPEG give every coefficient of every component to its last bit (T.81, A.2 and G.1.1)."""
     known: dict[int, set[int]] = {}
     progressive = False

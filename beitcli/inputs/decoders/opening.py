@@ -62,7 +62,7 @@ def open_header(stream: BinaryIO, max_pixels: int, scaled_to: tuple[int, int] | 
     if kind := raw.kind(prefix):
         return _raw(stream, kind, max_pixels, scaled_to)
     if prefix.startswith(jpeg.SIGNATURE):
-        return _jpeg(_whole(stream), max_pixels, scaled_to)
+        return _jpeg(_in_place(stream), max_pixels, scaled_to)
     if prefix.startswith(png.SIGNATURE):
         return _of(png.open_image(_whole(stream)), max_pixels)
     if prefix.startswith(TIFF_SIGNATURES):
@@ -84,11 +84,24 @@ def orientation(image: Image.Image) -> int:
 
 
 def _whole(stream: BinaryIO) -> bytes:
+    _rewind(stream)
+    return stream.read()
+
+
+def _in_place(stream: BinaryIO) -> bytearray:
+    """The whole file in memory that may be written."""
+    data = bytearray(_rewind(stream))
+    del data[stream.readinto(data) :]  # type: ignore[attr-defined]  # files and BytesIO have it
+    return data
+
+
+def _rewind(stream: BinaryIO) -> int:
+    """The number of bytes, of which the first is read next."""
     size = stream.seek(0, SEEK_END)
     if size > MOST_STREAMED:
         raise PictureError("too_large", f"{size} bytes are more than {MOST_STREAMED}")
     stream.seek(0)
-    return stream.read()
+    return size
 
 
 def _limit(width: int, height: int, max_pixels: int) -> None:
@@ -105,7 +118,7 @@ def _of(image: Image.Image, max_pixels: int) -> Header:
     return Header(image.width, image.height, load)
 
 
-def _jpeg(data: bytes, max_pixels: int, scaled_to: tuple[int, int] | None) -> Header:
+def _jpeg(data: bytearray, max_pixels: int, scaled_to: tuple[int, int] | None) -> Header:
     parts = jpeg.parts(data)
     image = jpeg.header(parts)
     _limit(image.width, image.height, max_pixels)
@@ -117,7 +130,7 @@ def _jpeg(data: bytes, max_pixels: int, scaled_to: tuple[int, int] | None) -> He
 
 def _raw(stream: BinaryIO, kind: str, max_pixels: int, scaled_to: tuple[int, int] | None) -> Header:
     preview, flip = raw.preview(stream, kind)
-    header = _jpeg(preview, max_pixels, scaled_to)
+    header = _jpeg(bytearray(preview), max_pixels, scaled_to)
 
     def load() -> Image.Image:
         image = header.load()
