@@ -20,9 +20,9 @@ from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.classifier import Classifier
 from beitcli.model.encoder import Encoder
 from beitcli.model.features import Encoding
-from beitcli.model.lanes import Lanes
+from beitcli.model.inference_pool import InferencePool
 from beitcli.model.memory import Heap
-from beitcli.model.recipe import ProcessorRecipe, Recipe
+from beitcli.model.preprocessing import Preprocessing, ProcessorPreprocessing
 from beitcli.model.runtime import Runtime
 from beitcli.records import Embedding, Failure, Found, Identity, Prediction, Score, Source
 from beitcli.timings import Timings
@@ -33,48 +33,47 @@ if TYPE_CHECKING:
 Scores: TypeAlias = tuple[Score, ...]
 
 _LONGEST_WAIT = 16
-"""How many batches of records may wait for a batch to fill: what many broken pictures after a good one would hold."""
+"""Batches of records that may wait for a batch to fill, as when many broken images follow a good one."""
 
-
-Answer = TypeVar("Answer")
-Answered = TypeVar("Answered")
+Result = TypeVar("Result")
+ResultRecord = TypeVar("ResultRecord")
 
 
 @dataclass(frozen=True, slots=True)
-class Task(Generic[Answer, Answered]):
-    """What is asked of every picture: `load` makes what answers a batch of pixels, `record` a record of one answer."""
+class Task(Generic[Result, ResultRecord]):
+    """A task for every image: `load` loads the model for batches of pixels, `record` makes a record of one result."""
 
-    load: Callable[["Settings[Any, Any]"], Callable[[Tensor], list[Answer]]]
-    record: Callable[[Source, Answer, Identity, bool], Answered]
+    load: Callable[["Settings[Any, Any]"], Callable[[Tensor], list[Result]]]
+    record: Callable[[Source, Result, Identity, bool], ResultRecord]
 
 
 def classification(top_k: int) -> Task[Scores, Prediction]:
-    """Which labels fit each picture best."""
+    """The task of predicting each image's best labels."""
 
     def load(settings: "Settings[Any, Any]") -> Classifier:
-        return Classifier(settings.checkpoint, settings.recipe, settings.runtime, top_k, settings.batch_size)
+        return Classifier(settings.checkpoint, settings.preprocessing, settings.runtime, top_k, settings.batch_size)
 
     return Task(load, Prediction)
 
 
 def encoding(kind: Encoding) -> "Task[np.ndarray[Any, Any], Embedding]":
-    """The features of each picture. Raises ModelError, when it loads, for what is no BEiT."""
+    """The task of computing each image's features. Its `load` raises ModelError for other models than BEiT."""
 
     def load(settings: "Settings[Any, Any]") -> Encoder:
-        if not isinstance(settings.recipe, Recipe):
-            raise ModelError(f"`{settings.checkpoint.name}` is no BEiT", "features are those of a BEiT")
-        return Encoder(settings.checkpoint, settings.recipe, settings.runtime, kind, settings.batch_size)
+        if not isinstance(settings.preprocessing, Preprocessing):
+            raise ModelError(f"`{settings.checkpoint.name}` is no BEiT", "features need a BEiT")
+        return Encoder(settings.checkpoint, settings.preprocessing, settings.runtime, kind, settings.batch_size)
 
     return Task(load, Embedding)
 
 
 @dataclass(frozen=True, slots=True)
-class Settings(Generic[Answer, Answered]):
-    """How a run goes: what it answers with, and what it may take. `padded` gives every model batch the same shape."""
+class Settings(Generic[Result, ResultRecord]):
+    """Settings of a run: task, model and resources. `padded` gives every model batch the same shape."""
 
-    task: Task[Answer, Answered]
+    task: Task[Result, ResultRecord]
     checkpoint: Checkpoint
-    recipe: Recipe | ProcessorRecipe
+    preprocessing: Preprocessing | ProcessorPreprocessing
     runtime: Runtime
     batch_size: int
     padded: bool
@@ -88,136 +87,136 @@ ClassificationSettings: TypeAlias = Settings[Scores, Prediction]
 
 def predict(
     found: Iterable[Found],
-    settings: Settings[Answer, Answered],
+    settings: Settings[Result, ResultRecord],
     timings: Timings,
-    known: Callable[[bytes], Answer | None] = lambda _: None,
-) -> Generator[list[Answered | Failure], None, None]:
-    """What was found, answered, in order and in lists, each as soon as it is complete.
+    known: Callable[[bytes], Result | None] = lambda _: None,
+) -> Generator[list[ResultRecord | Failure], None, None]:
+    """Yield the records of what was found, in order and in lists, each as soon as it is complete.
 
-    Workers start, and decode ahead, before the model is loaded. With `settings.padded`, what a picture gets depends on
-    no other picture: model batches are cut from the pictures that need an answer, and padded to one shape.
+    Workers start, and decode ahead, before the model is loaded. With `settings.padded`, the result of an image depends
+    on no other image: model batches are cut from the images that need the model, and padded to one shape.
 
-    Pictures with a digest need none if an identical one is on its way, or if `known` has its answer.
+    An image with a digest skips the model if an identical one is in flight, or if `known` has its result.
 
     Raises ModelError, DeviceError.
     """
     fetched = fetch(found, settings.fetching, timings.add_network)
     with (
-        Loader(fetched, settings.recipe, settings.decoding, settings.workers) as loader,
-        closing(Lanes(settings.task.load(settings), settings.runtime)) as lanes,
+        Loader(fetched, settings.preprocessing, settings.decoding, settings.workers) as loader,
+        closing(InferencePool(settings.task.load(settings), settings.runtime)) as pool,
     ):
         heap = Heap()
         timings.restart()
-        batches = _Batches(lanes, settings, timings, known)
+        batches = _Batches(pool, settings, timings, known)
         for item in _timed(loader, timings):
             batches.add(item)
-            for records in batches.answered(wait=False):
+            for records in batches.completed(wait=False):
                 yield records
                 heap.tidy()
-        yield from batches.answered(wait=True)
+        yield from batches.completed(wait=True)
 
 
 def _timed(items: Iterable[Decoded | Failure], timings: Timings) -> Iterator[Decoded | Failure]:
-    waiting = iter(items)
+    iterator = iter(items)
     while True:
         start = time.monotonic()
-        item = next(waiting, None)
+        item = next(iterator, None)
         timings.decoding += time.monotonic() - start
         if item is None:
             return
         yield item
 
 
-class _Batch(Generic[Answer, Answered]):
-    """Pictures that go into the model together, and what needs no model between them, in input order."""
+class _Batch(Generic[Result, ResultRecord]):
+    """Images that go into the model together, and the records between them that need no model, in input order."""
 
     def __init__(self, pixels: Tensor) -> None:
-        self.rows: list[_Place[Answer] | Answered | Failure] = []
+        self.rows: list[_Place[Result] | ResultRecord | Failure] = []
         self.pixels = pixels
         self.filled = 0
         self.digests: list[bytes] = []
-        self.answers: Future[list[Answer]] | None = None
+        self.results: Future[list[Result]] | None = None
 
     def is_complete(self) -> bool:
-        """Full, without any picture to wait for, or holding back too much."""
+        """True if full, without any image for the model, or delaying too many records."""
         size = len(self.pixels)
         return self.filled in (0, size) or len(self.rows) >= size * _LONGEST_WAIT
 
-    def is_answered(self) -> bool:
-        return self.answers is None or self.answers.done()
+    def is_done(self) -> bool:
+        return self.results is None or self.results.done()
 
 
 @dataclass(frozen=True, slots=True)
-class _Place(Generic[Answer]):
-    """A picture, and which of a batch's pixels are its; `shared` with an identical one before it."""
+class _Place(Generic[Result]):
+    """An image, and its slot in a batch; `shared` with an identical image before it."""
 
     source: Source
     identity: Identity
-    batch: "_Batch[Answer, Any]"
+    batch: "_Batch[Result, Any]"
     slot: int
     shared: bool
 
-    def answer(self) -> Answer:
-        assert self.batch.answers is not None  # noqa: S101  # a batch with a place in it was sent into the model
-        return self.batch.answers.result()[self.slot]
+    def result(self) -> Result:
+        assert self.batch.results is not None  # noqa: S101  # a batch with a place in it was sent into the model
+        return self.batch.results.result()[self.slot]
 
 
-class _Batches(Generic[Answer, Answered]):
-    """The batch that is being filled, and those before it that the model is at, in input order."""
+class _Batches(Generic[Result, ResultRecord]):
+    """The batch that is being filled, and those in flight before it, in input order."""
 
     def __init__(
         self,
-        lanes: Lanes[Answer],
-        settings: Settings[Answer, Answered],
+        pool: InferencePool[Result],
+        settings: Settings[Result, ResultRecord],
         timings: Timings,
-        known: Callable[[bytes], Answer | None],
+        known: Callable[[bytes], Result | None],
     ) -> None:
-        self._lanes = lanes
+        self._pool = pool
         self._task = settings.task
         self._padded = settings.padded
         self._timings = timings
         self._known = known
-        lanes_in_use = settings.runtime.lanes
-        self._most = lanes_in_use if lanes_in_use > 1 else 0  # and one more: a lane never waits for its next batch
-        dtype = getattr(torch, settings.recipe.dtype)
+        concurrency = settings.runtime.concurrency
+        self._max_queued = concurrency if concurrency > 1 else 0  # and one more: no thread waits for its next batch
+        dtype = getattr(torch, settings.preprocessing.dtype)
         pin = settings.runtime.device.startswith("cuda")
-        shape = (settings.batch_size, *settings.recipe.shape)
-        self._free = [torch.zeros(shape, dtype=dtype, pin_memory=pin) for _ in range(self._most + 2)]
-        self._places: dict[bytes, _Place[Answer]] = {}
-        self._ahead: deque[_Batch[Answer, Answered]] = deque()
-        self._busy = 0
-        self._filling: _Batch[Answer, Answered] = _Batch(self._free.pop())
+        shape = (settings.batch_size, *settings.preprocessing.shape)
+        self._free = [torch.zeros(shape, dtype=dtype, pin_memory=pin) for _ in range(self._max_queued + 2)]
+        self._places: dict[bytes, _Place[Result]] = {}
+        self._pending: deque[_Batch[Result, ResultRecord]] = deque()
+        self._in_flight = 0
+        self._filling: _Batch[Result, ResultRecord] = _Batch(self._free.pop())
 
     def add(self, item: Decoded | Failure) -> None:
-        """Puts a picture or a failure in its place; a batch that is complete goes into the model."""
-        self._filling.rows.append(item if isinstance(item, Failure) else self._placed(item))
+        """Add an image or a failure; send the batch to the model once it is complete."""
+        self._filling.rows.append(item if isinstance(item, Failure) else self._place(item))
         if self._filling.is_complete():
             self._send()
 
-    def answered(self, wait: bool) -> Iterator[list[Answered | Failure]]:
-        """The records of each batch that has its answers; with `wait`, of all there are."""
+    def completed(self, wait: bool) -> Iterator[list[ResultRecord | Failure]]:
+        """Yield the records of each batch that has its results; with `wait`, of all batches."""
         if wait and self._filling.rows:
             self._send()
-        while self._ahead and (wait or self._busy > self._most or self._ahead[0].is_answered()):
-            batch = self._ahead.popleft()
-            if batch.answers is not None:
-                self._wait_for(batch.answers)
-                self._busy -= 1
+        while self._pending and (wait or self._in_flight > self._max_queued or self._pending[0].is_done()):
+            batch = self._pending.popleft()
+            if batch.results is not None:
+                self._wait_for(batch.results)
+                self._in_flight -= 1
                 self._free.append(batch.pixels)
-            yield [self._recorded(row) for row in batch.rows]
+            yield [self._to_record(row) for row in batch.rows]
             for digest in batch.digests:  # from here on `known` knows them
                 del self._places[digest]
 
-    def _recorded(self, row: "_Place[Answer] | Answered | Failure") -> Answered | Failure:
+    def _to_record(self, row: "_Place[Result] | ResultRecord | Failure") -> ResultRecord | Failure:
         if isinstance(row, _Place):
-            return self._task.record(row.source, row.answer(), row.identity, row.shared)
+            return self._task.record(row.source, row.result(), row.identity, row.shared)
         return row
 
-    def _placed(self, item: Decoded) -> "_Place[Answer] | Answered":
+    def _place(self, item: Decoded) -> "_Place[Result] | ResultRecord":
         digest, batch = item.identity.digest, self._filling
-        answer = self._known(digest) if digest else None
-        if answer is not None:
-            return self._task.record(item.source, answer, item.identity, True)
+        result = self._known(digest) if digest else None
+        if result is not None:
+            return self._task.record(item.source, result, item.identity, True)
         same = self._places.get(digest) if digest else None
         if same is not None:
             return _Place(item.source, item.identity, same.batch, same.slot, shared=True)
@@ -230,15 +229,15 @@ class _Batches(Generic[Answer, Answered]):
         return place
 
     def _send(self) -> None:
-        batch: _Batch[Answer, Answered] = self._filling
-        self._ahead.append(batch)
+        batch: _Batch[Result, ResultRecord] = self._filling
+        self._pending.append(batch)
         if batch.filled:
-            batch.answers = self._lanes.submit(batch.pixels if self._padded else batch.pixels[: batch.filled])
-            self._busy += 1
+            batch.results = self._pool.submit(batch.pixels if self._padded else batch.pixels[: batch.filled])
+            self._in_flight += 1
         self._filling = _Batch(self._free.pop() if batch.filled else batch.pixels)
 
-    def _wait_for(self, answers: "Future[list[Answer]]") -> None:
+    def _wait_for(self, results: "Future[list[Result]]") -> None:
         start = time.monotonic()
         with signals.held(signals.GRACE):
-            answers.result()
+            results.result()
         self._timings.model += time.monotonic() - start

@@ -1,4 +1,4 @@
-"""What travels: where a picture is, and what was found out about it. Every record carries its source."""
+"""Records: sources of images, and predictions, features or failures for them. Every record carries its source."""
 
 import os
 import re
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What tells whether a picture is still the one that was answered; what is not known is None.
+    """Facts that detect a changed image; unknown ones are None.
 
-    `size` in bytes and `mtime_ns` are those of the open file, `etag` and `last_modified` those of a URL's answer,
-    `digest` is the SHA-256 of the picture's bytes.
+    `size` in bytes and `mtime_ns` are those of the open file, `etag` and `last_modified` those of a URL's response,
+    `digest` is the SHA-256 of the image's bytes.
     """
 
     size: int | None = None
@@ -26,14 +26,14 @@ class Identity:
 
     @classmethod
     def of_file(cls, status: os.stat_result) -> "Identity":
-        within = 2**63 - 1  # what a database can hold; some file systems do not mind a year of seven digits
-        return cls(size=status.st_size, mtime_ns=max(-within, min(status.st_mtime_ns, within)))
+        limit = 2**63 - 1  # of a database's integers; some file systems allow a year of seven digits
+        return cls(size=status.st_size, mtime_ns=max(-limit, min(status.st_mtime_ns, limit)))
 
 
 UNKNOWN = Identity()
 
 OTHER_TYPE = "not an image type"
-"""Why a walk passes by a file whose suffix is not one of those it takes."""
+"""Reason for a file that a walk skips because of its suffix."""
 
 _OTHERS = "others"
 _SUFFIXES_SHOWN = 5
@@ -45,10 +45,10 @@ _ESCAPED_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One picture as it was asked for: a path (bytes that are not UTF-8 as surrogates), a URL, or `-` for stdin.
+    """One image as requested: a path (bytes that are not UTF-8 as surrogates), a URL, or `-` for stdin.
 
-    `known` is what is known before it is read: a file's size and time, or what the server said of a URL last time,
-    which is then only fetched if it has changed.
+    `known` is its identity before it is read: a file's size and time, or the ETag and date of a URL's last response;
+    the URL is then only fetched if it has changed.
     """
 
     location: str
@@ -62,14 +62,14 @@ class Source:
 
     @classmethod
     def named(cls, name: str) -> "Source":
-        """The path that records show by this name. Raises ValueError for a name that no path has.
+        """Path whose `name` this is. Raises ValueError for a name that no path has.
 
-        Where a file's own name has a backslash, `x` and two digits, nothing tells it from the byte.
+        A backslash, `x` and two digits in a file's own name cannot be distinguished from the byte.
         """
         if not name or "\0" in name:
             raise ValueError(f"`{name}` is no source")
         path = _ESCAPED_BYTE.sub(lambda match: bytes.fromhex(match[1].decode()), name.encode())
-        # What is text without its escapes was text before: those are the file's own.
+        # Text after unescaping was text before: the escapes are the file's own.
         return cls(os.fsdecode(path if path.decode("utf-8", "backslashreplace") == name else name.encode()))
 
 
@@ -77,12 +77,12 @@ STDIN = Source("-", "stdin")
 
 
 MOST_STREAMED = 1_000_000_000
-"""Bytes of one picture from a pipe or standard input, which do not say how long they are."""
+"""Bytes of one image from a pipe or standard input, whose length is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A picture whose bytes are in memory, because only the main process can get them: a URL or standard input."""
+    """An image whose bytes are in memory, because only the main process can get them: a URL or standard input."""
 
     source: Source
     data: bytes
@@ -104,7 +104,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer for one picture, best label first; `reused` if it is that of an identical picture."""
+    """The scores of one image, best label first; `reused` if taken from an identical image."""
 
     source: Source
     scores: tuple[Score, ...]
@@ -114,7 +114,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """The features of one picture, of shape (hidden,) or (patches, hidden); `reused` as in a prediction."""
+    """The features of one image, of shape (hidden,) or (patches, hidden); `reused` as in a prediction."""
 
     source: Source
     features: "np.ndarray[Any, Any]" = field(compare=False)
@@ -124,7 +124,7 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why one picture has no answer; `code` is one of `errors.ERROR_CODES`, `message` a single line."""
+    """The error of one image that failed; `code` is one of `errors.ERROR_CODES`, `message` a single line."""
 
     source: Source
     code: str
@@ -133,14 +133,14 @@ class Failure:
 
 
 class Skipped(Counter[str]):
-    """Entries that walks passed by, counted by reason, and those of no image type also by suffix."""
+    """Entries that walks skipped, counted by reason; files of no image type also by suffix."""
 
     def __init__(self) -> None:
         super().__init__()
         self.suffixes: Counter[str] = Counter()
 
     def add_other_type(self, name: str) -> None:
-        """Counts a file that is of no image type."""
+        """Count a file that is of no image type."""
         self[OTHER_TYPE] += 1
         suffix = os.path.splitext(name)[1].lower()
         if len(suffix) < 2:  # a dot at the end is none either
@@ -167,11 +167,11 @@ class Skipped(Counter[str]):
 
 Record: TypeAlias = Prediction | Failure
 Found: TypeAlias = Source | Failure
-"""What discovery finds: a picture to open, or a folder that could not be read."""
+"""Result of discovery: an image to open, or a folder that could not be read."""
 
 
 def printable(text: str) -> str:
-    """The text with everything that could steer a terminal (control and format characters) written as an escape."""
+    """The text with control and format characters, which could affect a terminal, written as escapes."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

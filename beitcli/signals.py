@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as one request to stop, that never splits what is being written."""
+"""SIGINT and SIGTERM as one request to stop, which never interrupts a write halfway."""
 
 import math
 import os
@@ -10,15 +10,15 @@ from types import FrameType
 from typing import NoReturn
 
 GRACE = 5.0
-"""Seconds that the model may go on after a request to stop, to finish its batch."""
+"""Seconds that the model has to finish its batch after a request to stop."""
 
 
-_AGAIN = 0.05
-"""Seconds after which a request that got lost is raised again."""
+_RETRY_AFTER = 0.05
+"""Seconds after which a lost request is raised again."""
 
 
 class Stopped(BaseException):
-    """Someone asked the process to end; no `Exception`, so that nothing on the way takes it for a failure."""
+    """A request to end the process; not an `Exception`, so that no handler treats it as a failure."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
@@ -26,7 +26,7 @@ class Stopped(BaseException):
 
 
 class _Request:
-    """What was asked for, and how long it has to wait: signals belong to the process, so there is one of these."""
+    """The pending request, and how long it has to wait: one per process, as signals are."""
 
     received: int | None = None
     held: float = 0.0
@@ -34,34 +34,34 @@ class _Request:
 
 
 def listen() -> None:
-    """From now on SIGINT and SIGTERM raise `Stopped`; the second one ends the process at once."""
+    """Make SIGINT and SIGTERM raise `Stopped` from now on; the second one ends the process at once."""
     signal.signal(signal.SIGINT, _handle)
     signal.signal(signal.SIGTERM, _handle)
     signal.signal(signal.SIGALRM, _raise)
-    sys.unraisablehook = _lost
+    sys.unraisablehook = _raise_again
 
 
 @contextmanager
 def held(seconds: float = math.inf) -> Iterator[None]:
-    """A request to stop that comes inside is kept for `check`, unless the block goes on for so many seconds more."""
-    around, _Request.held = _Request.held, seconds
+    """Keep a request to stop that arrives inside for `check`, unless the block runs for so many more seconds."""
+    outer, _Request.held = _Request.held, seconds
     try:
         yield
     finally:
-        _Request.held = around
+        _Request.held = outer
         if _Request.received is not None:
-            grace = around if around < math.inf else 0
-            signal.setitimer(signal.ITIMER_REAL, grace or (_AGAIN if _Request.lost else 0))
+            grace = outer if outer < math.inf else 0
+            signal.setitimer(signal.ITIMER_REAL, grace or (_RETRY_AFTER if _Request.lost else 0))
 
 
 def check() -> None:
-    """Raises `Stopped` if a request to stop has come."""
+    """Raise `Stopped` if a request to stop has arrived."""
     if _Request.received is not None:
         raise Stopped(_Request.received)
 
 
 def die_by(signal_number: int) -> NoReturn:
-    """Ends the process by the signal, so that a shell or a supervisor sees what happened."""
+    """End the process by the signal, so that a shell or a supervisor sees the cause."""
     signal.signal(signal_number, signal.SIG_DFL)
     os.kill(os.getpid(), signal_number)
     raise SystemExit(128 + signal_number)  # where the signal is blocked
@@ -80,16 +80,16 @@ def _handle(signal_number: int, _frame: FrameType | None) -> None:
 def _raise(_signal: int, _frame: FrameType | None) -> None:
     if _Request.received is None:
         return
-    if _Request.lost and _Request.held == math.inf:  # what is being written now is whole first
-        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+    if _Request.lost and _Request.held == math.inf:  # finish the current write first
+        signal.setitimer(signal.ITIMER_REAL, _RETRY_AFTER)
     elif _Request.held or _Request.lost:
         raise Stopped(_Request.received)
 
 
-def _lost(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Raises `Stopped` once more where it came while a destructor ran, out of which nothing is raised."""
+def _raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Raise `Stopped` again if it was raised in a destructor, which swallows exceptions."""
     if not isinstance(unraisable.exc_value, Stopped):
         sys.__unraisablehook__(unraisable)
         return
     _Request.lost = True
-    signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+    signal.setitimer(signal.ITIMER_REAL, _RETRY_AFTER)

@@ -1,4 +1,4 @@
-"""Figures in tables, on standard output: for a terminal drawn by rich, elsewhere plain text."""
+"""Tables on standard output: drawn by rich on a terminal, plain text elsewhere."""
 
 import io
 import sys
@@ -16,7 +16,7 @@ class Table:
 
 
 def show(tables: Iterable[Table], colored: bool | None = None) -> None:
-    """Prints tables: for a terminal drawn by rich, which decides on colours if `colored` is None, elsewhere as text."""
+    """Print tables: by rich on a terminal, with its own choice of colours if `colored` is None; as text elsewhere."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every locale has every letter
     if sys.stdout is None or not sys.stdout.isatty():

@@ -1,4 +1,4 @@
-"""Where a run's time goes."""
+"""Seconds per stage of a run."""
 
 import time
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Timings:
-    """Seconds that a run spent on each of its stages; waiting for `decoding` does not count what `network` held up."""
+    """Seconds that a run spent on each of its stages; `decoding` excludes waits caused by `network`."""
 
     network: float = 0.0
     decoding: float = 0.0
@@ -14,12 +14,12 @@ class Timings:
     started: float = field(default_factory=time.monotonic)
 
     def add_network(self, seconds: float) -> None:
-        """Counts seconds in which the network kept the decoders from work."""
+        """Add seconds in which the decoders waited for the network."""
         self.network += seconds
         self.decoding -= seconds
 
     def restart(self) -> None:
-        """Everything counts from here: from when the model is loaded."""
+        """Reset all counts, once the model is loaded."""
         self.network = self.decoding = self.model = 0.0
         self.started = time.monotonic()
 
@@ -29,5 +29,5 @@ class Timings:
 
     @property
     def limit(self) -> str:
-        """The stage that took longest."""
+        """The slowest stage."""
         return max(("network", "decoding", "model"), key=lambda stage: getattr(self, stage))

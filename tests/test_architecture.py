@@ -1,4 +1,4 @@
-"""Who may import whom, and what never imports torch."""
+"""Allowed imports between packages, and commands that never import torch."""
 
 import ast
 import subprocess
@@ -30,20 +30,20 @@ MAY_IMPORT = {
     },
     "__main__": {"cli"},
 }
-"""Each room and the rooms it may import; `""` is the package itself, which only knows the version."""
+"""Each subpackage or module and those it may import; `""` is the package itself, which only has the version."""
 
 HEAVY = ("torch", "transformers", "PIL", "numpy", "pyarrow", "sklearn", "matplotlib", "accelerate")
 
 
-def room(module: str) -> str:
+def top_level(module: str) -> str:
     return module.removeprefix("beitcli").removeprefix(".").partition(".")[0]
 
 
 def imports(path: Path, inside_functions: bool) -> set[str]:
     found: set[str] = set()
-    waiting: list[ast.AST] = [ast.parse(path.read_text())]
-    while waiting:
-        node = waiting.pop()
+    pending: list[ast.AST] = [ast.parse(path.read_text())]
+    while pending:
+        node = pending.pop()
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom):
@@ -51,15 +51,15 @@ def imports(path: Path, inside_functions: bool) -> set[str]:
         is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         is_for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         if inside_functions or not (is_function or is_for_types):
-            waiting.extend(ast.iter_child_nodes(node))
+            pending.extend(ast.iter_child_nodes(node))
     return found
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_rooms_import_only_what_they_may(path: Path) -> None:
+def test_only_allowed_imports(path: Path) -> None:
     name = path.relative_to(PACKAGE).with_suffix("").parts[0]
     own = "" if name == "__init__" else name
-    ours = {room(module) for module in imports(path, inside_functions=True) if module.split(".")[0] == "beitcli"}
+    ours = {top_level(module) for module in imports(path, inside_functions=True) if module.split(".")[0] == "beitcli"}
     assert ours <= MAY_IMPORT[own]
 
 

@@ -1,4 +1,4 @@
-"""Sentences from what libraries raise."""
+"""Messages from errors of libraries."""
 
 import pytest
 
@@ -17,10 +17,10 @@ from beitcli.model.weights import weight_errors
         (EOFError(), "EOFError"),
     ],
 )
-def test_the_first_line_that_says_something(error: Exception, line: str) -> None:
+def test_the_first_line_that_is_not_blank(error: Exception, line: str) -> None:
     assert first_line(error) == line
 
 
-def test_weights_are_not_read_for_the_reason_behind_an_empty_line() -> None:
+def test_weight_errors_skip_blank_lines() -> None:
     with pytest.raises(ModelError, match=r"`file`: no such tensor$"), weight_errors("file"):
         raise RuntimeError("\nno such tensor\nmore")

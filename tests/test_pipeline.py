@@ -1,4 +1,4 @@
-"""The straight line from sources to records: batches, padding, and batches without a single picture."""
+"""The pipeline from sources to records: batches, padding, and batches without any image."""
 
 import hashlib
 import shutil
@@ -11,7 +11,7 @@ import pytest
 from beitcli.inputs.decode import Decoding
 from beitcli.inputs.fetch import FetchLimits
 from beitcli.model.checkpoint import open_checkpoint
-from beitcli.model.recipe import checkpoint_recipe
+from beitcli.model.preprocessing import checkpoint_preprocessing
 from beitcli.model.runtime import Runtime
 from beitcli.pipeline import Scores, Settings, classification, predict
 from beitcli.records import Failure, Prediction, Record, Score, Source
@@ -19,13 +19,13 @@ from beitcli.timings import Timings
 from tests.conftest import SAMPLES
 
 
-def settings(batch_size: int, padded: bool, digest: bool = False, lanes: int = 1) -> Settings[Scores, Prediction]:
+def settings(batch_size: int, padded: bool, digest: bool = False, concurrency: int = 1) -> Settings[Scores, Prediction]:
     checkpoint = open_checkpoint("demo", None)
     return Settings(
         task=classification(3),
         checkpoint=checkpoint,
-        recipe=checkpoint_recipe(checkpoint.processor, None),
-        runtime=Runtime("cpu", "fp32", crowded=lanes > 1),
+        preprocessing=checkpoint_preprocessing(checkpoint.processor, None),
+        runtime=Runtime("cpu", "fp32", many_batches=concurrency > 1),
         batch_size=batch_size,
         padded=padded,
         workers=1,
@@ -34,13 +34,15 @@ def settings(batch_size: int, padded: bool, digest: bool = False, lanes: int = 1
     )
 
 
-def answers(found: list[Source | Failure], batch_size: int, padded: bool, lanes: int = 1) -> list[list[Record]]:
-    return list(predict(found, settings(batch_size, padded, lanes=lanes), Timings()))
+def predictions(
+    found: list[Source | Failure], batch_size: int, padded: bool, concurrency: int = 1
+) -> list[list[Record]]:
+    return list(predict(found, settings(batch_size, padded, concurrency=concurrency), Timings()))
 
 
 @pytest.fixture
 def found(tmp_path: Path) -> list[Source | Failure]:
-    """Five pictures with three broken files and a closed folder among them."""
+    """Five images with three broken files and a closed folder among them."""
     items: list[Source | Failure] = []
     for number, name in enumerate(["cat", "boats", "cat", "coffee", "boats"]):
         shutil.copy(SAMPLES / f"{name}.jpg", tmp_path / f"{number}{name}.jpg")
@@ -58,39 +60,39 @@ def sources(records: list[Record]) -> list[Source]:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
 @pytest.mark.parametrize("padded", [True, False])
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_every_item_is_answered_once_and_in_its_place(
-    found: list[Source | Failure], batch_size: int, padded: bool, lanes: int
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_every_item_has_one_record_in_input_order(
+    found: list[Source | Failure], batch_size: int, padded: bool, concurrency: int
 ) -> None:
-    records = [record for batch in answers(found, batch_size, padded, lanes) for record in batch]
+    records = [record for batch in predictions(found, batch_size, padded, concurrency) for record in batch]
     assert sources(records) == [item.source if isinstance(item, Failure) else item for item in found]
     assert [isinstance(record, Prediction) for record in records] == [
         isinstance(item, Source) and not item.name.endswith("broken.jpg") for item in found
     ]
 
 
-def test_padded_batches_keep_neighbours_apart(found: list[Source | Failure]) -> None:
-    whole = {record.source: record for batch in answers(found, 4, padded=True, lanes=2) for record in batch}
+def test_padded_predictions_depend_on_no_other_image(found: list[Source | Failure]) -> None:
+    whole = {record.source: record for batch in predictions(found, 4, padded=True, concurrency=2) for record in batch}
     for item in found:
-        [[alone]] = answers([item], 4, padded=True, lanes=2)
+        [[alone]] = predictions([item], 4, padded=True, concurrency=2)
         assert alone == whole[alone.source]
 
 
 def test_a_batch_in_which_everything_is_broken_is_an_ordinary_batch(found: list[Source | Failure]) -> None:
     broken = [item for item in found if isinstance(item, Source) and item.name.endswith("broken.jpg")]
-    batches = answers(broken, 2, padded=True)
+    batches = predictions(broken, 2, padded=True)
     assert [[type(record) for record in batch] for batch in batches] == [[Failure]] * 3
 
 
-def test_broken_pictures_do_not_hold_back_an_answer_for_ever(found: list[Source | Failure], tmp_path: Path) -> None:
+def test_broken_images_do_not_delay_a_prediction_forever(found: list[Source | Failure], tmp_path: Path) -> None:
     broken = [item for item in found if isinstance(item, Source) and item.name.endswith("broken.jpg")][:1] * 100
-    sizes = [len(batch) for batch in answers([found[0], *broken], 2, padded=True)]
+    sizes = [len(batch) for batch in predictions([found[0], *broken], 2, padded=True)]
     assert max(sizes) == 32
     assert sum(sizes) == 101
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_answers_come_before_the_input_ends(found: list[Source | Failure], lanes: int) -> None:
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_predictions_come_before_the_input_ends(found: list[Source | Failure], concurrency: int) -> None:
     read = []
 
     def endless() -> Iterator[Source | Failure]:
@@ -98,18 +100,18 @@ def test_answers_come_before_the_input_ends(found: list[Source | Failure], lanes
             read.append(1)
             yield found[0]
 
-    with closing(predict(endless(), settings(2, padded=True, lanes=lanes), Timings())) as stream:
+    with closing(predict(endless(), settings(2, padded=True, concurrency=concurrency), Timings())) as stream:
         assert len(next(stream)) == 2
     assert len(read) < 40
 
 
-def test_identical_pictures_on_their_way_at_once_share_a_forward_pass(found: list[Source | Failure]) -> None:
-    pictures = [item for item in found if isinstance(item, Source) and not item.name.endswith("broken.jpg")]
-    answered: dict[bytes, Scores] = {}
+def test_identical_images_in_flight_share_a_forward_pass(found: list[Source | Failure]) -> None:
+    images = [item for item in found if isinstance(item, Source) and not item.name.endswith("broken.jpg")]
+    cache: dict[bytes, Scores] = {}
     marked = ""
-    for records in predict(pictures * 3, settings(2, padded=True, digest=True, lanes=2), Timings(), answered.get):
+    for records in predict(images * 3, settings(2, padded=True, digest=True, concurrency=2), Timings(), cache.get):
         marked += marks(records)
-        answered |= {r.identity.digest: r.scores for r in records if isinstance(r, Prediction) and r.identity.digest}
+        cache |= {r.identity.digest: r.scores for r in records if isinstance(r, Prediction) and r.identity.digest}
     assert marked == "mmrmr" + "r" * 10
 
 
@@ -121,34 +123,34 @@ def deduplicated(
 
 
 def marks(records: list[Record]) -> str:
-    """A letter a record: a failure, reused, or answered by the model."""
+    """One letter per record: failed, reused, or predicted by the model."""
     return "".join("f" if isinstance(record, Failure) else "r" if record.reused else "m" for record in records)
 
 
 @pytest.mark.parametrize(
     ("batch_size", "expected"), [(1, "mfmffmfmm"), (2, "mfmffmfmm"), (3, "mfmffrfmm"), (8, "mfmffrfmr")]
 )
-def test_identical_pictures_in_a_batch_share_a_forward_pass(
+def test_identical_images_in_a_batch_share_a_forward_pass(
     found: list[Source | Failure], batch_size: int, expected: str
 ) -> None:
     records = deduplicated(found, batch_size)
-    undigested = [record for batch in answers(found, batch_size, padded=True) for record in batch]
+    undigested = [record for batch in predictions(found, batch_size, padded=True) for record in batch]
     assert (marks(records), marks(undigested)) == (expected, "mfmffmfmm")
     assert records == undigested
 
 
-def test_scores_that_are_known_by_the_digest_need_no_model(found: list[Source | Failure]) -> None:
+def test_scores_known_by_the_digest_need_no_model(found: list[Source | Failure]) -> None:
     cat = hashlib.sha256((SAMPLES / "cat.jpg").read_bytes()).digest()
-    told, asked = (Score("what no model says", 77, 0.5),), []
+    cached, lookups = (Score("not of any model", 77, 0.5),), []
 
     def known(digest: bytes) -> Scores | None:
-        asked.append(digest)
-        return told if digest == cat else None
+        lookups.append(digest)
+        return cached if digest == cat else None
 
     records = deduplicated(found, 8, known)
     assert marks(records) == "rfmffrfmr"
-    assert [isinstance(record, Prediction) and record.scores == told for record in records] == [
+    assert [isinstance(record, Prediction) and record.scores == cached for record in records] == [
         isinstance(item, Source) and item.name.endswith("cat.jpg") for item in found
     ]
-    assert [record.identity.digest for record in records if isinstance(record, Prediction)] == asked
+    assert [record.identity.digest for record in records if isinstance(record, Prediction)] == lookups
     assert sources(records) == [item.source if isinstance(item, Failure) else item for item in found]

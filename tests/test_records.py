@@ -1,4 +1,4 @@
-"""Names of sources, there and back."""
+"""Round trip of the names of sources."""
 
 import os
 
@@ -28,6 +28,6 @@ def test_a_name_leads_back_to_the_path(path: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "\ud800"])
-def test_what_no_path_is_called(name: str) -> None:
+def test_names_of_no_path(name: str) -> None:
     with pytest.raises(ValueError):
         Source.named(name)

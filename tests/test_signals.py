@@ -1,4 +1,4 @@
-"""A request to stop is kept while something is held together, but not for longer than it is worth."""
+"""A request to stop is deferred within a block, but not for longer than its limit."""
 
 import signal
 import subprocess
@@ -28,7 +28,7 @@ except signals.Stopped as stopped:
 
 
 def run(number: signal.Signals | None, held: str, block: float, after: float = 0, times: int = 1) -> tuple[int, str]:
-    """The exit status and what was said by a process that got the signal inside the block."""
+    """Exit status and output of a process that received the signal inside the block."""
     script = SCRIPT.format(held=held, block=block, after=after)
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -36,25 +36,25 @@ def run(number: signal.Signals | None, held: str, block: float, after: float = 0
         for _ in range(times if number else 0):
             time.sleep(0.2)
             process.send_signal(number or signal.SIGTERM)
-        said = process.stdout.read()
-    return process.returncode, said
+        output = process.stdout.read()
+    return process.returncode, output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("held", ["", "30"])
 def test_a_block_that_ends_in_time_is_whole(number: signal.Signals, held: str) -> None:
-    status, said = run(number, held, block=0.6)
+    status, output = run(number, held, block=0.6)
     assert status == -number
-    whole, seconds = said.split()
+    whole, seconds = output.split()
     assert whole == "whole"
     assert 0.6 <= float(seconds) < 5
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_block_that_outlives_its_seconds_is_interrupted(number: signal.Signals) -> None:
-    status, said = run(number, "0.4", block=20)
+    status, output = run(number, "0.4", block=20)
     assert status == -number
-    assert 0.5 <= float(said) < 5
+    assert 0.5 <= float(output) < 5
 
 
 def test_the_second_request_ends_the_process_at_once() -> None:
@@ -62,12 +62,12 @@ def test_the_second_request_ends_the_process_at_once() -> None:
 
 
 def test_outside_a_block_a_request_interrupts() -> None:
-    status, said = run(signal.SIGTERM, "0.01", block=0.0, after=20)
+    status, output = run(signal.SIGTERM, "0.01", block=0.0, after=20)
     assert status == -signal.SIGTERM
-    assert said.startswith("whole\nnot stopped\n")
+    assert output.startswith("whole\nnot stopped\n")
 
 
-def test_without_a_request_no_time_runs_out() -> None:
+def test_without_a_request_nothing_is_interrupted() -> None:
     assert run(None, "0.1", block=0.4) == (0, "whole\nnot stopped\n")
 
 
@@ -85,6 +85,6 @@ def test_a_request_that_comes_in_a_destructor_is_not_lost(block: str) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
-        said, complaints = process.communicate(timeout=5)
-    assert said.split() == (["whole", "stopped"] if "whole" in block else ["stopped"])
-    assert complaints == ""
+        output, errors = process.communicate(timeout=5)
+    assert output.split() == (["whole", "stopped"] if "whole" in block else ["stopped"])
+    assert errors == ""

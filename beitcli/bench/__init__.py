@@ -1,1 +1,1 @@
-"""How fast it is here: what `beit bench` measures."""
+"""Benchmarks of this machine, for `beit bench`."""

@@ -1,6 +1,6 @@
-"""What this device can do at most: plain matrix products, and the model's linear maps with nothing between them.
+"""Upper bounds of this device: plain matrix products, and the model's linear maps with nothing between them.
 
-A model's rate means little by itself on a machine that others share; beside these, taken in the same run, it does.
+On a shared machine, a model's rate means little by itself; compare it with these, measured in the same run.
 """
 
 from collections.abc import Callable
@@ -33,18 +33,18 @@ class Ceiling:
 
 @torch.inference_mode()
 def ceiling(shape: Shape, runtime: Runtime, effort: Effort) -> Ceiling:
-    """The most that can be hoped for from this shape on this device in this dtype."""
+    """Upper bounds for this shape on this device in this dtype."""
     side = _TINY_SIDE if shape is TINY else _SIDE
     left, right = (torch.randn(side, side).to(runtime.device, runtime.torch_dtype) for _ in range(2))
-    product = measured_rate(2e-9 * side**3, lambda: _done(left @ right), effort)
+    product = measured_rate(2e-9 * side**3, lambda: _wait_for(left @ right), effort)
     packed = runtime.device == "cpu" and can_pack(runtime.torch_dtype)
     maps = [_linear_map(*sides, BATCH * shape.tokens, runtime, packed) for sides in shape.linears]
-    linears = measured_rate(BATCH * shape.linear_gflop, lambda: _done([work() for work in maps][-1]), effort)
+    linears = measured_rate(BATCH * shape.linear_gflop, lambda: _wait_for([work() for work in maps][-1]), effort)
     return Ceiling(runtime.dtype, side, product, linears, packed)
 
 
 def _linear_map(outputs: int, inputs: int, rows: int, runtime: Runtime, packed: bool) -> Callable[[], Tensor]:
-    """One linear map of so many rows, ready to be done; packed, its weights are in the library's own order already."""
+    """One linear map of `rows` rows, ready to run; if packed, its weights are already in the library's order."""
     weight, bias, x = (
         torch.randn(*sides).to(runtime.device, runtime.torch_dtype)
         for sides in ((outputs, inputs), (outputs,), (rows, inputs))
@@ -55,8 +55,8 @@ def _linear_map(outputs: int, inputs: int, rows: int, runtime: Runtime, packed: 
     return lambda: torch.ops.mkldnn._linear_pointwise(x, reordered, bias, "none", [], "")
 
 
-def _done(result: Tensor) -> None:
-    """Waits for a device that answers before it has worked."""
+def _wait_for(result: Tensor) -> None:
+    """Wait for an asynchronous device."""
     if result.is_cuda:
         torch.cuda.synchronize(result.device)
     elif result.is_mps:

@@ -1,4 +1,4 @@
-"""How long something takes: done again until there is enough to take the median of."""
+"""Times and rates: medians of repeated runs."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -8,7 +8,7 @@ from statistics import median
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long a measurement goes on: at least so often, and for so many seconds; whole processes, so many `rounds`."""
+    """Length of a measurement: at least so many repetitions and seconds; for whole processes, so many `rounds`."""
 
     repetitions: int
     seconds: float
@@ -17,12 +17,12 @@ class Effort:
 
 FULL = Effort(repetitions=3, seconds=1.0, rounds=3)
 SMALL = Effort(repetitions=1, seconds=0.01, rounds=1)
-"""For tests: enough to see that everything works, and nothing else."""
+"""For tests: just enough to run everything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The seconds that something took each time, and their median."""
+    """Seconds of each repetition, and their median."""
 
     seconds: tuple[float, ...]
     median: float
@@ -30,7 +30,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How much was done a second, by the median of the times that it was done."""
+    """Amount per second, by the median time."""
 
     per_second: float
     timing: Timing
@@ -43,13 +43,13 @@ def timing_of(seconds: Iterable[float]) -> Timing:
 
 
 def rate_of(amount: float, seconds: Iterable[float]) -> Rate:
-    """The rate of something that did `amount` each time, in so many seconds."""
+    """The rate of work that does `amount` each time, in these seconds."""
     timing = timing_of(seconds)
     return Rate(amount / timing.median, timing)
 
 
 def measured_rate(amount: float, work: Callable[[], object], effort: Effort) -> Rate:
-    """The rate of `work`, which does `amount` each time; the first time, which fills caches, does not count."""
+    """The rate of `work`, which does `amount` each time; the first run, which fills caches, does not count."""
     work()
     seconds: list[float] = []
     until = time.perf_counter() + effort.seconds

@@ -1,4 +1,4 @@
-"""Decoding alone: files to pixels, as one worker does it."""
+"""Decoding alone: files to pixels, in one worker."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -7,32 +7,32 @@ from functools import partial
 
 from beitcli.bench.clock import Effort, Rate, measured_rate
 from beitcli.inputs.decode import Decoding, outcome
-from beitcli.model.recipe import Recipe
+from beitcli.model.preprocessing import Preprocessing
 from beitcli.records import Source
 
 _SAMPLE = 64
-"""So many pictures are decoded each time: those of a large camera take a tenth of a second each."""
+"""Most images decoded each time: large ones take a tenth of a second each."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodingRates:
-    """Pictures a second of one core, decoded and resized; `fast` with `--fast-decode`."""
+    """Images per second decoded and resized by one core; `fast` with `--fast-decode`."""
 
     full: Rate
     fast: Rate
 
 
-def decoding_rates(paths: Sequence[str], recipe: Recipe, effort: Effort) -> DecodingRates:
-    """The rates for a sample of these pictures, spread over all of them."""
+def decoding_rates(paths: Sequence[str], preprocessing: Preprocessing, effort: Effort) -> DecodingRates:
+    """The rates for a sample of these images, evenly spaced."""
     sample = [Source(path) for path in paths[:: -(-len(paths) // _SAMPLE)]]
     plain = Decoding(seconds=0)
     full, fast = (
-        measured_rate(len(sample), partial(_decode, sample, recipe, decoding), effort)
-        for decoding in (plain, replace(plain, scaled_to=recipe.scaled_to))
+        measured_rate(len(sample), partial(_decode, sample, preprocessing, decoding), effort)
+        for decoding in (plain, replace(plain, scaled_to=preprocessing.scaled_to))
     )
     return DecodingRates(full, fast)
 
 
-def _decode(sample: Sequence[Source], recipe: Recipe, decoding: Decoding) -> None:
+def _decode(sample: Sequence[Source], preprocessing: Preprocessing, decoding: Decoding) -> None:
     for source in sample:
-        outcome(source, recipe, decoding, nullcontext())
+        outcome(source, preprocessing, decoding, nullcontext())

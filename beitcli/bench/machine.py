@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine that runs the benchmark."""
 
 import platform
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from beitcli.model.runtime import choose_runtime
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The machine as this process may use it; `best_dtype` is what `--dtype auto` takes on its device.
+    """The machine as this process may use it; `best_dtype` is the choice of `--dtype auto`.
 
-    It `compiles` if that dtype is faster compiled ahead, and there is a compiler.
+    `compiles` is True if that dtype is faster compiled, and there is a compiler.
     """
 
     processor: str
@@ -29,7 +29,7 @@ class Machine:
 
 
 def this_machine(device: str, cores: int) -> Machine:
-    """The machine this runs on, of which so many cores may be used. Raises UsageError for a device that is absent."""
+    """Describe this machine, of which `cores` may be used. Raises UsageError for a device that is absent."""
     best = choose_runtime(device, "auto")
     return Machine(
         processor=_processor(),
@@ -46,7 +46,7 @@ def this_machine(device: str, cores: int) -> Machine:
 
 
 def _processor() -> str:
-    """The name that Linux gives the processor, or what Python knows of it elsewhere."""
+    """The processor's name by Linux, or by Python elsewhere."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
             for line in lines:

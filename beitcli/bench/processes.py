@@ -1,4 +1,4 @@
-"""Whole processes, as a user starts them: from the command line to the last answer."""
+"""Whole processes, as a user starts them: from the command line to the last prediction."""
 
 import os
 import re
@@ -22,7 +22,7 @@ _RATE = re.compile(r"^([\d.]+) images/s", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class StartUp:
-    """What it takes to get going: to print the version, to import torch, and to answer for one photo."""
+    """Start-up times: printing the version, importing torch, and classifying one image."""
 
     version: Timing
     import_torch: Timing
@@ -31,7 +31,7 @@ class StartUp:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One whole process: its seconds, and the images a second that it reports itself, without its start-up."""
+    """One whole process: its seconds, and the images per second that it reports, without start-up."""
 
     seconds: float
     reported: float
@@ -39,16 +39,16 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class WholeRuns:
-    """The same process several times: images a second with start-up, and without it as each of them reports."""
+    """Repeated runs of a process: images per second with start-up, and without it as each run reports."""
 
     images: Rate
     reported: tuple[float, ...]
     reported_median: float
 
 
-def start_up(model: str, picture: str, device: str, effort: Effort) -> StartUp:
-    """How long it takes to start, the disk's cache being warm."""
-    classify = (*BEIT, "classify", picture, "-m", model, "--device", device, "-q")
+def start_up(model: str, image: str, device: str, effort: Effort) -> StartUp:
+    """Measure start-up times with a warm disk cache."""
+    classify = (*BEIT, "classify", image, "-m", model, "--device", device, "-q")
     commands = ((*BEIT, "--version"), (sys.executable, "-c", "import torch"), classify)
     return StartUp(*(_start_up(command, effort) for command in commands))
 
@@ -59,15 +59,15 @@ def _start_up(command: Sequence[str], effort: Effort) -> Timing:
 
 
 def batch_command(model: str, listed: str, device: str, options: Sequence[str] = ()) -> tuple[str, ...]:
-    """`beit batch` on a list of pictures, each of which gets a forward pass; the output's path is to follow."""
+    """`beit batch` on a list of images, without deduplication; the output's path must be appended."""
     inputs = ("--files-from", listed, "--null", "--no-dedupe")
     return (*BEIT, "batch", *inputs, "-m", model, "--device", device, *options, "--out")
 
 
 def classified(command: Sequence[str]) -> Run:
-    """One run of a command that wants the path of its output as its last argument, and prints a rate to stderr."""
+    """Run a command that takes the path of its output as its last argument, and prints a rate to stderr."""
     with TemporaryDirectory(prefix="beit-bench-") as folder:
-        seconds, printed = finished((*command, os.path.join(folder, "answers.csv")))
+        seconds, printed = finished((*command, os.path.join(folder, "predictions.csv")))
     rates = _RATE.findall(printed)
     if not rates:
         raise BeitError(f"`{_name(command)}` reports no images/s", printable(_last_line(printed)))
@@ -75,19 +75,19 @@ def classified(command: Sequence[str]) -> Run:
 
 
 def whole_runs(count: int, runs: Iterable[Run]) -> WholeRuns:
-    """What several runs of the same command on `count` pictures say together."""
+    """Summarise several runs of the same command on `count` images."""
     each = list(runs)
     reported = tuple(run.reported for run in each)
     return WholeRuns(rate_of(count, [run.seconds for run in each]), reported, median(reported))
 
 
 def finished(command: Sequence[str]) -> tuple[float, str]:
-    """The seconds that the command took, and what it printed to stderr. A request to stop ends it, too.
+    """Run the command; return its seconds and its stderr. A request to stop ends it, too.
 
-    Raises BeitError where it fails.
+    Raises BeitError if it fails.
     """
     start = time.perf_counter()
-    with signals.held():  # else nobody would know of the process to be ended
+    with signals.held():  # else a new process might not be ended
         process = subprocess.Popen(
             command, env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
@@ -102,22 +102,22 @@ def finished(command: Sequence[str]) -> tuple[float, str]:
     printed = output.decode(errors="replace")
     if process.returncode:
         message = f"`{_name(command)}` ended with status {process.returncode}"
-        raise BeitError(message, f"it said: {printable(_last_line(printed))}")
+        raise BeitError(message, f"its last line: {printable(_last_line(printed))}")
     return seconds, printed
 
 
-_FOR_OUR_THREADS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000"}
-"""What `beit` sets for itself where the user has not: rivals run as their libraries come."""
+_BEIT_DEFAULTS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000"}
+"""Thread settings that `beit` makes for itself: rivals run with their libraries' defaults."""
 
 
 def _environment() -> dict[str, str]:
-    """The user's own, without options for `beit`, without what it tells its threads, and without downloads."""
+    """The user's environment without `beit`'s options and thread settings, and offline."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BEIT_")}
-    return dict(kept.items() - _FOR_OUR_THREADS.items()) | {"HF_HUB_OFFLINE": "1"}
+    return dict(kept.items() - _BEIT_DEFAULTS.items()) | {"HF_HUB_OFFLINE": "1"}
 
 
 def _name(command: Sequence[str]) -> str:
-    """What a reader knows the command by: the module, or the code, that Python runs, and its first argument."""
+    """Short name of the command: the module or code that Python runs, and its first argument."""
     return " ".join(command[2:4])
 
 

@@ -1,4 +1,4 @@
-"""What was measured -> the options to run with here, and what it is that limits this machine."""
+"""Measurements -> recommended options, and the bottleneck of this machine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from beitcli.bench.decoding import DecodingRates
 from beitcli.bench.model import ModelRate
 
 _AS_GOOD = 0.97
-"""A smaller batch size that gives this share of the best rate is better: it takes less memory and answers sooner."""
+"""A smaller batch size with this share of the best rate is preferred: less memory, lower latency."""
 
 _HEADROOM = 1.2
-"""Pictures should be decoded this much faster than the model takes them, so that it never waits for one."""
+"""Decoding should be faster than the model by this factor, so that the model never waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """The options to run with, and in one sentence what limits the machine."""
+    """Recommended options, and the bottleneck in one sentence."""
 
     dtype: str
     compiled: bool
@@ -30,7 +30,7 @@ class Recommendation:
 
 
 def recommend(models: Sequence[ModelRate], decoding: DecodingRates, cores: int) -> Recommendation:
-    """The smallest batch size that is as good as the best, in the fastest dtype, and enough workers to feed it."""
+    """Recommend the fastest dtype, the smallest batch size that is as good as the best, and enough workers."""
     fastest = max(models, key=lambda rate: rate.images.per_second)
     chosen = min(
         (
@@ -51,13 +51,14 @@ def recommend(models: Sequence[ModelRate], decoding: DecodingRates, cores: int) 
 
 
 def _limit(model: ModelRate, decoding: DecodingRates, cores: int) -> str:
-    images, pictures = model.images.per_second, cores * decoding.full.per_second
-    if pictures < images:
+    model_rate, decoding_rate = model.images.per_second, cores * decoding.full.per_second
+    if decoding_rate < model_rate:
         return (
-            f"Decoding limits this machine: {cores} cores decode {pictures:.0f} pictures/s where the model takes"
-            f" {images:.0f}; with --fast-decode it is {cores * decoding.fast.per_second:.0f}."
+            f"Decoding limits this machine: {cores} cores decode {decoding_rate:.0f} images/s, the model could take"
+            f" {model_rate:.0f}; with --fast-decode it is {cores * decoding.fast.per_second:.0f}."
         )
     return (
-        f"The model limits this machine: a picture takes {1000 / images:.1f} ms in it and {1000 * cores / pictures:.1f}"
-        f" ms of one core to be decoded; it reaches {model.share:.0%} of the rate of its linear maps alone."
+        f"The model limits this machine: an image takes {1000 / model_rate:.1f} ms in it and"
+        f" {1000 * cores / decoding_rate:.1f} ms of one core to decode; it reaches {model.share:.0%} of the rate of its"
+        " linear maps alone."
     )

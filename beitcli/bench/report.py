@@ -1,4 +1,4 @@
-"""Everything that was measured, and the tables that show it."""
+"""The benchmark's report and its tables."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from beitcli.bench.agreement import Agreement
 from beitcli.bench.ceiling import Ceiling
 from beitcli.bench.clock import Timing
 from beitcli.bench.decoding import DecodingRates
+from beitcli.bench.images import Images
 from beitcli.bench.machine import Machine
 from beitcli.bench.model import ModelRate
-from beitcli.bench.pictures import Pictures
 from beitcli.bench.processes import StartUp, WholeRuns
 from beitcli.bench.recommendation import Recommendation
 from beitcli.bench.shapes import Shape
@@ -20,13 +20,13 @@ from beitcli.tables import Table
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One benchmark: every figure with all the times it was taken from. Rates in images or GFLOP a second."""
+    """Results of one benchmark, each with all its times. Rates in images or GFLOP per second."""
 
     version: str
     shape: Shape
     gflop_per_image: float
     machine: Machine
-    pictures: Pictures
+    images: Images
     ceilings: list[Ceiling]
     models: list[ModelRate]
     agreements: list[Agreement]
@@ -38,34 +38,38 @@ class Report:
 
 
 def tables(report: Report) -> Iterator[Table]:
-    """The report for a person, in the order of a run: what there is, what it could do, what it does, what to do."""
+    """The report as tables: machine, upper bounds, measurements, recommendation."""
     yield Table("Machine", ("", ""), _machine(report))
     yield Table("Ceiling", ("dtype", "matrix product", "linear maps, batch 16"), [_ceiling(c) for c in report.ceilings])
     by_batch = ("dtype", "batch", "images/s", "GFLOP/s", "of its linear maps")
     yield Table("Model alone", by_batch, [_model(rate) for rate in report.models])
-    off = ("dtype", "largest difference of a logit, of their spread", "same best label")
-    yield Table(f"Against fp32, {report.agreements[0].pictures} pictures", off, [_off(a) for a in report.agreements])
-    yield Table("Decoding, one worker", ("", "pictures/s"), _decoding(report.decoding))
+    columns = ("dtype", "largest logit difference, share of range", "same best label")
+    yield Table(
+        f"Against fp32, {report.agreements[0].images} images", columns, [_agreement(a) for a in report.agreements]
+    )
+    yield Table("Decoding, one worker", ("", "images/s"), _decoding(report.decoding))
     yield Table("Start-up", ("", "seconds"), _start_up(report.start_up))
     rates = ("images/s", "without start-up")
     yield Table("From files", ("", *rates), [("beit batch", *_rates(report.batch))])
     if report.duels:
-        yield Table("Against others", ("in turns", *rates), [row for duel in report.duels for row in _duel(duel)])
+        yield Table(
+            "Against others", ("alternating runs", *rates), [row for duel in report.duels for row in _duel(duel)]
+        )
     advice = report.recommendation
-    yield Table("Recommendation", ("", ""), [("options", advice.options), ("because", advice.limit)])
+    yield Table("Recommendation", ("", ""), [("options", advice.options), ("bottleneck", advice.limit)])
 
 
 def _machine(report: Report) -> list[tuple[str, ...]]:
-    machine, pictures, shape = report.machine, report.pictures, report.shape
-    origin = "made here" if pictures.made_here else f"yours, {pictures.left_out} more could not be read"
+    machine, images, shape = report.machine, report.images, report.shape
+    origin = "synthetic" if images.synthetic else f"yours, {images.left_out} more could not be read"
     return [
         ("processor", machine.processor),
         ("cores, threads", f"{machine.cores}, {machine.threads}"),
         ("bf16", "faster than fp32" if machine.fast_bf16 else "no faster than fp32"),
         ("device", f"{machine.device}: {machine.gpu}" if machine.gpu else machine.device),
         ("beit, torch, Python", f"{report.version}, {machine.torch}, {machine.python}"),
-        ("model", f"{shape.name}, random weights, {report.gflop_per_image:.1f} GFLOP an image"),
-        ("pictures", f"{pictures.count} of {pictures.median_bytes / 1000:.0f} KB, {origin}"),
+        ("model", f"{shape.name}, random weights, {report.gflop_per_image:.1f} GFLOP per image"),
+        ("images", f"{images.count} of {images.median_bytes / 1000:.0f} KB, {origin}"),
     ]
 
 
@@ -79,7 +83,7 @@ def _model(rate: ModelRate) -> tuple[str, ...]:
     return _kind(rate.runtime), str(rate.batch_size), images, f"{rate.gflops:.0f}", f"{rate.share:.0%}"
 
 
-def _off(agreement: Agreement) -> tuple[str, ...]:
+def _agreement(agreement: Agreement) -> tuple[str, ...]:
     return _kind(agreement.runtime), f"{agreement.largest:.2g}", f"{agreement.same_label:.1%}"
 
 
@@ -88,14 +92,14 @@ def _kind(runtime: Runtime) -> str:
 
 
 def _decoding(rates: DecodingRates) -> list[tuple[str, ...]]:
-    return [("as it is", f"{rates.full.per_second:.1f}"), ("--fast-decode", f"{rates.fast.per_second:.1f}")]
+    return [("full", f"{rates.full.per_second:.1f}"), ("--fast-decode", f"{rates.fast.per_second:.1f}")]
 
 
 def _start_up(times: StartUp) -> list[tuple[str, ...]]:
     named: tuple[tuple[str, Timing], ...] = (
         ("beit --version", times.version),
         ("import torch", times.import_torch),
-        ("beit classify, one photo", times.one_photo),
+        ("beit classify, one image", times.one_photo),
     )
     return [(name, f"{timing.median:.2f}") for name, timing in named]
 

@@ -1,11 +1,11 @@
-"""The shapes of model that are measured, and the arithmetic of one picture in each."""
+"""Model shapes for the benchmark, and the arithmetic of one image in each."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A BEiT's dimensions; `pixels` is the side of its square pictures, `patch` that of a patch."""
+    """A BEiT's dimensions; `pixels` is the side of its square images, `patch` that of a patch."""
 
     name: str
     pixels: int
@@ -35,12 +35,12 @@ class Shape:
 
     @property
     def linear_gflop(self) -> float:
-        """Arithmetic of one picture in the linear maps of one layer."""
+        """Arithmetic of one image in the linear maps of one layer."""
         return 2e-9 * self.tokens * sum(outputs * inputs for outputs, inputs in self.linears)
 
     @property
     def gflop(self) -> float:
-        """Arithmetic of one picture: linear maps, attention, patch projection and head, two for a multiply and add."""
+        """Arithmetic of one image: linear maps, attention, patch projection and head, two for a multiply and add."""
         attention = 2e-9 * 2 * self.tokens**2 * self.hidden
         patches = 2e-9 * self.patches * 3 * self.patch**2 * self.hidden
         return self.layers * (self.linear_gflop + attention) + patches + 2e-9 * self.hidden * self.labels
@@ -54,7 +54,7 @@ PUBLISHED = {
         Shape("large-384", 384, 1024, 24, 16),
     )
 }
-"""Those of published checkpoints, by their alias."""
+"""Shapes of published checkpoints, by their alias."""
 
 TINY = Shape("tiny", 32, 32, 2, 2, patch=8)
-"""For tests: it says nothing about a machine."""
+"""For tests only: too small to measure a machine."""

@@ -1,4 +1,4 @@
-"""A shape -> a checkpoint folder of random weights: speed does not depend on their values."""
+"""Shape -> checkpoint folder with random weights: speed does not depend on their values."""
 
 import json
 import os
@@ -15,7 +15,7 @@ _SPREAD = 0.02  # of the published checkpoints before training
 
 
 def make_checkpoint(shape: Shape, folder: str) -> str:
-    """The folder, now with a config, weights and a preprocessor in the form of the Hub's `microsoft/beit-*`.
+    """Write config, weights and preprocessor like the Hub's `microsoft/beit-*`; return the folder.
 
     The same shape gives the same weights everywhere.
     """

@@ -1,4 +1,4 @@
-"""The command line: the app, and the one boundary where errors become text and an exit status."""
+"""The command-line app, and the single place that turns errors into a message and an exit status."""
 
 import os
 import sys
@@ -60,7 +60,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def beit(
     context: typer.Context,
-    version: Annotated[  # noqa: ARG001  # its callback has done the work
+    version: Annotated[  # noqa: ARG001  # handled by its callback
         bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
@@ -71,16 +71,16 @@ def beit(
 
 
 def main() -> int:
-    """Runs the command line and gives back the exit status; dies by the signal that stopped it.
+    """Run the command line and return its exit status; after a signal, die by that signal.
 
-    Errors are one line, and a hint where there is one; with BEIT_DEBUG set they keep their traceback.
+    Errors print one line and an optional hint; with BEIT_DEBUG set they keep their traceback.
     """
     _open_standard_streams()
     debugging = bool(os.environ.get("BEIT_DEBUG"))
     if not debugging:
-        warnings.simplefilter("ignore")  # a library's advice to programmers
-    # Threads that spin while they wait starve each other when another process wants a core: measured 60 times slower.
-    # But those that never spin are woken late: a spin of some microseconds is worth a fifth on single pictures.
+        warnings.simplefilter("ignore")  # aimed at developers
+    # Waiting threads that spin starve each other when another process needs a core: measured 60 times slower.
+    # Threads that never spin wake up late: spinning for some microseconds saves a fifth on single images.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -96,37 +96,37 @@ def main() -> int:
             raise
         return _report(str(error), error.hint, error.exit_status)
     except typer.TyperException as error:
-        message = error.format_message().rstrip(".").replace("Value error, ", "")  # pydantic's words
-        return _report(message, "`--help` shows what there is", error.exit_code)
-    except SystemExit as ended:  # how rich and typer end when a pipe is closed, and completion with its own status
+        message = error.format_message().rstrip(".").replace("Value error, ", "")  # prefix added by pydantic
+        return _report(message, "`--help` lists the options", error.exit_code)
+    except SystemExit as ended:  # raised by rich and typer when a pipe is closed, and by completion with its own status
         return ExitStatus.OK if ended.code == 1 else int(ended.code or 0)
 
 
 def _flush() -> None:
-    """Writes what commands have printed. Raises OutputError where that fails, unless the reader has seen enough."""
+    """Flush standard output. Raises OutputError on failure, unless the reader closed the pipe."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)  # for what is left in the buffer, or the interpreter complains at the end
+        os.dup2(nowhere, 1)  # for the rest of the buffer, or the interpreter reports an error at exit
         if not isinstance(error, BrokenPipeError):
             raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def _open_standard_streams() -> None:
-    """Gives closed file descriptors 0 to 2 to nothing: the next file that is opened would take their place."""
+    """Open closed file descriptors 0 to 2 on the null device: the next opened file would take their number."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until the end; `print` would take stdout instead
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until exit; `print` would use stdout instead
 
 
 def _report(message: str, hint: str | None, exit_status: int) -> int:
-    notices.say(f"beit: error: {printable(message)}")
+    notices.print_line(f"beit: error: {printable(message)}")
     if hint:
-        notices.say(f"hint: {printable(hint)}")
+        notices.print_line(f"hint: {printable(hint)}")
     return int(exit_status)

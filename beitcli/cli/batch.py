@@ -1,4 +1,4 @@
-"""`beit batch`: records in a file, or streamed where there is no `--out`."""
+"""`beit batch`: records in a file, or streamed without `--out`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +10,11 @@ import typer
 from beitcli.cli import notices
 from beitcli.cli.formats import FileFormat, format_of_file, standard_format
 from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, OutputOptions, examples, with_options
-from beitcli.cli.question import classifying
-from beitcli.cli.resume import Job, Work, resume, say_what_would_be_done
+from beitcli.cli.resume import Job, Work, print_preview, resume
 from beitcli.cli.run import Destination, check, choose, layout_of, run
+from beitcli.cli.tasks import classification_task
 from beitcli.outputs.destination import (
-    check_apart,
+    check_not_overwritten,
     check_writable,
     is_stream,
     replaced_file,
@@ -22,7 +22,7 @@ from beitcli.outputs.destination import (
     stream_to,
     writing,
 )
-from beitcli.outputs.lock import alone
+from beitcli.outputs.lock import exclusive
 from beitcli.outputs.writers import writer
 from beitcli.records import Prediction, Record, Score
 
@@ -36,9 +36,9 @@ EXAMPLES = examples(
 
 @with_options
 def batch(inputs: InputOptions, model: ModelOptions, output: OutputOptions, batch: BatchOptions) -> None:
-    """Classify many pictures into a file, or to standard output.
+    """Classify many images into a file, or to standard output.
 
-    Run it again, and it does only what is missing, changed or worth another try.
+    Run it again to process only missing or changed images and failures that may pass.
     """
     notices.set_up(output.quiet, output.verbose)
     check(inputs, model, output)
@@ -47,26 +47,26 @@ def batch(inputs: InputOptions, model: ModelOptions, output: OutputOptions, batc
         destination = Destination(standard_output, standard_format(output), padded=True)
         raise typer.Exit(run(inputs, model, output, destination, batch.part()))
     file_format = format_of_file(batch.out, output)
-    check_apart([batch.out], inputs.files)
+    check_not_overwritten([batch.out], inputs.files)
     check_writable(batch.out)
     if is_stream(batch.out):
         destination = Destination(partial(stream_to, batch.out), file_format, padded=True)
         raise typer.Exit(run(inputs, model, output, destination, batch.part()))
     target = realpath(batch.out)
-    job, work_of = Job(inputs, model, output, batch, target), partial(_classifying, file_format=file_format)
+    job, make_work = Job(inputs, model, output, batch, target), partial(_classification, file_format=file_format)
     if batch.dry_run:
-        raise typer.Exit(say_what_would_be_done(job, work_of))
-    with alone(batch.out, batch.wait):
+        raise typer.Exit(print_preview(job, make_work))
+    with exclusive(batch.out, batch.wait):
         if batch.no_ledger:
             stream = partial(replaced_file, target, keeps_part=True)
             destination = Destination(stream, file_format, padded=True, replaces=batch.out)
             raise typer.Exit(run(inputs, model, output, destination, batch.part()))
-        raise typer.Exit(resume(job, work_of))
+        raise typer.Exit(resume(job, make_work))
 
 
 @contextmanager
-def _classifying(job: Job, file_format: FileFormat) -> Iterator[Work[tuple[Score, ...], Prediction]]:
-    """What `batch` asks of its pictures."""
+def _classification(job: Job, file_format: FileFormat) -> Iterator[Work[tuple[Score, ...], Prediction]]:
+    """The task of `batch`, and the writer of its output."""
     checkpoint, selection = choose(job.model, job.output)
     layout = layout_of(file_format, job.output, checkpoint)
 
@@ -77,7 +77,7 @@ def _classifying(job: Job, file_format: FileFormat) -> Iterator[Work[tuple[Score
                     rows.write(selection.of(part))
 
     yield Work(
-        question=classifying("batch", checkpoint, job.output.top_k),
+        task=classification_task("batch", checkpoint, job.output.top_k),
         outputs=(job.target,),
         appearance=f"{layout} {selection}",
         write=write,

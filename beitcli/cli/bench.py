@@ -1,4 +1,4 @@
-"""`beit bench`: how fast it is on this machine, and what to set."""
+"""`beit bench`: the speed on this machine, and recommended options."""
 
 import json
 from dataclasses import asdict
@@ -29,28 +29,29 @@ def bench(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="INPUT...", help="Pictures as for `classify` [default: some are made].", show_default=False
+            metavar="INPUT...", help="Images as for `classify` [default: generated ones].", show_default=False
         ),
     ] = None,
     shape: Annotated[
-        str, typer.Option(metavar="|".join(PUBLISHED), help="Which model, with random weights: nothing is downloaded.")
+        str,
+        typer.Option(metavar="|".join(PUBLISHED), help="Model to measure, with random weights: nothing is downloaded."),
     ] = "base-224",
     vs: Annotated[
         list[str] | None,
-        typer.Option("--vs", metavar="|".join(RIVALS), help="Run this on the same pictures, in turns (repeatable)."),
+        typer.Option("--vs", metavar="|".join(RIVALS), help="Compare with this on the same images (repeatable)."),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object: every figure with all its times.", show_default=False)
+        bool, typer.Option("--json", help="One JSON object: every figure with all its timings.", show_default=False)
     ] = False,
     device: Annotated[
         str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", envvar="BEIT_DEVICE", help="Where the model runs.")
     ] = "auto",
-    pictures: Annotated[
-        int, typer.Option("--pictures", "-n", metavar="N", min=1, help="Make so many, or take the first N of INPUT.")
+    images: Annotated[
+        int, typer.Option("--images", "-n", metavar="N", min=1, help="Generate N images, or take the first N of INPUT.")
     ] = 200,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notices; errors only.", show_default=False)] = False,
 ) -> None:
-    """Measure how fast it is on this machine, and say what to set."""
+    """Measure the speed on this machine and recommend options."""
     notices.set_up(quiet, verbose=False)
     shapes = PUBLISHED | {TINY.name: TINY}
     if shape not in shapes:
@@ -65,7 +66,7 @@ def bench(
     from beitcli.model.runtime import usable_cores
 
     effort = SMALL if shape == TINY.name else FULL
-    report = measure(found, Plan(shapes[shape], device, rivals, pictures, usable_cores(), effort))
+    report = measure(found, Plan(shapes[shape], device, rivals, images, usable_cores(), effort))
     if as_json:
         print(json.dumps(asdict(report)))  # noqa: T201
     else:

@@ -1,4 +1,4 @@
-"""`beit classify`: records on standard output, for a person or a pipeline."""
+"""`beit classify`: records on standard output, as a table or for a pipeline."""
 
 from typing import Annotated
 
@@ -21,7 +21,9 @@ EXAMPLES = examples(
 
 def _refuse_out(out: str | None) -> None:
     if out is not None:
-        raise UsageError("classify has no --out: it prints", "`beit batch INPUT... --out FILE` writes a file")
+        raise UsageError(
+            "classify has no --out: it writes to standard output", "`beit batch INPUT... --out FILE` writes a file"
+        )
 
 
 @with_options
@@ -31,7 +33,7 @@ def classify(
     output: OutputOptions,
     out: Annotated[str | None, typer.Option("--out", "-o", hidden=True, callback=_refuse_out)] = None,  # noqa: ARG001
 ) -> None:
-    """Print what is in pictures."""
+    """Classify images and print the predictions."""
     notices.set_up(output.quiet, output.verbose)
     check(inputs, model, output)
     text_format = standard_format(output)

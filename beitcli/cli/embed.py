@@ -1,4 +1,4 @@
-"""`beit embed`: the features of many pictures in a file."""
+"""`beit embed`: features of many images in a file."""
 
 import os
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ import typer
 from beitcli.cli import notices
 from beitcli.cli.formats import by_suffix
 from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, OutputOptions, Without, examples, with_options
-from beitcli.cli.question import encoding
-from beitcli.cli.resume import Job, Work, resume, say_what_would_be_done
-from beitcli.cli.run import beit_recipe, check, open_beit, say_if_demo
+from beitcli.cli.resume import Job, Work, print_preview, resume
+from beitcli.cli.run import beit_preprocessing, check, open_beit, warn_if_demo
+from beitcli.cli.tasks import encoding_task
 from beitcli.errors import UsageError
 from beitcli.model.features import Encoding, Pool, shape_of
-from beitcli.outputs.destination import check_apart, check_writable
+from beitcli.outputs.destination import check_not_overwritten, check_writable
 from beitcli.outputs.features import SUFFIXES, FeatureFile
-from beitcli.outputs.lock import alone
-from beitcli.outputs.vectors import Vectors
+from beitcli.outputs.lock import exclusive
+from beitcli.outputs.vectors import FeatureCodec
 from beitcli.records import Embedding, printable
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ def embed(
     ] = False,
     half: Annotated[bool, typer.Option("--half", help="float16 instead of float32.", show_default=False)] = False,
 ) -> None:
-    """Write the features of many pictures into an .npy, .npz or .parquet file.
+    """Write the features of many images into an .npy, .npz or .parquet file.
 
-    Run it again, and it does only what is missing, changed or worth another try.
+    Run it again to process only missing or changed images and failures that may pass.
     """
     notices.set_up(output.quiet, output.verbose)
     check(inputs, model, output)
@@ -66,18 +66,18 @@ def embed(
     check_writable(batch.out)
     job = Job(inputs, model, output, batch, os.path.realpath(batch.out))
     outputs = FeatureFile(job.target, (), "").outputs
-    check_apart(outputs, inputs.files)
+    check_not_overwritten(outputs, inputs.files)
     for path in outputs:
         check_writable(path)
-    work_of = partial(_encoding, kind=Encoding(pool, normalize, half or pool == "patches"))
+    make_work = partial(_encoding, kind=Encoding(pool, normalize, half or pool == "patches"))
     if batch.dry_run:
-        raise typer.Exit(say_what_would_be_done(job, work_of))
-    with alone(batch.out, batch.wait):
-        raise typer.Exit(resume(job, work_of))
+        raise typer.Exit(print_preview(job, make_work))
+    with exclusive(batch.out, batch.wait):
+        raise typer.Exit(resume(job, make_work))
 
 
 def _check_suffix(batch: BatchOptions) -> None:
-    """Raises UsageError for what features cannot be written to."""
+    """Raises UsageError for outputs that cannot hold features."""
     if batch.streams:
         raise UsageError("features need a file", f"--out FILE, which ends with {', '.join(SUFFIXES)}")
     suffix = os.path.splitext(batch.out)[1].lower()
@@ -90,16 +90,16 @@ def _check_suffix(batch: BatchOptions) -> None:
 
 @contextmanager
 def _encoding(job: Job, kind: Encoding) -> "Iterator[Work[np.ndarray[Any, Any], Embedding]]":
-    """What `embed` asks of its pictures."""
+    """The task of `embed`, and the writer of its output."""
     checkpoint = open_beit(job.model)
-    say_if_demo(checkpoint)
-    shape = shape_of(checkpoint, beit_recipe(job.model, checkpoint), kind.pool)
+    warn_if_demo(checkpoint)
+    shape = shape_of(checkpoint, beit_preprocessing(job.model, checkpoint), kind.pool)
     file = FeatureFile(job.target, shape, kind.dtype)
     path = f"{job.ledger}-features" if job.ledger else None
 
-    with closing(Vectors(path, job.target, shape, kind.dtype)) as vectors:
+    with closing(FeatureCodec(path, job.target, shape, kind.dtype)) as vectors:
         yield Work(
-            question=encoding("embed", checkpoint, kind, vectors),
+            task=encoding_task("embed", checkpoint, kind, vectors),
             outputs=file.outputs,
             appearance="",
             write=file.write,

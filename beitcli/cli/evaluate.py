@@ -1,4 +1,4 @@
-"""`beit eval`: how good a model is on pictures whose classes are known."""
+"""`beit eval`: accuracy of a model on labelled images."""
 
 import importlib.util
 import json
@@ -21,21 +21,21 @@ from beitcli.cli.options import (
     ModelOptions,
     OutputOptions,
     Without,
-    check_unwalked,
+    check_no_walk_options,
     examples,
     with_options,
 )
-from beitcli.cli.question import classifying
-from beitcli.cli.resume import Job, answered
-from beitcli.cli.run import say_if_demo
+from beitcli.cli.resume import Job, updated_ledger
+from beitcli.cli.run import warn_if_demo
+from beitcli.cli.tasks import classification_task
 from beitcli.errors import OutputError, UsageError
-from beitcli.evaluation.truth import Match, match
-from beitcli.inputs.labelled import Labelled, by_folder, by_table, classes_without_pictures
+from beitcli.evaluation.ground_truth import Match, match
+from beitcli.inputs.labelled import Labelled, by_folder, by_table, classes_without_images
 from beitcli.inputs.sources import Walk
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.outputs.destination import (
-    ReaderGone,
-    check_apart,
+    ReaderClosed,
+    check_not_overwritten,
     check_writable,
     is_in,
     is_stream,
@@ -43,7 +43,7 @@ from beitcli.outputs.destination import (
     stream_to,
     writing,
 )
-from beitcli.outputs.lock import alone
+from beitcli.outputs.lock import exclusive
 from beitcli.outputs.summary import Tally
 from beitcli.records import Failure, Skipped, Source, printable
 from beitcli.tables import show
@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 EXAMPLES = examples(
     "beit eval ./val -m base-224 --preprocess paper",
     "beit eval ./val -m demo --json eval.json --plots .",
-    "beit eval --labels truth.csv -m ./my-model",
+    "beit eval --labels labels.csv -m ./my-model",
 )
 
 
@@ -64,10 +64,10 @@ _PLOTS = ("confusion.csv", "confusion.png", "reliability.png")
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What is evaluated and how, as the options say."""
+class _Request:
+    """The evaluation that the options describe."""
 
-    truth: str
+    labels_source: str
     job: Job
 
 
@@ -80,7 +80,7 @@ def evaluate(
     folder: Annotated[
         str | None,
         typer.Argument(
-            metavar="DIR", help="A folder that holds a folder of pictures for each class.", show_default=False
+            metavar="DIR", help="A folder that holds a folder of images for each class.", show_default=False
         ),
     ] = None,
     labels: Annotated[
@@ -88,16 +88,16 @@ def evaluate(
         typer.Option("--labels", metavar="FILE", help="Instead of DIR: a CSV or TSV of paths and labels."),
     ] = None,
     json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Write all figures here, nothing rounded.")
+        str | None, typer.Option("--json", metavar="FILE", help="Write all figures here, unrounded.")
     ] = None,
     plots: Annotated[
         str | None,
         typer.Option("--plots", metavar="DIR", help="Write confusion.png, confusion.csv and reliability.png here."),
     ] = None,
 ) -> None:
-    """Measure how good a model is on pictures whose classes are known.
+    """Measure the accuracy of a model on labelled images.
 
-    With --json FILE, run it again, and it does only what is missing, changed or worth another try.
+    With --json FILE, run it again to process only missing or changed images and failures that may pass.
     """
     notices.set_up(output.quiet, output.verbose)
     model.check()
@@ -106,45 +106,45 @@ def evaluate(
     tolerated, tally = output.tolerated(), Tally()
     _check_destinations(json_file, plots)
     if folder is not None and plots is not None and is_in(plots, folder):
-        raise UsageError(f"`{printable(plots)}` is in the folder of the pictures", "choose a --plots beside it")
+        raise UsageError(f"`{printable(plots)}` is in the folder of the images", "choose a --plots beside it")
     labelled = _labelled(folder, labels, inputs.walk(), tally.skipped)
-    drawn = [os.path.join(plots, name) for name in _PLOTS] if plots is not None else []
-    pictures = (each.found.location for each in labelled if isinstance(each.found, Source))
-    check_apart([*filter(None, [json_file]), *drawn], chain(filter(None, [labels]), pictures))
+    plot_files = [os.path.join(plots, name) for name in _PLOTS] if plots is not None else []
+    images = (each.found.location for each in labelled if isinstance(each.found, Source))
+    check_not_overwritten([*filter(None, [json_file]), *plot_files], chain(filter(None, [labels]), images))
     checkpoint = open_checkpoint(model.model, model.revision)
     _check_classes(checkpoint)
     classes = match((each.label for each in labelled if isinstance(each.found, Source)), checkpoint.labels)
-    say_if_demo(checkpoint)
+    warn_if_demo(checkpoint)
     batch = replace(batch, no_ledger=batch.no_ledger or batch.streams)
-    asked = _Asked(folder or labels or "", Job(inputs, model, output, batch, os.path.realpath(batch.out)))
-    with nullcontext() if batch.streams else alone(batch.out, batch.wait):
-        evaluation = _evaluate(asked, checkpoint, labelled, classes, tally)
+    request = _Request(folder or labels or "", Job(inputs, model, output, batch, os.path.realpath(batch.out)))
+    with nullcontext() if batch.streams else exclusive(batch.out, batch.wait):
+        evaluation = _evaluate(request, checkpoint, labelled, classes, tally)
         _write(evaluation, json_file, plots)
     from beitcli.evaluation.report import tables
 
-    with suppress(ReaderGone), writing():
+    with suppress(ReaderClosed), writing():
         show(tables(evaluation), output.colored)
     raise typer.Exit(tally.exit_status(tolerated))
 
 
 def _check_classes(checkpoint: Checkpoint) -> None:
-    """Raises UsageError for a model of which one best label for each image says nothing."""
+    """Raises UsageError for a model that does not choose one of several labels per image."""
     if checkpoint.activation == "softmax":
         return
     kind = (
         "is a regression: its outputs are quantities, not classes"
         if checkpoint.activation == "none"
-        else "gives each image several labels at once, and a class is one"
+        else "gives each image several labels at once, and the ground truth has one"
         if len(checkpoint.labels) > 1
-        else "has one label, which would always be right"
+        else "has one label, which would always be correct"
     )
     raise UsageError(
-        f"`{checkpoint.name}` {kind}", "`beit batch` writes its scores, to be compared with what is known of the images"
+        f"`{checkpoint.name}` {kind}", "`beit batch` writes its scores, to compare with your own ground truth"
     )
 
 
 def _check_destinations(json_file: str | None, plots: str | None) -> None:
-    """Raises UsageError or OutputError for what could not be written."""
+    """Raises UsageError or OutputError for outputs that cannot be written."""
     if json_file == "-":
         raise UsageError("--json -: standard output has the tables", "name a file")
     if json_file is not None:
@@ -154,7 +154,7 @@ def _check_destinations(json_file: str | None, plots: str | None) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise UsageError("--plots needs matplotlib", "`pip install 'beitcli[plots]'`")
     if os.path.lexists(plots) and not os.path.isdir(plots):
-        raise OutputError(f"`{printable(plots)}` is no folder", "name one; it is made where there is none")
+        raise OutputError(f"`{printable(plots)}` is no folder", "name one; it is created if missing")
     check_writable(os.path.join(plots, "confusion.csv") if os.path.isdir(plots) else plots.rstrip("/"))
 
 
@@ -163,24 +163,24 @@ def _labelled(folder: str | None, table: str | None, walk: Walk, skipped: Skippe
         raise UsageError("DIR and --labels both name the classes", "leave one of them out")
     if folder is not None:
         labelled = by_folder(folder, walk, skipped)
-        empty = classes_without_pictures(folder, labelled, walk)
+        empty = classes_without_images(folder, labelled, walk)
         if empty:
-            log.info("%d class folders hold no picture: %s", len(empty), ", ".join(map(printable, empty[:10])))
+            log.info("%d class folders hold no image: %s", len(empty), ", ".join(map(printable, empty[:10])))
         return labelled
     if table is None:
         raise UsageError("nothing to evaluate", "name a folder that holds one for each class, or a table by --labels")
-    check_unwalked(walk)
+    check_no_walk_options(walk)
     return by_table(table)
 
 
 def _evaluate(
-    asked: _Asked, checkpoint: Checkpoint, labelled: Sequence[Labelled], classes: Mapping[str, Match], tally: Tally
+    request: _Request, checkpoint: Checkpoint, labelled: Sequence[Labelled], classes: Mapping[str, Match], tally: Tally
 ) -> "Evaluation":
-    """Has the model answer what the ledger cannot, and measures the answers."""
-    job, answers, failures = asked.job, [], []
+    """Predict the images that the ledger lacks, and measure all predictions."""
+    job, predictions, failures = request.job, [], []
     found = (each.found for each in labelled)
-    with answered(job, found, classifying("eval", checkpoint, job.output.top_k), tally) as ledger:
-        from beitcli.evaluation.metrics import Answer, measure
+    with updated_ledger(job, found, classification_task("eval", checkpoint, job.output.top_k), tally) as ledger:
+        from beitcli.evaluation.metrics import LabelledPrediction, measure
 
         dtype = " and ".join(ledger.dtypes())
         for each, record in zip(labelled, chain.from_iterable(ledger.records()), strict=True):
@@ -188,15 +188,17 @@ def _evaluate(
                 failures.append(record)
             else:
                 best = tuple(score.index for score in record.scores)
-                answers.append(Answer(record.source, classes[each.label].index, best, record.scores[0].score))
-    if not answers:
-        log.info("no picture could be read: there are no figures")
-    from beitcli.evaluation.report import Evaluation, Truth
+                predictions.append(
+                    LabelledPrediction(record.source, classes[each.label].index, best, record.scores[0].score)
+                )
+    if not predictions:
+        log.info("no image could be read: there are no figures")
+    from beitcli.evaluation.report import Evaluation, GroundTruth
 
     matched_by = dict(Counter(each.by for each in classes.values()))
-    truth = Truth(asked.truth, len({each.index for each in classes.values()}), matched_by)
-    figures = measure(answers, checkpoint.labels)
-    return Evaluation(__version__, _setting(job, checkpoint, dtype), truth, figures, failures, tally.skipped)
+    ground_truth = GroundTruth(request.labels_source, len({each.index for each in classes.values()}), matched_by)
+    figures = measure(predictions, checkpoint.labels)
+    return Evaluation(__version__, _setting(job, checkpoint, dtype), ground_truth, figures, failures, tally.skipped)
 
 
 def _setting(job: Job, checkpoint: Checkpoint, dtype: str) -> "Setting":

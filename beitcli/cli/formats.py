@@ -1,4 +1,4 @@
-"""Which format the records get."""
+"""Choice of the record format."""
 
 import importlib.util
 import os
@@ -7,25 +7,25 @@ from typing import NamedTuple
 
 from beitcli.cli.options import OutputOptions
 from beitcli.errors import OutputError, UsageError
-from beitcli.inputs.formats import SUFFIXES as PICTURES
+from beitcli.inputs.formats import SUFFIXES as IMAGES
 from beitcli.outputs.destination import is_stream
 from beitcli.records import printable
 
 BY_SUFFIX = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
-"""The format of a file by its suffix, which `.gz` may follow where the format is text."""
+"""Format by file suffix; text formats also take `.gz` after it."""
 
 
 class FileFormat(NamedTuple):
-    """A format by its name, and whether the file is compressed by gzip."""
+    """Name of a format, and whether the file is compressed by gzip."""
 
     name: str
     gzip: bool = False
 
 
 def standard_format(output: OutputOptions) -> FileFormat:
-    """The format for standard output: what is asked for, else a table on a terminal and CSV elsewhere.
+    """Format for standard output: the requested one, else a table on a terminal and CSV elsewhere.
 
-    Raises UsageError for a format that makes no sense there, OutputError where standard output is closed.
+    Raises UsageError for a format that does not fit, OutputError if standard output is closed.
     """
     if sys.stdout is None:
         raise OutputError("standard output is closed")
@@ -42,26 +42,26 @@ def standard_format(output: OutputOptions) -> FileFormat:
 
 
 def format_of_file(out: str, output: OutputOptions) -> FileFormat:
-    """The format for a file: what is asked for, else by its suffix.
+    """Format for a file: the requested one, else by its suffix.
 
-    Raises UsageError where that says nothing, or is a picture's: the file may be one of those that are read.
+    Raises UsageError for an unknown suffix, or an image's: the file may be an input.
     """
     if output.format == "table":
         raise UsageError("--format table: a file is no terminal", "one of csv, tsv, jsonl, parquet")
-    if out.lower().endswith(PICTURES):
-        raise UsageError(f"`{printable(out)}` has the name of a picture", f"one that ends with {', '.join(BY_SUFFIX)}")
-    asked = None if output.format == "auto" else output.format
-    if asked is None and is_stream(out) and not out.lower().endswith((*BY_SUFFIX, ".gz")):
-        asked = "csv"
-    found = by_suffix(out, asked)
+    if out.lower().endswith(IMAGES):
+        raise UsageError(f"`{printable(out)}` has the name of an image", f"one that ends with {', '.join(BY_SUFFIX)}")
+    requested = None if output.format == "auto" else output.format
+    if requested is None and is_stream(out) and not out.lower().endswith((*BY_SUFFIX, ".gz")):
+        requested = "csv"
+    found = by_suffix(out, requested)
     _check_columns(output, found.name)
     return found
 
 
 def by_suffix(path: str, name: str | None = None) -> FileFormat:
-    """The format of the file by its suffix, or the one of that name.
+    """Format called `name`, else by the suffix of `path`.
 
-    Raises UsageError where neither says one, or one that cannot be had.
+    Raises UsageError if neither names a format, or its package is missing.
     """
     stem, suffix = os.path.splitext(path.lower())
     compressed = suffix == ".gz"
@@ -71,7 +71,7 @@ def by_suffix(path: str, name: str | None = None) -> FileFormat:
         raise UsageError(
             f"`{printable(path)}`: no format has the suffix `{printable(suffix)}`"
             if suffix
-            else f"`{printable(path)}`: no suffix says its format",
+            else f"`{printable(path)}`: no suffix names its format",
             f"one of {', '.join(BY_SUFFIX)}, or with .gz behind; any name with --format",
         )
     found = FileFormat(name or BY_SUFFIX[suffix], compressed)

@@ -1,4 +1,4 @@
-"""`beit merge`: files of records into one, as one run over all of them would have written it."""
+"""`beit merge`: files of records into one, as a single run over all images would write it."""
 
 import os
 from itertools import islice
@@ -12,7 +12,7 @@ from beitcli.cli.options import examples
 from beitcli.errors import UsageError
 from beitcli.outputs.collection import Collection, collection
 from beitcli.outputs.destination import check_writable, is_stream, replaced_file, writing
-from beitcli.outputs.lock import alone
+from beitcli.outputs.lock import exclusive
 from beitcli.outputs.readers import Reader
 from beitcli.outputs.summary import Tally
 from beitcli.outputs.writers import Layout, writer
@@ -29,14 +29,14 @@ def merge(
     ],
     parts: Annotated[
         list[str],
-        typer.Argument(metavar="PART", help="What `beit batch --out` has written, in any formats.", show_default=False),
+        typer.Argument(metavar="PART", help="Files written by `beit batch --out`, in any formats.", show_default=False),
     ],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary; errors only.", show_default=False)] = False,
 ) -> None:
     """Merge files of records into one, sorted as a folder walk is.
 
-    Equal rows appear once, an answer wins over an error, and of two errors the first stays. Where a picture has two
-    different answers, nothing is written. The exit status of a merge that is written is 0, even if rows are errors.
+    Equal rows appear once, a prediction replaces an error, and of two errors the first stays. If an image has two
+    different predictions, nothing is written. After a merge the exit status is 0, even if rows are errors.
     """
     notices.set_up(quiet, verbose=False)
     file_format = by_suffix(out)
@@ -44,15 +44,15 @@ def merge(
     if is_stream(out):
         raise UsageError(f"`{printable(out)}` is a FIFO or device", "name a file")
     check_writable(out)
-    with alone(out, wait=False), collection() as collected:
+    with exclusive(out, wait=False), collection() as collected:
         for reader in readers:
             collected.add(reader.records(), reader.path)
         columns = max(reader.columns for reader in readers)
         tally = _write(out, Layout(file_format.name, columns, file_format.gzip), collected)
     if not quiet:
-        notices.say(
+        notices.print_line(
             f"{tally.images} images from {len(parts)} parts: {collected.equal} equal rows left out, "
-            f"{collected.overruled} errors overruled, {tally.failed.total()} failed"
+            f"{collected.overruled} errors replaced, {tally.failed.total()} failed"
         )
 
 
@@ -60,7 +60,7 @@ def _reader(path: str) -> Reader:
     if not os.path.exists(path):
         raise UsageError(f"`{printable(path)}` does not exist")
     if not os.path.isfile(path):
-        raise UsageError(f"`{printable(path)}` is no file", "name files that `beit batch --out` has written")
+        raise UsageError(f"`{printable(path)}` is no file", "name files written by `beit batch --out`")
     return Reader(path, *by_suffix(path))
 
 

@@ -1,4 +1,4 @@
-"""`beit models`: the checkpoints with an alias, and how to get them ahead of a run."""
+"""`beit models`: list the checkpoints with an alias, and download one ahead of a run."""
 
 import csv
 import sys
@@ -23,8 +23,8 @@ _COLUMNS = ("alias", "model", "pixels", "labels", "parameters_m", "top1", "top5"
 def list_models(context: typer.Context) -> None:
     """List the models with an alias: a table on a terminal, tab-separated elsewhere.
 
-    Top-1 and top-5 are published accuracy in percent, measured with the recipe of `--preprocess paper` on ImageNet-1k;
-    the demo's are on CIFAR-10.
+    Top-1 and top-5 are published accuracy in percent, measured with `--preprocess paper` on ImageNet-1k; the demo's on
+    CIFAR-10.
     """
     if context.invoked_subcommand:
         return

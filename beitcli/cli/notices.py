@@ -1,4 +1,4 @@
-"""What is said on stderr: notices and errors, one line each, and how far the run is."""
+"""Notices, errors and progress on stderr."""
 
 import logging
 import math
@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Protocol
 from beitcli.records import printable
 
 if TYPE_CHECKING:
-    from beitcli.training.loop import Pace
+    from beitcli.training.loop import TrainingProgress
 
 log = logging.getLogger("beitcli")
 
 PROGRESS_INTERVAL = 30.0
-"""Seconds between two lines of progress where there is no terminal to draw a bar on."""
+"""Seconds between two lines of progress without a terminal."""
 
 
-class _Lines(logging.Handler):
-    """Writes `beit: message`, above the progress bar if there is one."""
+class _LineHandler(logging.Handler):
+    """Log handler: print `beit: message`, above the progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(f"beit: {printable(record.getMessage())}")
+        print_line(f"beit: {printable(record.getMessage())}")
 
 
-def say(line: str) -> None:
-    """Writes one line to stderr, above the progress bar if there is one; where nobody can read it, it is dropped."""
+def print_line(line: str) -> None:
+    """Print one line to stderr, above the progress bar if there is one; if stderr is closed, drop it."""
     tqdm = sys.modules.get("tqdm")
     try:
         if tqdm:
@@ -41,8 +41,8 @@ def say(line: str) -> None:
 
 
 def set_up(quiet: bool, verbose: bool) -> None:
-    """Notices of the library become lines on stderr: all of them, only what matters, or none."""
-    log.handlers = [_Lines()]
+    """Print log messages on stderr: all if `verbose`, errors only if `quiet`, else from INFO up."""
+    log.handlers = [_LineHandler()]
     log.propagate = False
     log.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -56,11 +56,11 @@ class Progress(Protocol):
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Progress]:
-    """Counts images: a bar where stderr is a terminal and stdout is not, else a line every half minute."""
+    """Progress in images: a bar if stderr is a terminal and stdout is not, else a line every half minute."""
     if not quiet and sys.stderr.isatty() and not (sys.stdout and sys.stdout.isatty()):
         from tqdm import tqdm
 
-        tqdm.monitor_interval = 0  # its thread would exist before the workers are forked
+        tqdm.monitor_interval = 0  # its thread would start before the workers fork
         with tqdm(unit=" images", dynamic_ncols=True, leave=False, file=sys.stderr) as bar:
             yield bar
     else:
@@ -68,8 +68,8 @@ def progress(quiet: bool) -> Iterator[Progress]:
 
 
 @contextmanager
-def pace(quiet: bool) -> Iterator[Callable[["Pace"], None]]:
-    """Tells how far a training is: a bar where stderr is a terminal, else a line every half minute."""
+def training_progress(quiet: bool) -> Iterator[Callable[["TrainingProgress"], None]]:
+    """Progress of a training: a bar if stderr is a terminal, else a line every half minute."""
     if quiet:
         yield lambda _: None
     elif sys.stderr.isatty():
@@ -77,29 +77,29 @@ def pace(quiet: bool) -> Iterator[Callable[["Pace"], None]]:
 
         with tqdm(unit=" steps", dynamic_ncols=True, leave=False, file=sys.stderr) as bar:
 
-            def draw(now: "Pace") -> None:
+            def on_progress(now: "TrainingProgress") -> None:
                 bar.total, bar.n = now.steps, now.step
                 bar.set_postfix_str(f"epoch {now.epoch:.1f}{_loss(now)}, {now.rate:.0f} images/s")
 
-            yield draw
+            yield on_progress
     else:
-        yield _PlainPace()
+        yield _PlainTrainingProgress()
 
 
-class _PlainPace:
+class _PlainTrainingProgress:
     def __init__(self) -> None:
-        self._said = -math.inf
+        self._reported = -math.inf
 
-    def __call__(self, now: "Pace") -> None:
-        if time.monotonic() - self._said >= PROGRESS_INTERVAL:
-            self._said = time.monotonic()
-            say(
+    def __call__(self, now: "TrainingProgress") -> None:
+        if time.monotonic() - self._reported >= PROGRESS_INTERVAL:
+            self._reported = time.monotonic()
+            print_line(
                 f"beit: epoch {now.epoch:.2f}, step {now.step} of {now.steps}{_loss(now)}, "
                 f"{now.rate:.0f} images/s, {_duration(now.left)} left"
             )
 
 
-def _loss(now: "Pace") -> str:
+def _loss(now: "TrainingProgress") -> str:
     return "" if now.loss is None else f", loss {now.loss:.3f}"
 
 
@@ -112,11 +112,11 @@ class _PlainProgress:
     def __init__(self, interval: float) -> None:
         self._interval = interval
         self._images = 0
-        self._started = self._said = time.monotonic()
+        self._started = self._reported = time.monotonic()
 
     def update(self, count: int) -> None:
         self._images += count
         now = time.monotonic()
-        if now - self._said >= self._interval:
-            self._said = now
-            say(f"beit: {self._images} images so far, {self._images / (now - self._started):.1f} images/s")
+        if now - self._reported >= self._interval:
+            self._reported = now
+            print_line(f"beit: {self._images} images so far, {self._images / (now - self._started):.1f} images/s")

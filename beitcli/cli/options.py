@@ -1,7 +1,7 @@
-"""The options that commands share, and what they mean: each is declared once, here.
+"""Options that commands share, each declared once.
 
 A command takes whole records of options (`def batch(inputs: InputOptions, model: ModelOptions, …)`); `with_options`
-turns their fields into the command's own arguments and options, but for those that it takes a record `Without`.
+turns their fields into the command's own arguments and options, except for those that `Without` excludes.
 """
 
 import functools
@@ -19,7 +19,7 @@ from beitcli.inputs.formats import SUFFIXES
 from beitcli.inputs.sources import Walk
 from beitcli.model.catalog import KNOWN
 from beitcli.outputs.destination import is_stream
-from beitcli.outputs.ledger import Again
+from beitcli.outputs.ledger import Recompute
 
 if TYPE_CHECKING:
     from beitcli.inputs.decode import Decoding
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Format = Literal["auto", "table", "csv", "tsv", "jsonl", "parquet"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 
-_DAY = 86_400.0  # seconds; the system's timers know no infinity
+_DAY = 86_400.0  # seconds; system timers take no infinity
 
 _INPUTS, _DECODING, _MODEL, _SPEED, _OUTPUT = "Inputs", "Decoding and fetching", "Model", "Speed", "Output"
 _AGAIN = "Run it again"
@@ -48,7 +48,7 @@ def _aliases() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class InputOptions:
-    """Which pictures, and what each of them may cost."""
+    """Inputs, and limits for decoding and fetching them."""
 
     inputs: Annotated[
         list[str] | None,
@@ -60,9 +60,9 @@ class InputOptions:
     ] = None
     files_from: Annotated[
         str | None,
-        _option(_INPUTS, "--files-from", metavar="FILE|-", help="Read paths and URLs from a list, one a line."),
+        _option(_INPUTS, "--files-from", metavar="FILE|-", help="Read paths and URLs from a list, one per line."),
     ] = None
-    null: Annotated[bool, _flag(_INPUTS, "--null", "-0", help="The list separates its entries by NUL.")] = False
+    null: Annotated[bool, _flag(_INPUTS, "--null", "-0", help="Entries of the list are separated by NUL.")] = False
     ext: Annotated[
         list[str] | None,
         _option(_INPUTS, "--ext", "-e", metavar="EXT", help="Take files with this suffix from folders (repeatable)."),
@@ -84,12 +84,12 @@ class InputOptions:
         _flag(_DECODING, "--fast-decode", help="Decode JPEG at a fraction of its size, at least twice the target."),
     ] = False
     max_pixels: Annotated[
-        int, _option(_DECODING, "--max-pixels", metavar="N", min=1, help="Larger pictures are too_large, undecoded.")
+        int, _option(_DECODING, "--max-pixels", metavar="N", min=1, help="Larger images are too_large, undecoded.")
     ] = 200_000_000
     decode_timeout: Annotated[
         float,
         _option(
-            _DECODING, "--decode-timeout", metavar="S", min=0.001, max=_DAY, help="Seconds for decoding one picture."
+            _DECODING, "--decode-timeout", metavar="S", min=0.001, max=_DAY, help="Seconds for decoding one image."
         ),
     ] = 60.0
     url_timeout: Annotated[
@@ -99,15 +99,13 @@ class InputOptions:
         ),
     ] = 60.0
     url_max_bytes: Annotated[
-        int, _option(_DECODING, "--url-max-bytes", metavar="N", min=1, help="Bytes that one URL may answer with.")
+        int, _option(_DECODING, "--url-max-bytes", metavar="N", min=1, help="Maximum size of the file behind a URL.")
     ] = 64_000_000
 
     def check(self) -> None:
-        """Raises UsageError for combinations that make no sense."""
+        """Raises UsageError for options that contradict each other."""
         if not self.inputs and self.files_from is None:
-            raise UsageError(
-                "nothing to classify", "name files, folders, globs or URLs, or give a list by --files-from"
-            )
+            raise UsageError("nothing to classify", "name files, folders, globs or URLs, or a list by --files-from")
         if self.null and self.files_from is None:
             raise UsageError("--null is for a list", "add --files-from FILE, or `--files-from -` for standard input")
         if self.files_from == "-" and self.inputs and "-" in self.inputs:
@@ -115,11 +113,11 @@ class InputOptions:
 
     @property
     def files(self) -> list[str]:
-        """What was typed that may name a file which is read: the inputs and the list."""
+        """Arguments that may name a file to read: the inputs and the list."""
         return [*(self.inputs or ()), *([self.files_from] if self.files_from else ())]
 
     def decoding(self, digest: bool) -> "Decoding":
-        """What one picture may cost; its size is not reduced yet, which depends on what it is wanted for."""
+        """Limits for decoding; the target size is added later, by the preprocessing."""
         from beitcli.inputs.decode import Decoding
 
         return Decoding(self.max_pixels, self.decode_timeout, digest=digest)
@@ -138,17 +136,15 @@ class InputOptions:
         return Walk(suffixes, tuple(self.exclude or ()), self.hidden, self.follow, self.max_depth)
 
 
-def check_unwalked(walk: Walk) -> None:
-    """Raises UsageError for options of a walk where a table names each picture."""
+def check_no_walk_options(walk: Walk) -> None:
+    """Raises UsageError for options of a folder walk together with --labels."""
     if walk != Walk():
-        raise UsageError(
-            "--labels names each picture, and nothing is walked", "leave out --ext, --exclude and their like"
-        )
+        raise UsageError("--labels names each image, and nothing is walked", "leave out --ext, --exclude and the like")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """Which model, and how it runs."""
+    """Model, device and speed."""
 
     model: Annotated[
         str,
@@ -169,9 +165,7 @@ class ModelOptions:
     ] = None
     preprocess: Annotated[
         Literal["checkpoint", "paper"],
-        _option(
-            _MODEL, "--preprocess", help="As the checkpoint's file says, or as the published figures were measured."
-        ),
+        _option(_MODEL, "--preprocess", help="As in the checkpoint's file, or as for the published figures."),
     ] = "checkpoint"
     image_size: Annotated[
         int | None,
@@ -187,7 +181,7 @@ class ModelOptions:
             min=1,
             max=4096,
             envvar="BEIT_BATCH_SIZE",
-            help="Pictures a model batch.",
+            help="Images per model batch.",
         ),
     ] = None
     workers: Annotated[
@@ -217,7 +211,7 @@ class ModelOptions:
             help="Precision; auto = fp16 (to train: bf16) on a GPU, bf16 on a CPU faster in it, else fp32.",
         ),
     ] = "auto"
-    fp16: Annotated[bool, _flag(_SPEED, "--fp16", help="The same as --dtype fp16.")] = False
+    fp16: Annotated[bool, _flag(_SPEED, "--fp16", help="Same as --dtype fp16.")] = False
     compile: Annotated[
         bool | None,
         _option(
@@ -229,7 +223,7 @@ class ModelOptions:
     ] = None
 
     def check(self) -> None:
-        """Raises UsageError for combinations that make no sense."""
+        """Raises UsageError for options that contradict each other."""
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
             raise UsageError(f"--device {self.device}: no such device", "one of auto, cpu, cuda, cuda:N, mps")
         if self.fp16 and self.dtype not in ("auto", "fp16"):
@@ -242,19 +236,15 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """What is written, and how the run ends."""
+    """Labels to write, format, messages and exit status."""
 
-    top_k: Annotated[
-        int, _option(_OUTPUT, "--top-k", "-k", metavar="N", min=0, help="How many labels a picture; 0 = all.")
-    ] = 5
+    top_k: Annotated[int, _option(_OUTPUT, "--top-k", "-k", metavar="N", min=0, help="Labels per image; 0 = all.")] = 5
     threshold: Annotated[
         float | None, _option(_OUTPUT, "--threshold", metavar="P", help="Leave out labels that score below P.")
     ] = None
     label: Annotated[
         list[str] | None,
-        _option(
-            _OUTPUT, "--label", metavar="L", help="Only pictures whose best label is L (repeatable), and failures."
-        ),
+        _option(_OUTPUT, "--label", metavar="L", help="Only images whose best label is L (repeatable), and failures."),
     ] = None
     format: Annotated[
         Format,
@@ -271,7 +261,7 @@ class OutputOptions:
     quiet: Annotated[bool, _flag(_OUTPUT, "--quiet", "-q", help="No notices, progress or summary; errors only.")] = (
         False
     )
-    verbose: Annotated[bool, _flag(_OUTPUT, "--verbose", "-v", help="Say what is loaded and chosen.")] = False
+    verbose: Annotated[bool, _flag(_OUTPUT, "--verbose", "-v", help="Report what is loaded and chosen.")] = False
     color: Annotated[
         Literal["auto", "always", "never"],
         _option(_OUTPUT, "--color", help="Colours in the table; NO_COLOR turns them off."),
@@ -279,11 +269,11 @@ class OutputOptions:
 
     @property
     def colored(self) -> bool | None:
-        """Whether a terminal gets colours; None where that is its own to say."""
+        """Colours in tables: on, off, or None to follow the terminal."""
         return {"always": True, "never": False}.get(self.color, False if os.environ.get("NO_COLOR") else None)
 
     def tolerated(self) -> float | None:
-        """The share of failed images that is still well, None for all. Raises UsageError for anything else."""
+        """Tolerated share of failed images, None for all. Raises UsageError for an invalid --fail-on."""
         if self.fail_on in ("never", "any"):
             return None if self.fail_on == "never" else 0.0
         try:
@@ -297,55 +287,57 @@ class OutputOptions:
 
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
-    """Where the records go, and what a run takes over from the one before."""
+    """Output file, and reuse of earlier results."""
 
     out: Annotated[
         str,
         _option(
-            _OUTPUT, "--out", "-o", metavar="FILE|-", help="Where the records go, complete or not at all; `-` = stdout."
+            _OUTPUT, "--out", "-o", metavar="FILE|-", help="Output file, written complete or not at all; `-` = stdout."
         ),
     ] = "-"
     shard: Annotated[
         str | None,
         _option(_INPUTS, "--shard", metavar="I/N", help="Only part I (from 1) of N, the same parts everywhere."),
     ] = None
-    dry_run: Annotated[bool, _flag(_AGAIN, "--dry-run", help="Count what would be done, and do nothing.")] = False
+    dry_run: Annotated[bool, _flag(_AGAIN, "--dry-run", help="Count what would be done, without doing it.")] = False
     retry_errors: Annotated[
-        bool, _flag(_AGAIN, "--retry-errors", help="Try all failures again, not only those that may pass.")
+        bool, _flag(_AGAIN, "--retry-errors", help="Retry all failures, not only those that may pass.")
     ] = False
     refresh_urls: Annotated[
-        bool, _flag(_AGAIN, "--refresh-urls", help="Ask servers again, and download what has changed.")
+        bool, _flag(_AGAIN, "--refresh-urls", help="Check URLs for changes, and download changed ones.")
     ] = False
-    no_dedupe: Annotated[bool, _flag(_AGAIN, "--no-dedupe", help="Give identical pictures a forward pass each.")] = (
+    no_dedupe: Annotated[
+        bool, _flag(_AGAIN, "--no-dedupe", help="Run identical images through the model separately.")
+    ] = False
+    prune: Annotated[bool, _flag(_AGAIN, "--prune", help="Delete results of images no longer among the inputs.")] = (
         False
     )
-    prune: Annotated[
-        bool, _flag(_AGAIN, "--prune", help="Forget the answers to what is not among the inputs any more.")
-    ] = False
     fresh: Annotated[bool, _flag(_AGAIN, "--fresh", help="Start over; the old ledger becomes FILE.ledger.old.")] = False
-    no_ledger: Annotated[bool, _flag(_AGAIN, "--no-ledger", help="Keep no answers: every run does everything.")] = False
+    no_ledger: Annotated[
+        bool, _flag(_AGAIN, "--no-ledger", help="Keep no results: every run processes all images.")
+    ] = False
     wait: Annotated[bool, _flag(_AGAIN, "--wait", help="Wait for another run on the same FILE to end.")] = False
 
-    def check(self, a_file: str = "--out FILE") -> None:
-        """Raises UsageError for combinations that make no sense; `a_file` is the option that makes a ledger."""
+    def check(self, file_option: str = "--out FILE") -> None:
+        """Raises UsageError for options that contradict each other; `file_option` is the option that makes a ledger."""
         self.part()
         kept = ("dry_run", "retry_errors", "refresh_urls", "no_dedupe", "prune", "fresh")
-        asked = next((name for name in kept if getattr(self, name)), None)
-        if asked and (self.no_ledger or self.streams):
-            option = f"--{asked.replace('_', '-')}"
-            raise UsageError(f"{option} needs a ledger", "drop --no-ledger" if self.no_ledger else f"add {a_file}")
+        given = next((name for name in kept if getattr(self, name)), None)
+        if given and (self.no_ledger or self.streams):
+            option = f"--{given.replace('_', '-')}"
+            raise UsageError(f"{option} needs a ledger", "drop --no-ledger" if self.no_ledger else f"add {file_option}")
 
     @property
     def streams(self) -> bool:
-        """Whether the records go somewhere that keeps none."""
+        """True if the output is a stream, which has no ledger."""
         return self.out == "-" or is_stream(self.out)
 
-    def again(self) -> Again:
-        """What is asked again though it has an answer."""
-        return Again(errors=self.retry_errors, urls=self.refresh_urls)
+    def again(self) -> Recompute:
+        """Stored results to compute again."""
+        return Recompute(errors=self.retry_errors, urls=self.refresh_urls)
 
     def part(self) -> tuple[int, int]:
-        """Which part of how many, the first being 1. Raises UsageError for anything that is none."""
+        """Part number (from 1) and number of parts. Raises UsageError for an invalid --shard."""
         match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", "1/1" if self.shard is None else self.shard)
         number, count = (int(text) for text in match.groups()) if match else (0, 0)
         if not 1 <= number <= count:
@@ -354,23 +346,23 @@ class BatchOptions:
 
 
 def examples(*lines: str) -> str:
-    """What ends a help page: command lines to copy."""
+    """Examples at the end of a help page."""
     return "Examples:\n\n" + "\n\n".join(f"`{line}`" for line in lines)
 
 
 class Without:
-    """What a command has no use for in a record: `Annotated[OutputOptions, Without("label")]` leaves its default."""
+    """Fields excluded from a record: `Annotated[OutputOptions, Without("label")]` keeps their defaults."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with each record of options among its parameters spread into its fields, for Typer to read."""
+    """Decorate a command: expand each record of options among its parameters into single options for Typer."""
     types = get_type_hints(command)
     hints = get_type_hints(command, include_extras=True)
     signature = inspect.signature(command)
-    records = {name: _taken_from(hints[name]) for name in signature.parameters if is_dataclass(types[name])}
+    records = {name: _fields_of(hints[name]) for name in signature.parameters if is_dataclass(types[name])}
 
     @functools.wraps(command)
     def spread(**values: Any) -> None:
@@ -394,7 +386,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     return spread
 
 
-def _taken_from(hint: Any) -> list[Field[Any]]:
-    """The fields of a record of options that a command takes."""
+def _fields_of(hint: Any) -> list[Field[Any]]:
+    """Fields of a record of options, without the excluded ones."""
     left_out = {name for extra in getattr(hint, "__metadata__", ()) for name in extra.names}
     return [field for field in fields(getattr(hint, "__origin__", hint)) if field.name not in left_out]

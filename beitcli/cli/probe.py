@@ -1,4 +1,4 @@
-"""The linear probe, which is what `beit train` does unless it is told otherwise."""
+"""The linear probe, the default of `beit train`."""
 
 import time
 from contextlib import closing
@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING, Literal
 
 from beitcli.cli import notices
 from beitcli.cli.options import BatchOptions, InputOptions, ModelOptions, OutputOptions
-from beitcli.cli.question import encoding
-from beitcli.cli.resume import Job, answered
-from beitcli.cli.run import beit_recipe, open_beit, say_if_demo
+from beitcli.cli.resume import Job, updated_ledger
+from beitcli.cli.run import beit_preprocessing, open_beit, warn_if_demo
+from beitcli.cli.tasks import encoding_task
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.features import Encoding, shape_of
 from beitcli.model.memory import use_one_heap
-from beitcli.outputs.lock import alone
+from beitcli.outputs.lock import exclusive
 from beitcli.outputs.summary import Tally
-from beitcli.outputs.vectors import Vectors
+from beitcli.outputs.vectors import FeatureCodec
 from beitcli.records import Embedding, Failure, printable
-from beitcli.training.examples import Split, check_several
-from beitcli.training.workplace import Workplace
+from beitcli.training.examples import Split, check_can_hold_out
+from beitcli.training.work_dir import WorkDir
 
 if TYPE_CHECKING:
-    from beitcli.model.recipe import Recipe
+    from beitcli.model.preprocessing import Preprocessing
 
 _SETTINGS = {"way": "a linear probe"}
-"""Its features are told apart by their ledger."""
+"""The ledger identifies the settings of the features."""
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """What is probed and how, as the options say."""
+class ProbeOptions:
+    """Options of one linear probe; `share` is the share held out for validation."""
 
     split: Split
     inputs: InputOptions
@@ -44,18 +44,18 @@ class Probe:
     quiet: bool
 
 
-def probe(asked: Probe, work: Workplace) -> None:
-    """Makes the model, complete or not at all; features that it has are kept for the next run until then.
+def run_probe(options: ProbeOptions, work: WorkDir) -> None:
+    """Train the probe and write its model, complete or not at all; until then, keep the features for the next run.
 
-    Raises UsageError where the pictures or the model do not make one.
+    Raises UsageError if the images or the model are not suitable.
     """
     started = time.monotonic()
-    if not asked.split.validation:
-        check_several([example.target for example in asked.split.training])
-    base = open_beit(asked.model)
-    recipe = beit_recipe(asked.model, base)
-    say_if_demo(base)
-    with alone(work.out, wait=False):
+    if not options.split.validation:
+        check_can_hold_out([example.target for example in options.split.training])
+    base = open_beit(options.model)
+    preprocessing = beit_preprocessing(options.model, base)
+    warn_if_demo(base)
+    with exclusive(work.out, wait=False):
         if work.begun(_SETTINGS) is None:
             work.start()
             work.begin(_SETTINGS, {})
@@ -63,23 +63,29 @@ def probe(asked: Probe, work: Workplace) -> None:
         from beitcli.training.pooled import pooled
         from beitcli.training.probe import ProbePlan, train_probe
 
-        checkpoint = pooled(base, asked.pool)
-        records = _features(asked, checkpoint, recipe, work)
-        plan = ProbePlan(asked.share, asked.most_errors, asked.seed, asked.command, started)
-        facts, strength = train_probe(plan, asked.split, records, checkpoint, recipe, work)
-    if not asked.quiet:
-        right = f"{100 * facts.right(1):.2f} % of {len(facts.ranks)} pictures right"
+        checkpoint = pooled(base, options.pool)
+        records = _features(options, checkpoint, preprocessing, work)
+        plan = ProbePlan(options.share, options.most_errors, options.seed, options.command, started)
+        facts, strength = train_probe(plan, options.split, records, checkpoint, preprocessing, work)
+    if not options.quiet:
+        accuracy = f"{100 * facts.accuracy(1):.2f} % of {len(facts.ranks)} images correct"
         place = printable(work.out)
-        notices.say(f"{right} at a strength of {strength:.3g}, {facts.seconds:.0f} s: the model is in `{place}`")
+        notices.print_line(
+            f"{accuracy} at a strength of {strength:.3g}, {facts.seconds:.0f} s: the model is in `{place}`"
+        )
 
 
-def _features(asked: Probe, checkpoint: Checkpoint, recipe: "Recipe", work: Workplace) -> list[Embedding | Failure]:
-    """A record for each picture, those to learn from first."""
+def _features(
+    options: ProbeOptions, checkpoint: Checkpoint, preprocessing: "Preprocessing", work: WorkDir
+) -> list[Embedding | Failure]:
+    """One record per image, training images first."""
     target = realpath(work.path("features"))
-    job = Job(asked.inputs, asked.model, OutputOptions(quiet=asked.quiet), BatchOptions(out=target, prune=True), target)
-    kind, shape = Encoding(asked.pool), shape_of(checkpoint, recipe, asked.pool)
-    found = (example.found for example in (*asked.split.training, *asked.split.validation))
-    with closing(Vectors(f"{job.ledger}-features", target, shape, kind.dtype)) as vectors:
-        question = encoding("train", checkpoint, kind, vectors)
-        with answered(job, found, question, Tally()) as ledger:
+    job = Job(
+        options.inputs, options.model, OutputOptions(quiet=options.quiet), BatchOptions(out=target, prune=True), target
+    )
+    kind, shape = Encoding(options.pool), shape_of(checkpoint, preprocessing, options.pool)
+    found = (example.found for example in (*options.split.training, *options.split.validation))
+    with closing(FeatureCodec(f"{job.ledger}-features", target, shape, kind.dtype)) as vectors:
+        task = encoding_task("train", checkpoint, kind, vectors)
+        with updated_ledger(job, found, task, Tally()) as ledger:
             return list(chain.from_iterable(ledger.records()))

@@ -1,4 +1,4 @@
-"""The job that `classify` and `batch` share: from options to records, in one straight line."""
+"""The run that `classify` and `batch` share: from options to records."""
 
 import logging
 import math
@@ -19,7 +19,7 @@ from beitcli.errors import ExitStatus, UsageError
 from beitcli.inputs.sources import discover, open_list, read_list, shard
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.memory import use_one_heap
-from beitcli.outputs.destination import ReaderGone, check_apart, writing
+from beitcli.outputs.destination import ReaderClosed, check_not_overwritten, writing
 from beitcli.outputs.features import SUFFIXES as FEATURES
 from beitcli.outputs.selection import Selection, indices_of
 from beitcli.outputs.summary import Tally
@@ -28,24 +28,24 @@ from beitcli.records import Failure, Found, Skipped, Source
 from beitcli.timings import Timings
 
 if TYPE_CHECKING:
-    from beitcli.model.recipe import ProcessorRecipe, Recipe
+    from beitcli.model.preprocessing import Preprocessing, ProcessorPreprocessing
     from beitcli.model.runtime import Runtime
     from beitcli.pipeline import ClassificationSettings, Settings
 
 log = logging.getLogger(__name__)
 
-Answer = TypeVar("Answer")
-Answered = TypeVar("Answered")
+Result = TypeVar("Result")
+ResultRecord = TypeVar("ResultRecord")
 
-MOST_WORKERS = 8
-"""More decoding processes than this are started only when asked for."""
+MAX_WORKERS = 8
+"""Maximum number of decoding processes without `--workers`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where the bytes go and in which format; `padded` batches keep them independent of neighbours.
+    """Output stream and its format; with `padded` batches, no record depends on its neighbours.
 
-    `replaces` is the file whose place they take, if that is one.
+    `replaces` is the file that the stream replaces, if any.
     """
 
     open: Callable[[], AbstractContextManager[BinaryIO]]
@@ -61,33 +61,33 @@ def run(
     destination: Destination,
     part: tuple[int, int] = (1, 1),
 ) -> ExitStatus:
-    """Classifies what the options ask for (or a part of it), writes the records, and says how to end.
+    """Classify the inputs (or a part of them), write the records, and return the exit status.
 
-    The destination is opened with the first answers: what fails before leaves no trace there. With nothing to classify,
+    The destination is opened with the first batch: an earlier failure leaves no trace there. With nothing to classify,
     nothing heavy is imported.
     """
     tolerated, tally, timings = output.tolerated(), Tally(), Timings()
-    found = shard(kept_apart(find(inputs, tally.skipped), destination.replaces), *part)
+    found = shard(guard_inputs(find(inputs, tally.skipped), destination.replaces), *part)
     checkpoint, selection = choose(model, output)
     settings_of = partial(settings_for, inputs, model, output, checkpoint, padded=destination.padded)
     try:
         with (
             notices.progress(output.quiet) as progress,
-            closing(answers_to(found, settings_of, timings)) as answers,
+            closing(predict_records(found, settings_of, timings)) as batches,
         ):
-            first = next(answers, [])
+            first = next(batches, [])
             with (
                 destination.open() as stream,
                 writer(stream, layout_of(destination.format, output, checkpoint)) as rows,
             ):
-                for records in chain([first], answers):
+                for records in chain([first], batches):
                     with signals.held():
                         with writing():
                             rows.write(selection.of(records))
                         tally.add(records)
                     signals.check()
                     progress.update(len(records))
-    except ReaderGone:
+    except ReaderClosed:
         return ExitStatus.OK
     except signals.Stopped:
         summarise(tally, timings, output.quiet)
@@ -97,7 +97,7 @@ def run(
 
 
 def check(inputs: InputOptions, model: ModelOptions, output: OutputOptions) -> None:
-    """Raises UsageError for options that make no sense together, before anything is read or loaded."""
+    """Raises UsageError for options that contradict each other, before anything is read or loaded."""
     inputs.check()
     model.check()
     output.tolerated()
@@ -110,10 +110,10 @@ def find(inputs: InputOptions, skipped: Skipped) -> Iterator[Found]:
     return discover(inputs.inputs or (), listed, inputs.walk(), skipped)
 
 
-def kept_apart(found: Iterable[Found], out: str) -> Iterator[Found]:
-    """What was found. Raises UsageError at a picture that the output `out` ("" for none) would take the place of.
+def guard_inputs(found: Iterable[Found], out: str) -> Iterator[Found]:
+    """Pass the inputs on. Raises UsageError at an image that the output `out` ("" for none) would overwrite.
 
-    One with the suffix of records is no picture, and may be on a list of all files there are.
+    An output with the suffix of records is no image, and may be listed among all files of a folder.
     """
     target = realpath(out)
     if not out or target.lower().endswith((*BY_SUFFIX, ".gz", ".json", *FEATURES)):
@@ -122,22 +122,22 @@ def kept_apart(found: Iterable[Found], out: str) -> Iterator[Found]:
     names = basename(out), basename(target)
     for item in found:
         if isinstance(item, Source) and item.location.endswith(names):
-            check_apart([out], [item.location])
+            check_not_overwritten([out], [item.location])
         yield item
 
 
 def choose(model: ModelOptions, output: OutputOptions) -> tuple[Checkpoint, Selection]:
-    """The model that answers, and which of its answers are written."""
+    """The checkpoint, and the selection of its predictions to write."""
     checkpoint = open_checkpoint(model.model, model.revision)
     selection = Selection(
         _lowest_score(output.threshold, checkpoint), indices_of(output.label or (), checkpoint.labels)
     )
-    say_if_demo(checkpoint)
+    warn_if_demo(checkpoint)
     return checkpoint, selection
 
 
 def _lowest_score(threshold: float | None, checkpoint: Checkpoint) -> float:
-    """The least score that is written. Raises UsageError where `--threshold` is no score of the checkpoint's."""
+    """Lowest score to write. Raises UsageError for a threshold outside the checkpoint's range of scores."""
     least, most = (-math.inf, math.inf) if checkpoint.activation == "none" else (0.0, 1.0)
     if threshold is None:
         return least
@@ -147,48 +147,48 @@ def _lowest_score(threshold: float | None, checkpoint: Checkpoint) -> float:
     return threshold
 
 
-def say_if_demo(checkpoint: Checkpoint) -> None:
+def warn_if_demo(checkpoint: Checkpoint) -> None:
     if checkpoint.is_demo:
-        log.info("the demo model only tells %s apart: it is for trying the tool", ", ".join(checkpoint.labels))
+        log.info("the demo model only knows %s: it is for trying the tool", ", ".join(checkpoint.labels))
 
 
-class Ahead:
-    """What was found, of which some may be counted before it is taken."""
+class Lookahead:
+    """Iterator over the inputs that can count them ahead."""
 
     def __init__(self, found: Iterator[Found]) -> None:
         self._counted: deque[Found] = deque()
         self._rest = found
 
-    def __iter__(self) -> "Ahead":
+    def __iter__(self) -> "Lookahead":
         return self
 
     def __next__(self) -> Found:
         return self._counted.popleft() if self._counted else next(self._rest)
 
-    def count(self, most: int) -> int:
-        """How many there are, counted up to so many."""
-        self._counted.extend(islice(self._rest, most - len(self._counted)))
+    def count(self, limit: int) -> int:
+        """Number of remaining inputs, counted up to `limit`."""
+        self._counted.extend(islice(self._rest, limit - len(self._counted)))
         return len(self._counted)
 
 
-def answers_to(
+def predict_records(
     found: Iterator[Found],
-    settings_of: Callable[["Ahead"], "Settings[Answer, Answered]"],
+    settings_of: Callable[["Lookahead"], "Settings[Result, ResultRecord]"],
     timings: Timings,
-    known: Callable[[bytes], Answer | None] = lambda _: None,
-) -> Generator[list[Answered | Failure], None, None]:
-    """The records of what was found, in lists. Where nothing was, nothing heavy is imported."""
+    known: Callable[[bytes], Result | None] = lambda _: None,
+) -> Generator[list[ResultRecord | Failure], None, None]:
+    """Records of the inputs, in lists. Without inputs, nothing heavy is imported."""
     first = next(found, None)
     if first is None:
         return
     use_one_heap()  # before torch starts threads
     from beitcli.pipeline import predict
 
-    ahead = Ahead(chain([first], found))
-    settings = settings_of(ahead)
-    signals.check()  # an import may have swallowed what a signal raised
+    lookahead = Lookahead(chain([first], found))
+    settings = settings_of(lookahead)
+    signals.check()  # an import may have swallowed the exception of a signal
     log.debug(
-        "%s on %s in %s%s, %d pictures a batch, %d decoding processes",
+        "%s on %s in %s%s, %d images a batch, %d decoding processes",
         settings.checkpoint.folder,
         settings.runtime.device,
         settings.runtime.dtype,
@@ -196,7 +196,7 @@ def answers_to(
         settings.batch_size,
         settings.workers,
     )
-    yield from predict(ahead, settings, timings, known)
+    yield from predict(lookahead, settings, timings, known)
 
 
 def settings_for(
@@ -204,33 +204,33 @@ def settings_for(
     model: ModelOptions,
     output: OutputOptions,
     checkpoint: Checkpoint,
-    ahead: Ahead,
+    lookahead: Lookahead,
     *,
     padded: bool,
     digest: bool = False,
 ) -> "ClassificationSettings":
-    """How the run goes."""
+    """Settings of a run; counts inputs in `lookahead` to decide whether compiling pays off."""
     from beitcli.model.runtime import choose_batch_size, choose_runtime, memory_of
     from beitcli.pipeline import Settings, classification
 
     runtime = choose_runtime(model.device, model.precision)
-    recipe = _recipe(model, checkpoint)
-    runtime = replace(runtime, crowded=padded)
+    preprocessing = _preprocessing(model, checkpoint)
+    runtime = replace(runtime, many_batches=padded)
     if model.compile is None:
-        count = None if inputs.files_from == "-" else ahead.count  # somebody may still be writing that
-        runtime = replace(runtime, compiled=_is_worth_compiling(runtime, checkpoint, recipe, count))
+        count = None if inputs.files_from == "-" else lookahead.count  # stdin may still be growing
+        runtime = replace(runtime, compiled=_is_worth_compiling(runtime, checkpoint, preprocessing, count))
     elif model.compile:
         runtime = replace(runtime, compiled=True)
-    size = recipe.shape[:2] if recipe.shape[-1] == 3 else recipe.shape[1:]
+    size = preprocessing.shape[:2] if preprocessing.shape[-1] == 3 else preprocessing.shape[1:]
     return Settings(
         task=classification(output.top_k),
         checkpoint=checkpoint,
-        recipe=recipe,
+        preprocessing=preprocessing,
         runtime=runtime,
         batch_size=model.batch_size or choose_batch_size(runtime.device, (size[0], size[1]), memory_of(runtime.device)),
         padded=padded,
         workers=workers_for(model),
-        decoding=replace(inputs.decoding(digest), scaled_to=recipe.scaled_to if inputs.fast_decode else None),
+        decoding=replace(inputs.decoding(digest), scaled_to=preprocessing.scaled_to if inputs.fast_decode else None),
         fetching=inputs.fetching(),
     )
 
@@ -238,36 +238,36 @@ def settings_for(
 def _is_worth_compiling(
     runtime: "Runtime",
     checkpoint: Checkpoint,
-    recipe: "Recipe | ProcessorRecipe",
+    preprocessing: "Preprocessing | ProcessorPreprocessing",
     count: Callable[[int], int] | None,
 ) -> bool:
     from beitcli.model.compiled import is_worth_compiling
-    from beitcli.model.recipe import Recipe
+    from beitcli.model.preprocessing import Preprocessing
 
-    if runtime.device != "cpu" or runtime.dtype == "fp32" or not isinstance(recipe, Recipe):
+    if runtime.device != "cpu" or runtime.dtype == "fp32" or not isinstance(preprocessing, Preprocessing):
         return False
-    return is_worth_compiling(checkpoint, recipe, runtime, count)
+    return is_worth_compiling(checkpoint, preprocessing, runtime, count)
 
 
-def _recipe(model: ModelOptions, checkpoint: Checkpoint) -> "Recipe | ProcessorRecipe":
-    from beitcli.model.recipe import processor_recipe
+def _preprocessing(model: ModelOptions, checkpoint: Checkpoint) -> "Preprocessing | ProcessorPreprocessing":
+    from beitcli.model.preprocessing import processor_preprocessing
 
     if not checkpoint.is_beit:
         if model.preprocess == "paper":
             raise UsageError(f"--preprocess paper: `{checkpoint.name}` is no BEiT")
-        return processor_recipe(checkpoint.folder, model.image_size)
-    return beit_recipe(model, checkpoint)
+        return processor_preprocessing(checkpoint.folder, model.image_size)
+    return beit_preprocessing(model, checkpoint)
 
 
 def workers_for(model: ModelOptions) -> int:
-    """How many processes decode: as asked for, or one a core."""
+    """Number of decoding processes: `--workers`, or one per core up to a maximum."""
     from beitcli.model.runtime import usable_cores
 
-    return min(usable_cores(), MOST_WORKERS) if model.workers is None else model.workers
+    return min(usable_cores(), MAX_WORKERS) if model.workers is None else model.workers
 
 
 def open_beit(model: ModelOptions) -> Checkpoint:
-    """The checkpoint asked for. Raises UsageError for another architecture, or a size that its patches do not fill."""
+    """The BEiT of `--model`. Raises UsageError for another architecture, or a size that its patches do not fill."""
     checkpoint = open_checkpoint(model.model, model.revision)
     if not checkpoint.is_beit:
         raise UsageError(f"`{checkpoint.name}` is no BEiT", "`beit models` lists those with an alias")
@@ -275,14 +275,14 @@ def open_beit(model: ModelOptions) -> Checkpoint:
     return checkpoint
 
 
-def beit_recipe(model: ModelOptions, checkpoint: Checkpoint) -> "Recipe":
-    """How pictures become pixels for a BEiT. Raises UsageError for a size that its patches do not fill."""
-    from beitcli.model.recipe import checkpoint_recipe, paper_recipe
+def beit_preprocessing(model: ModelOptions, checkpoint: Checkpoint) -> "Preprocessing":
+    """Preprocessing for a BEiT. Raises UsageError for a size that is no multiple of its patches."""
+    from beitcli.model.preprocessing import checkpoint_preprocessing, paper_preprocessing
 
     _check_side(model, checkpoint)
     if model.preprocess == "paper":
-        return paper_recipe(model.image_size or checkpoint.image_side)
-    return checkpoint_recipe(checkpoint.processor, model.image_size)
+        return paper_preprocessing(model.image_size or checkpoint.image_side)
+    return checkpoint_preprocessing(checkpoint.processor, model.image_size)
 
 
 def _check_side(model: ModelOptions, checkpoint: Checkpoint) -> None:
@@ -300,4 +300,4 @@ def layout_of(file_format: FileFormat, output: OutputOptions, checkpoint: Checkp
 
 def summarise(tally: Tally, timings: Timings, quiet: bool) -> None:
     for line in () if quiet else tally.lines(timings):
-        notices.say(line)
+        notices.print_line(line)

@@ -11,20 +11,20 @@ import typer
 
 from beitcli.cli import notices
 from beitcli.cli.options import InputOptions, ModelOptions, Without, examples, with_options
-from beitcli.cli.probe import Probe, probe
+from beitcli.cli.probe import ProbeOptions, run_probe
 from beitcli.cli.run import open_beit, workers_for
-from beitcli.cli.training_options import PictureOptions, RecipeOptions
+from beitcli.cli.training_options import ImageOptions, RecipeOptions
 from beitcli.errors import UsageError
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.memory import use_one_heap
-from beitcli.outputs.lock import alone
+from beitcli.outputs.lock import exclusive
 from beitcli.records import printable
 from beitcli.training.examples import Split
-from beitcli.training.workplace import Workplace
+from beitcli.training.work_dir import WorkDir
 
 if TYPE_CHECKING:
     from beitcli.training.method import Plan
-    from beitcli.training.preparation import Pictures
+    from beitcli.training.preparation import Images
     from beitcli.training.train import Machine, Training
 
 EXAMPLES = examples(
@@ -35,15 +35,15 @@ EXAMPLES = examples(
 )
 
 EPOCHS = 30
-"""How often each picture is learnt from, unless it is said."""
+"""Default number of epochs."""
 
 
 @with_options
 def train(
     context: typer.Context,
-    pictures: PictureOptions,
+    images: ImageOptions,
     out: Annotated[
-        str, typer.Option("--out", "-o", metavar="DIR", help="Where the model goes, complete or not at all.")
+        str, typer.Option("--out", "-o", metavar="DIR", help="Folder of the model, written complete or not at all.")
     ],
     recipe: RecipeOptions,
     inputs: Annotated[InputOptions, Without("inputs", "files_from", "null")],
@@ -51,76 +51,78 @@ def train(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No notices or progress; errors only.", show_default=False)
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is chosen.", show_default=False)] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Report the chosen settings.", show_default=False)
+    ] = False,
 ) -> None:
-    """Train a model for your own classes: a linear probe of --model unless --finetune or --from-scratch say otherwise.
+    """Train a model for your own classes: a linear probe of --model, or with --finetune or --from-scratch all layers.
 
-    It goes on where it was stopped, by the same command.
+    The same command resumes a training that was stopped.
     """
     notices.set_up(quiet, verbose)
     walk = inputs.walk()
-    pictures.check(walk)
+    images.check(walk)
     recipe.check(model.image_size or 32)
     model.check()
     if recipe.from_scratch:
-        _check_that_no_model_is_named(context, model)
-    work = Workplace(out.rstrip("/") or out)
+        _check_no_model_named(context, model)
+    work = WorkDir(out.rstrip("/") or out)
     work.check()
-    pictures.check_place(work.out)
+    images.check_place(work.out)
     command = _command(context, model)
     if recipe.is_probe:
-        share, errors = pictures.val_share, pictures.max_errors
+        share, errors = images.val_share, images.max_errors
         model = replace(model, batch_size=recipe.batch_size)
-        parts, pool = pictures.whole(walk), recipe.pool or "mean"
-        probe(Probe(parts, inputs, model, pool, share, errors, recipe.seed, command, quiet), work)
+        parts, pool = images.whole(walk), recipe.pool or "mean"
+        run_probe(ProbeOptions(parts, inputs, model, pool, share, errors, recipe.seed, command, quiet), work)
         return
     if importlib.util.find_spec("accelerate") is None:
         raise UsageError("training needs the extra `train`", "pip install 'beitcli[train]'")
     checkpoint = open_beit(model) if recipe.finetune else None
-    parts = pictures.split(walk, recipe.seed)
+    parts = images.split(walk, recipe.seed)
     device = _one_gpu(model.device)
     use_one_heap()  # before torch starts threads
     from beitcli.training.train import Machine, Training, training_runtime
 
     machine = Machine(training_runtime(device, model.dtype), workers_for(model))
-    read = _pictures(parts, inputs, machine.workers, pictures.max_errors)
+    read = _images(parts, inputs, machine.workers, images.max_errors)
     _train(Training(_plan(recipe, model, checkpoint), read, work, command), machine, quiet)
 
 
-def _check_that_no_model_is_named(context: typer.Context, model: ModelOptions) -> None:
+def _check_no_model_named(context: typer.Context, model: ModelOptions) -> None:
     source = context.get_parameter_source("model")
     if model.revision or (source and source.name == "COMMANDLINE"):
-        raise UsageError("--from-scratch begins with no --model or --revision", "leave them out, or --finetune it")
+        raise UsageError("--from-scratch takes no --model or --revision", "leave them out, or use --finetune")
 
 
-def _pictures(parts: Split, inputs: InputOptions, workers: int, most_errors: int) -> "Pictures":
+def _images(parts: Split, inputs: InputOptions, workers: int, most_errors: int) -> "Images":
     from beitcli.training.pixels import Reader
-    from beitcli.training.preparation import Pictures
+    from beitcli.training.preparation import Images
 
     reader = Reader(workers, inputs.decoding(digest=False), inputs.fetching(), inputs.fast_decode)
-    return Pictures(parts, reader, most_errors)
+    return Images(parts, reader, most_errors)
 
 
 def _command(context: typer.Context, model: ModelOptions) -> str:
-    """What was typed, with the model that the environment named."""
+    """The command line, with the model from the environment."""
     source = context.get_parameter_source("model")
     named = ["--model", model.model] if source and source.name == "ENVIRONMENT" else []
     return shlex.join(["beit", *sys.argv[1:], *named])
 
 
 def _train(training: "Training", machine: "Machine", quiet: bool) -> None:
-    """Fine-tunes, or trains from scratch."""
-    from beitcli.training.train import read_pictures, train_model
+    """Fine-tune, or train from scratch."""
+    from beitcli.training.train import read_images, train_model
 
     work = training.work
-    with alone(work.out, wait=False):
+    with exclusive(work.out, wait=False):
         with notices.progress(quiet) as progress:
-            material = read_pictures(training, progress.update)
-        with notices.pace(quiet) as tell:
-            facts = train_model(training, material, machine, tell)
+            material = read_images(training, progress.update)
+        with notices.training_progress(quiet) as on_progress:
+            facts = train_model(training, material, machine, on_progress)
     if not quiet:
-        right = f"{100 * facts.right(1):.2f} % of {len(facts.ranks)} pictures right"
-        notices.say(f"{right}: the model is in `{printable(work.out)}`")
+        accuracy = f"{100 * facts.accuracy(1):.2f} % of {len(facts.ranks)} images correct"
+        notices.print_line(f"{accuracy}: the model is in `{printable(work.out)}`")
 
 
 def _plan(recipe: RecipeOptions, model: ModelOptions, checkpoint: Checkpoint | None) -> "Plan":
@@ -128,7 +130,7 @@ def _plan(recipe: RecipeOptions, model: ModelOptions, checkpoint: Checkpoint | N
     from beitcli.training.scratch import RATE, ScratchPlan
 
     if checkpoint:
-        checkpoint.tensors()  # those that cannot be had should not be missed later
+        checkpoint.tensors()  # fail now rather than after reading the images
         return FinetunePlan(
             checkpoint=checkpoint,
             image_size=model.image_size,
@@ -154,7 +156,7 @@ def _plan(recipe: RecipeOptions, model: ModelOptions, checkpoint: Checkpoint | N
 
 
 def _one_gpu(device: str) -> str:
-    """The device, which from now on is the only GPU that torch sees: the Trainer takes all that there are."""
+    """Name of the device; hides all other GPUs from torch, as the Trainer would use every one."""
     if device == "auto" or device.startswith("cuda"):
         number, hidden = int(device.partition(":")[2] or 0), os.environ.get("CUDA_VISIBLE_DEVICES")
         if hidden == "":

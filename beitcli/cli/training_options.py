@@ -1,4 +1,4 @@
-"""The options of `beit train` alone: which pictures are learnt from, and how."""
+"""Options of `beit train` alone: training images and recipe."""
 
 import os
 from dataclasses import dataclass
@@ -6,25 +6,25 @@ from typing import Annotated, Literal
 
 import typer
 
-from beitcli.cli.options import check_unwalked
+from beitcli.cli.options import check_no_walk_options
 from beitcli.errors import UsageError
 from beitcli.inputs.labelled import Labelled, by_table
 from beitcli.inputs.sources import Walk
 from beitcli.outputs.destination import is_in
 from beitcli.records import printable
-from beitcli.training.examples import SHARE, Split, in_folders, split
+from beitcli.training.examples import DEFAULT_VAL_SHARE, Split, in_folders, split
 
-_PICTURES, _RECIPE = "Pictures", "Recipe"
+_IMAGES, _RECIPE = "Images", "Recipe"
 
 
 @dataclass(frozen=True, slots=True)
-class PictureOptions:
-    """What is learnt from, and what it is validated with."""
+class ImageOptions:
+    """Training and validation images."""
 
     folder: Annotated[
         str | None,
         typer.Argument(
-            metavar="DIR", help="A folder that holds a folder of pictures for each class.", show_default=False
+            metavar="DIR", help="A folder that holds a folder of images for each class.", show_default=False
         ),
     ] = None
     labels: Annotated[
@@ -33,7 +33,7 @@ class PictureOptions:
             "--labels",
             metavar="FILE",
             help="Instead of DIR: a CSV or TSV of paths and labels.",
-            rich_help_panel=_PICTURES,
+            rich_help_panel=_IMAGES,
         ),
     ] = None
     val: Annotated[
@@ -41,8 +41,8 @@ class PictureOptions:
         typer.Option(
             "--val",
             metavar="DIR|FILE",
-            help="Pictures to validate with, a folder or table like those to learn from [default: some are held out].",
-            rich_help_panel=_PICTURES,
+            help="Validation images, a folder or table like the training images [default: some are held out].",
+            rich_help_panel=_IMAGES,
         ),
     ] = None
     val_share: Annotated[
@@ -52,8 +52,8 @@ class PictureOptions:
             metavar="SHARE",
             min=0.001,
             max=0.9,
-            help="The share of each class held out without --val [default: 0.1; of few, a probe takes all in turn].",
-            rich_help_panel=_PICTURES,
+            help="Share of each class held out without --val [default: 0.1; a probe of few images cross-validates].",
+            rich_help_panel=_IMAGES,
         ),
     ] = None
     max_errors: Annotated[
@@ -62,33 +62,33 @@ class PictureOptions:
             "--max-errors",
             metavar="N",
             min=0,
-            help="Train although so many pictures cannot be read.",
-            rich_help_panel=_PICTURES,
+            help="Train although up to N images cannot be read.",
+            rich_help_panel=_IMAGES,
         ),
     ] = 0
 
     def split(self, walk: Walk, seed: int) -> Split:
-        """The examples, some of them held out. Raises UsageError where they make no classes."""
-        return split(self._labelled(walk), self._validation(walk), self.val_share or SHARE, seed)
+        """The examples, some of them held out. Raises UsageError if they do not form classes."""
+        return split(self._labelled(walk), self._validation(walk), self.val_share or DEFAULT_VAL_SHARE, seed)
 
     def whole(self, walk: Walk) -> Split:
-        """The examples, none of them held out yet. Raises UsageError where they make no classes."""
-        return split(self._labelled(walk), self._validation(walk) or (), SHARE, 0)
+        """The examples, none of them held out yet. Raises UsageError if they do not form classes."""
+        return split(self._labelled(walk), self._validation(walk) or (), DEFAULT_VAL_SHARE, 0)
 
     def check(self, walk: Walk) -> None:
-        """Raises UsageError for what makes no sense together."""
+        """Raises UsageError for options that contradict each other."""
         if (self.folder is None) == (self.labels is None):
-            raise UsageError("pictures are named by a folder or by --labels, one of the two", "beit train ./flowers …")
+            raise UsageError("name the images by a folder or by --labels, one of the two", "beit train ./flowers …")
         if self.val is not None and self.val_share is not None:
-            raise UsageError("--val-share is held out without --val", "leave one of them out")
+            raise UsageError("--val-share and --val exclude each other", "leave one of them out")
         if self.folder is None and not (self.val and os.path.isdir(self.val)):
-            check_unwalked(walk)
+            check_no_walk_options(walk)
 
     def check_place(self, out: str) -> None:
-        """Raises UsageError for a model that would stand among the classes, where the next run would find it."""
+        """Raises UsageError for an output inside a folder of the images, where the next run would find it."""
         folders = (folder for folder in (self.folder, self.val) if folder is not None and os.path.isdir(folder))
         if any(is_in(out, folder) for folder in folders):
-            raise UsageError(f"`{printable(out)}` is in a folder of the pictures", "choose an --out beside it")
+            raise UsageError(f"`{printable(out)}` is in a folder of the images", "choose an --out beside it")
 
     def _labelled(self, walk: Walk) -> list[Labelled]:
         return in_folders(self.folder, walk) if self.folder is not None else by_table(self.labels or "")
@@ -101,13 +101,13 @@ class PictureOptions:
 
 @dataclass(frozen=True, slots=True)
 class RecipeOptions:
-    """How a model learns; what is left out is the recipe's own."""
+    """Hyper-parameters of a training; None for the recipe's default."""
 
     pool: Annotated[
         Literal["mean", "cls"] | None,
         typer.Option(
             "--pool",
-            help="What a probe learns from: the mean of the final patch states, or the first state [default: mean].",
+            help="Features of a probe: the mean of the final patch states, or the first state [default: mean].",
             show_default=False,
             rich_help_panel=_RECIPE,
         ),
@@ -116,7 +116,7 @@ class RecipeOptions:
         Literal["tiny", "small"] | None,
         typer.Option(
             "--from-scratch",
-            help="Train a new model of this size, for small pictures.",
+            help="Train a new model of this size, for small images.",
             show_default=False,
             rich_help_panel=_RECIPE,
         ),
@@ -124,7 +124,7 @@ class RecipeOptions:
     finetune: Annotated[
         bool,
         typer.Option(
-            "--finetune", help="Teach all of --model the new classes.", show_default=False, rich_help_panel=_RECIPE
+            "--finetune", help="Fine-tune all layers of --model.", show_default=False, rich_help_panel=_RECIPE
         ),
     ] = False
     patch_size: Annotated[
@@ -133,7 +133,7 @@ class RecipeOptions:
             "--patch-size",
             metavar="N",
             min=1,
-            help="The side of the patches of a new model [default: 4].",
+            help="Patch size of a new model [default: 4].",
             rich_help_panel=_RECIPE,
         ),
     ] = None
@@ -143,7 +143,7 @@ class RecipeOptions:
             "--epochs",
             metavar="N",
             min=1,
-            help="How often each picture is learnt from [default: 30].",
+            help="Number of epochs [default: 30].",
             rich_help_panel=_RECIPE,
         ),
     ] = None
@@ -155,7 +155,7 @@ class RecipeOptions:
             metavar="N",
             min=1,
             max=4096,
-            help="Pictures at a time [default: 256 from scratch, 32 to fine-tune, a probe as `classify`].",
+            help="Images per batch [default: 256 from scratch, 32 to fine-tune, for a probe as `classify`].",
             rich_help_panel=_RECIPE,
         ),
     ] = None
@@ -165,7 +165,7 @@ class RecipeOptions:
             "--accumulate",
             metavar="N",
             min=1,
-            help="Batches that make a step: less memory [default: 1].",
+            help="Batches per optimizer step, to save memory [default: 1].",
             rich_help_panel=_RECIPE,
         ),
     ] = None
@@ -191,9 +191,7 @@ class RecipeOptions:
     ] = False
     seed: Annotated[
         int,
-        typer.Option(
-            "--seed", metavar="N", min=0, help="What all random choices follow from.", rich_help_panel=_RECIPE
-        ),
+        typer.Option("--seed", metavar="N", min=0, help="Random seed.", rich_help_panel=_RECIPE),
     ] = 0
 
     @property
@@ -201,17 +199,17 @@ class RecipeOptions:
         return not (self.from_scratch or self.finetune)
 
     def check(self, image_size: int) -> None:
-        """Raises UsageError for what makes no sense together."""
+        """Raises UsageError for options that contradict each other."""
         if self.from_scratch and self.finetune:
-            raise UsageError("a training is one of two", "--finetune a model, or --from-scratch small")
+            raise UsageError("--finetune and --from-scratch exclude each other", "leave one of them out")
         if self.is_probe:
             self._check_probe()
         elif self.pool:
             raise UsageError("--pool is for a linear probe", "leave it out, or leave --finetune and --from-scratch out")
         if self.finetune and self.patch_size:
-            raise UsageError("--patch-size is for a new model", "the model's own patches stay as they are")
+            raise UsageError("--patch-size is for a new model", "a fine-tuned model keeps its patch size")
         if self.from_scratch and self.checkpoint_gradients:
-            raise UsageError("--checkpoint-gradients is for --finetune", "--accumulate takes less memory, too")
+            raise UsageError("--checkpoint-gradients is for --finetune", "--accumulate saves memory, too")
         if self.from_scratch and image_size % (self.patch_size or 4):
             raise UsageError(f"--image-size {image_size}: it needs a multiple of {self.patch_size or 4}")
 

@@ -1,1 +1,1 @@
-"""How well a model does on pictures whose classes are known."""
+"""Evaluation of a model on labelled images."""

@@ -1,4 +1,4 @@
-"""What was answered, beside what is true -> how good the answers are."""
+"""Predictions and true labels -> accuracy, calibration, confusions."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,25 +14,25 @@ BINS = 15
 """Bins of equal width for the calibration error, as in its source."""
 
 LEVEL = 0.95
-"""How sure an interval is."""
+"""Confidence level of the intervals."""
 
 MOST_CONFUSED = 10
 MOST_MISTAKES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One picture's class, and the classes that the model takes it for: at most five, best first, the best's score."""
+class LabelledPrediction:
+    """One image's true class, its predicted classes (at most five, best first), and the score of the best."""
 
     source: Source
-    truth: int
+    true: int
     best: tuple[int, ...]
     score: float
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A share in [0, 1], and the interval that holds the true one with 95 % confidence."""
+    """A share in [0, 1], and its 95 % confidence interval."""
 
     value: float
     low: float
@@ -41,11 +41,11 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class ClassFigures:
-    """One class: its pictures, and how they fared. What would be a division by zero is None."""
+    """Metrics of one class. None where they would be a division by zero."""
 
     index: int
     label: str
-    pictures: int
+    images: int
     recall: Share | None
     precision: float | None
     f1: float
@@ -53,44 +53,44 @@ class ClassFigures:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """How many pictures of one class were taken for another, or for what they are."""
+    """Number of images of one true class with one predicted class, which may be the same."""
 
-    truth: int
+    true: int
     predicted: int
-    pictures: int
+    images: int
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """The pictures whose best score is above `low`, at most `high`: its mean, and the share of them that is right."""
+    """The images whose best score is above `low`, at most `high`: mean score and accuracy."""
 
     low: float
     high: float
-    pictures: int
+    images: int
     confidence: float | None
     accuracy: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A picture of one class that was taken for another, with the score that the wrong one got."""
+    """An image with a wrong prediction, and its score."""
 
     source: str
-    truth: int
+    true: int
     predicted: int
     score: float
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """All figures of one evaluation; without a picture those that would be a division by zero are None.
+    """All metrics of one evaluation. None where they would be a division by zero.
 
-    `macro` is the mean recall of the classes that have pictures, `ece` the expected calibration error. `classes` are
-    those of the pictures or the answers, by index; `confusion` has every pair that occurs, `confused` the most frequent
+    `macro` is the mean recall of the classes that have images, `ece` the expected calibration error. `classes` are
+    all true and predicted ones, by index; `confusion` has every pair that occurs, `confused` the most frequent
     wrong ones, `mistakes` the most confident.
     """
 
-    pictures: int
+    images: int
     top1: Share | None
     top5: Share | None
     macro: Share | None
@@ -102,41 +102,41 @@ class Figures:
     mistakes: tuple[Mistake, ...]
 
 
-def measure(answers: Sequence[Answer], labels: Sequence[str]) -> Figures:
-    """The figures that follow from the answers of a model with these labels."""
-    # Counted here: sklearn's matrix is dense, 4 GB for ImageNet-22k, and its top-k accuracy wants all scores.
-    pairs = Counter((answer.truth, answer.best[0]) for answer in answers)
+def measure(predictions: Sequence[LabelledPrediction], labels: Sequence[str]) -> Figures:
+    """Compute the metrics of a model with these labels."""
+    # Counted here: sklearn's matrix is dense, 4 GB for ImageNet-22k, and its top-k accuracy needs all scores.
+    pairs = Counter((prediction.true, prediction.best[0]) for prediction in predictions)
     confusion = tuple(Confusion(*pair, count) for pair, count in sorted(pairs.items()))
-    wrong = [each for each in confusion if each.truth != each.predicted]
-    classes = _classes(answers, labels) if answers else ()
-    bins = _bins(answers)
-    mistakes = sorted((each for each in answers if each.truth != each.best[0]), key=lambda each: -each.score)
+    wrong = [each for each in confusion if each.true != each.predicted]
+    classes = _classes(predictions, labels) if predictions else ()
+    bins = _bins(predictions)
+    mistakes = sorted((each for each in predictions if each.true != each.best[0]), key=lambda each: -each.score)
     return Figures(
-        pictures=len(answers),
-        top1=_share(sum(answer.truth == answer.best[0] for answer in answers), len(answers)),
-        top5=_share(sum(answer.truth in answer.best for answer in answers), len(answers)),
+        images=len(predictions),
+        top1=_share(sum(prediction.true == prediction.best[0] for prediction in predictions), len(predictions)),
+        top5=_share(sum(prediction.true in prediction.best for prediction in predictions), len(predictions)),
         macro=_mean([each.recall for each in classes if each.recall]),
-        ece=_calibration_error(bins, len(answers)),
+        ece=_calibration_error(bins, len(predictions)),
         bins=bins,
         classes=classes,
         confusion=confusion,
-        confused=tuple(sorted(wrong, key=lambda each: -each.pictures)[:MOST_CONFUSED]),
+        confused=tuple(sorted(wrong, key=lambda each: -each.images)[:MOST_CONFUSED]),
         mistakes=tuple(
-            Mistake(each.source.name, each.truth, each.best[0], each.score) for each in mistakes[:MOST_MISTAKES]
+            Mistake(each.source.name, each.true, each.best[0], each.score) for each in mistakes[:MOST_MISTAKES]
         ),
     )
 
 
-def _classes(answers: Sequence[Answer], labels: Sequence[str]) -> tuple[ClassFigures, ...]:
-    truths = [answer.truth for answer in answers]
-    best = [answer.best[0] for answer in answers]
-    seen = sorted({*truths, *best})
-    precisions, recalls, f1s, counts = precision_recall_fscore_support(truths, best, labels=seen, zero_division=np.nan)
+def _classes(predictions: Sequence[LabelledPrediction], labels: Sequence[str]) -> tuple[ClassFigures, ...]:
+    true = [prediction.true for prediction in predictions]
+    best = [prediction.best[0] for prediction in predictions]
+    seen = sorted({*true, *best})
+    precisions, recalls, f1s, counts = precision_recall_fscore_support(true, best, labels=seen, zero_division=np.nan)
     return tuple(
         ClassFigures(
             index=index,
             label=labels[index],
-            pictures=int(count),
+            images=int(count),
             recall=_share(round(recall * count), int(count)) if count else None,
             precision=None if np.isnan(precision) else float(precision),
             f1=float(f1),
@@ -145,12 +145,12 @@ def _classes(answers: Sequence[Answer], labels: Sequence[str]) -> tuple[ClassFig
     )
 
 
-def _share(right: int, count: int) -> Share | None:
-    """The share with its interval by Wilson (1927), which stays within [0, 1] and is good for few pictures too."""
+def _share(correct: int, count: int) -> Share | None:
+    """The share with its interval by Wilson (1927), which stays within [0, 1] and suits few images too."""
     if not count:
         return None
-    interval = binomtest(right, count).proportion_ci(LEVEL, method="wilson")
-    return Share(right / count, float(interval.low), float(interval.high))
+    interval = binomtest(correct, count).proportion_ci(LEVEL, method="wilson")
+    return Share(correct / count, float(interval.low), float(interval.high))
 
 
 def _mean(shares: Sequence[Share]) -> Share | None:
@@ -166,23 +166,23 @@ def _mean(shares: Sequence[Share]) -> Share | None:
     )
 
 
-def _bins(answers: Sequence[Answer]) -> tuple[Bin, ...]:
+def _bins(predictions: Sequence[LabelledPrediction]) -> tuple[Bin, ...]:
     """The bins of a reliability diagram: Guo et al. (2017), arXiv:1706.04599, section 2."""
     edges = np.linspace(0, 1, BINS + 1)
-    scores = np.array([answer.score for answer in answers])
+    scores = np.array([prediction.score for prediction in predictions])
     place = np.searchsorted(edges[1:-1], scores)
     counts = np.bincount(place, minlength=BINS)
     confidence = np.bincount(place, scores, BINS)
-    right = np.bincount(place, [answer.truth == answer.best[0] for answer in answers], BINS)
+    correct = np.bincount(place, [prediction.true == prediction.best[0] for prediction in predictions], BINS)
     return tuple(
         Bin(float(low), float(high), int(n), float(total / n) if n else None, float(hits / n) if n else None)
-        for low, high, n, total, hits in zip(edges, edges[1:], counts, confidence, right, strict=False)
+        for low, high, n, total, hits in zip(edges, edges[1:], counts, confidence, correct, strict=False)
     )
 
 
-def _calibration_error(bins: Sequence[Bin], pictures: int) -> float | None:
-    """How far confidence and accuracy are apart, over the bins by their pictures: the same source's equation 3."""
-    if not pictures:
+def _calibration_error(bins: Sequence[Bin], images: int) -> float | None:
+    """Expected calibration error: equation 3 of Guo et al. (2017)."""
+    if not images:
         return None
-    gaps = (each.pictures * abs((each.accuracy or 0) - (each.confidence or 0)) for each in bins)
-    return sum(gaps) / pictures
+    gaps = (each.images * abs((each.accuracy or 0) - (each.confidence or 0)) for each in bins)
+    return sum(gaps) / images

@@ -1,4 +1,4 @@
-"""One evaluation, whole: as JSON for programs, and as tables for a person."""
+"""The report of one evaluation, as JSON and as tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,12 +10,12 @@ from beitcli.records import Failure, printable
 from beitcli.tables import Table
 
 SHOWN = 10
-"""Rows of a table that could be long."""
+"""Most rows of a long table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What answered, and how. `image_size` None is the checkpoint's own."""
+    """Model and settings of an evaluation. `image_size` None is the checkpoint's own."""
 
     model: str
     location: str
@@ -29,8 +29,8 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
-    """Where the classes of the pictures are from, how many there are, and how many names matched in which way."""
+class GroundTruth:
+    """Source and number of the true classes, and the number of names that each rule matched."""
 
     source: str
     classes: int
@@ -39,21 +39,21 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A checkpoint's published accuracy in percent, and what it was measured on and with."""
+    """A checkpoint's published accuracy in percent, the images and the preprocessing it was measured with."""
 
     top1: float
     top5: float | None
-    pictures: str
+    images: str
     preprocess: str
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was measured, and on what; `failures` are the pictures that could not be read."""
+    """Metrics, and how they were measured; `failures` are the images that could not be read."""
 
     version: str
     setting: Setting
-    truth: Truth
+    ground_truth: GroundTruth
     figures: Figures
     failures: Sequence[Failure]
     skipped: Mapping[str, int]
@@ -63,21 +63,21 @@ class Evaluation:
         known = next((known for known in KNOWN if known.location == self.setting.location), None)
         if known is None or known.top1 is None:
             return None
-        recipe = "checkpoint" if known.location == DEMO_FOLDER else "paper"
-        return Published(known.top1, known.top5, known.labels, recipe)
+        preprocessing = "checkpoint" if known.location == DEMO_FOLDER else "paper"
+        return Published(known.top1, known.top5, known.labels, preprocessing)
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything, nothing rounded; failures by their code."""
+    """All results, nothing rounded; failures by their code."""
     failed: dict[str, list[dict[str, str]]] = {}
     for failure in evaluation.failures:
         failed.setdefault(failure.code, []).append({"source": failure.source.name, "message": failure.message})
     return {
         "version": evaluation.version,
         "setting": asdict(evaluation.setting),
-        "truth": asdict(evaluation.truth),
+        "ground_truth": asdict(evaluation.ground_truth),
         "published": asdict(evaluation.published) if evaluation.published else None,
-        "read": evaluation.figures.pictures,
+        "read": evaluation.figures.images,
         "failed": len(evaluation.failures),
         "skipped": dict(evaluation.skipped),
         "failures": failed,
@@ -86,12 +86,12 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def tables(evaluation: Evaluation) -> Iterator[Table]:
-    """What a person wants first; the long tables are cut to `SHOWN` rows, the worst of them."""
+    """The main results as tables; long tables are cut to the worst `SHOWN` rows."""
     figures = evaluation.figures
     labels = {each.index: printable(each.label) for each in figures.classes}
     yield Table("Evaluation", ("", ""), _evaluation(evaluation))
     yield _figures(figures, evaluation.published, evaluation.setting.labels)
-    if not figures.pictures:
+    if not figures.images:
         return
     measured = [each for each in figures.classes if each.recall]
     worst = sorted(measured, key=lambda each: each.recall.value if each.recall else 0)[:SHOWN]
@@ -100,39 +100,42 @@ def tables(evaluation: Evaluation) -> Iterator[Table]:
     )
     yield Table(
         title,
-        ("class", "pictures", "recall", "95 % interval", "precision", "f1"),
+        ("class", "images", "recall", "95 % interval", "precision", "f1"),
         [
-            (labels[each.index], str(each.pictures), *_share(each.recall), _percent(each.precision), f"{each.f1:.3f}")
+            (labels[each.index], str(each.images), *_share(each.recall), _percent(each.precision), f"{each.f1:.3f}")
             for each in worst
         ],
     )
     if figures.confused:
-        yield Table("Most often confused", ("class", "taken for", "pictures"), _confused(figures.confused, labels))
+        yield Table(
+            "Most often confused", ("true label", "predicted label", "images"), _confused(figures.confused, labels)
+        )
         yield Table(
             "Most confident mistakes",
-            ("score", "class", "taken for", "picture"),
+            ("score", "true label", "predicted label", "image"),
             [
-                (f"{each.score:.4f}", labels[each.truth], labels[each.predicted], printable(each.source))
+                (f"{each.score:.4f}", labels[each.true], labels[each.predicted], printable(each.source))
                 for each in figures.mistakes[:SHOWN]
             ],
         )
 
 
 def _evaluation(evaluation: Evaluation) -> list[tuple[str, ...]]:
-    setting, truth, published = evaluation.setting, evaluation.truth, evaluation.published
-    matched = ", ".join(f"{count} by {by}" for by, count in truth.matched_by.items())
+    setting, ground_truth, published = evaluation.setting, evaluation.ground_truth, evaluation.published
+    matched = ", ".join(f"{count} by {by}" for by, count in ground_truth.matched_by.items())
     rows: list[tuple[str, ...]] = [
         ("model", f"{printable(setting.model)}, {setting.labels} classes"),
         ("run", f"--preprocess {setting.preprocess}, {setting.dtype} on {setting.device}"),
         (
-            "truth",
-            f"{truth.classes} classes from {printable(truth.source)}" + (f", matched {matched}" if matched else ""),
+            "ground truth",
+            f"{ground_truth.classes} classes from {printable(ground_truth.source)}"
+            + (f", matched {matched}" if matched else ""),
         ),
-        ("pictures", f"{evaluation.figures.pictures} read, {len(evaluation.failures)} failed"),
+        ("images", f"{evaluation.figures.images} read, {len(evaluation.failures)} failed"),
     ]
     if published:
         same = published.preprocess == setting.preprocess and setting.image_size is None
-        measured = f"measured on {published.pictures} with --preprocess {published.preprocess}"
+        measured = f"measured on {published.images} with --preprocess {published.preprocess}"
         rows.append(("published", measured if same else f"{measured}, other than this run"))
     return rows
 
@@ -147,13 +150,13 @@ def _figures(figures: Figures, published: Published | None, labels: int) -> Tabl
     ]
     if published is None:
         return Table("Figures", ("", "value", "95 % interval"), rows)
-    beside = (f"{published.top1:g} %", "" if published.top5 is None else f"{published.top5:g} %", "", "")
-    rows = [(*row, other) for row, other in zip(rows, beside, strict=True)]
+    published_column = (f"{published.top1:g} %", "" if published.top5 is None else f"{published.top5:g} %", "", "")
+    rows = [(*row, other) for row, other in zip(rows, published_column, strict=True)]
     return Table("Figures", ("", "value", "95 % interval", "published"), rows)
 
 
 def _confused(confused: Sequence[Confusion], labels: Mapping[int, str]) -> list[tuple[str, ...]]:
-    return [(labels[each.truth], labels[each.predicted], str(each.pictures)) for each in confused]
+    return [(labels[each.true], labels[each.predicted], str(each.images)) for each in confused]
 
 
 def _share(share: Share | None) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The WordNet ids of ImageNet's classes (the README beside the lists says where they are from)."""
+"""The WordNet ids of ImageNet's classes (the README beside the lists gives their source)."""
 
 import gzip
 from importlib.resources import files
@@ -9,7 +9,7 @@ _LABELS_1K = 1_000
 
 
 def wordnet_ids(outputs: int) -> tuple[str, ...]:
-    """The id of each output of a model with as many outputs as ImageNet has classes; none for any other number."""
+    """The id of each output of a model with as many outputs as ImageNet has classes; empty for any other number."""
     if outputs in (_LABELS_1K, LABELS_22K):
         return _listed(outputs)
     if outputs == LABELS_22K - len(DELETED_22K):

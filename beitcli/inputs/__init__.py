@@ -1,1 +1,1 @@
-"""Where images come from."""
+"""Image sources: discovery, download and decoding."""

@@ -1,10 +1,10 @@
-"""Bytes -> one upright RGB picture of 8 bits a channel, or a coded error.
+"""Bytes -> one upright RGB image of 8 bits a channel, or a coded error.
 
-This is the one place that catches every exception: Pillow's decoders answer hostile bytes with OSError, SyntaxError,
+This is the one place that catches every exception: Pillow's decoders react to hostile bytes with OSError, SyntaxError,
 ValueError, TypeError, NotImplementedError, MemoryError, struct.error and more. Each becomes a code of
-`errors.ERROR_CODES`; none is lost, because it becomes that picture's record.
+`errors.ERROR_CODES`; none is lost, because it becomes that image's record.
 
-Pillow says what is opened. What its decoders pass over in silence, `decoders` look for.
+Pillow decides which formats are opened. `decoders` detect the damage that its decoders ignore.
 """
 
 import errno
@@ -24,14 +24,14 @@ import numpy as np
 from PIL import Image
 from PIL.Image import Transpose
 
-from beitcli.errors import ERROR_CODES, PictureError
+from beitcli.errors import ERROR_CODES, ImageError
 from beitcli.inputs.decoders.opening import open_header, orientation
 from beitcli.inputs.decoders.samples import to_8_bits
 from beitcli.inputs.sources import NO_FILE
 from beitcli.records import MOST_STREAMED, UNKNOWN, Failure, Fetched, Identity, Source, printable, source_of
 
 LARGE_PIXELS = 50_000_000
-"""Pictures above this size are decoded one at a time: several at once would take a small machine's memory."""
+"""Images above this size are decoded one at a time: several at once would take a small machine's memory."""
 
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -42,7 +42,7 @@ _UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-"""What undoes each EXIF orientation (Exif 2.3, tag 0x0112)."""
+"""Transposition that undoes each EXIF orientation (Exif 2.3, tag 0x0112)."""
 
 _UNSUPPORTED = ("unsupported", "not supported", "not been built in", "unknown pixel mode")
 _TRUNCATED = (
@@ -53,10 +53,10 @@ _TRUNCATED = (
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How pictures are read: what one may cost in pixels and seconds (0: no limit), and what is left out or added.
+    """Decoding options: limits in pixels and seconds (0: no limit), scaled decoding, digests.
 
-    `scaled_to` (height, width) lets JPEG be decoded at a fraction of its size, never below these sides. With `digest`
-    the bytes of every picture that could be read are digested.
+    `scaled_to` (height, width) lets JPEG be decoded at a fraction of its size, never below these sides. `digest` adds
+    the SHA-256 of the bytes of every image that could be read.
     """
 
     max_pixels: int = 200_000_000
@@ -67,11 +67,11 @@ class Decoding:
 
 Pixels: TypeAlias = np.ndarray
 Outcome: TypeAlias = tuple[Pixels, Identity] | Failure
-"""What becomes of a picture: the pixels that the network wants, and whose they are, or why there are none."""
+"""Result of one image: the pixels that the network expects and their file's identity, or the failure."""
 
 
 class Preprocess(Protocol):
-    """What turns an RGB picture into pixels of this shape and dtype; it is sent to other processes, so it pickles."""
+    """Interface of preprocessing: RGB image -> pixels of this shape and dtype. Pickled for other processes."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -79,28 +79,28 @@ class Preprocess(Protocol):
     @property
     def dtype(self) -> str: ...
 
-    def __call__(self, picture: Image.Image) -> Pixels: ...
+    def __call__(self, image: Image.Image) -> Pixels: ...
 
 
 def outcome(
-    item: Source | Fetched, preprocess: Preprocess, decoding: Decoding, large_turn: AbstractContextManager[object]
+    item: Source | Fetched, preprocess: Preprocess, decoding: Decoding, large_lock: AbstractContextManager[object]
 ) -> Outcome:
-    """The picture as pixels, or its failure, either with the identity of the bytes that were read. Never raises.
+    """The image as pixels, or its failure, either with the identity of the bytes that were read. Never raises.
 
-    A picture that takes longer than `decoding.seconds` ends the process by SIGALRM: nothing less interrupts C.
+    An image that takes longer than `decoding.seconds` ends the process by SIGALRM: nothing less interrupts C.
     """
     identity = item.identity if isinstance(item, Fetched) else UNKNOWN
     try:
         with coded_errors(), _time_limit(decoding.seconds), opened(item) as stream:
             before = _file_identity(stream)
             identity = before or identity
-            pixels = preprocess(decode(stream, decoding, large_turn))
+            pixels = preprocess(decode(stream, decoding, large_lock))
             if decoding.digest:
                 identity = replace(identity, digest=_digest(stream))
-            if before != _file_identity(stream):  # somebody is writing it: what was read is no version of it
+            if before != _file_identity(stream):  # still being written: the bytes belong to no version
                 identity = UNKNOWN
             return pixels, identity
-    except PictureError as error:
+    except ImageError as error:
         return Failure(source_of(item), error.code, str(error), identity)
 
 
@@ -120,15 +120,15 @@ def _digest(stream: BinaryIO) -> bytes:
     return digest.digest()
 
 
-def decode(stream: BinaryIO, decoding: Decoding, large_turn: AbstractContextManager[object]) -> Image.Image:
-    """The picture's first frame, upright, RGB, 8 bits a channel; transparency lies over white.
+def decode(stream: BinaryIO, decoding: Decoding, large_lock: AbstractContextManager[object]) -> Image.Image:
+    """The image's first frame, upright, RGB, 8 bits a channel; transparency lies over white.
 
-    `large_turn` is held while a picture of more than `LARGE_PIXELS` is decoded; a time limit stands still until it
-    comes. Raises PictureError, and nothing else.
+    `large_lock` is held while an image of more than `LARGE_PIXELS` is decoded; the time limit is paused until it is
+    acquired. Raises only ImageError.
     """
     with coded_errors():
         header = open_header(stream, decoding.max_pixels, decoding.scaled_to)
-        with _paused(large_turn) if header.width * header.height > LARGE_PIXELS else nullcontext():
+        with _paused(large_lock) if header.width * header.height > LARGE_PIXELS else nullcontext():
             image = header.load()
             turn = _UPRIGHT.get(orientation(image))
             return _rgb(image if turn is None else image.transpose(turn))
@@ -136,19 +136,19 @@ def decode(stream: BinaryIO, decoding: Decoding, large_turn: AbstractContextMana
 
 @contextmanager
 def coded_errors() -> Iterator[None]:
-    """Turns whatever is raised inside into a PictureError, and drops the warnings of decoders."""
+    """Convert every exception raised inside to an ImageError, and drop the warnings of decoders."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
-    except PictureError:
+    except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError("too_large", f"more than {Image.MAX_IMAGE_PIXELS} pixels (--max-pixels)") from error
+        raise ImageError("too_large", f"more than {Image.MAX_IMAGE_PIXELS} pixels (--max-pixels)") from error
     except Exception as error:
         message = " ".join(str(error).split()) or "no reason given"
-        raise PictureError(_code(error), printable(f"{message} ({type(error).__name__})"[:300])) from error
+        raise ImageError(_code(error), printable(f"{message} ({type(error).__name__})"[:300])) from error
 
 
 def _code(error: Exception) -> str:
@@ -170,16 +170,16 @@ def _code(error: Exception) -> str:
 
 @contextmanager
 def opened(item: Source | Fetched) -> Iterator[BinaryIO]:
-    """The picture's bytes as a stream that can go back. Raises PictureError where there are none."""
+    """The image's bytes as a seekable stream. Raises ImageError where there are none."""
     if isinstance(item, Fetched):
         yield io.BytesIO(item.data)
         return
     try:
         stream = open(item.location, "rb")  # noqa: SIM115  # closed below
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
-        raise PictureError("not_found", ERROR_CODES["not_found"]) from None
+        raise ImageError("not_found", ERROR_CODES["not_found"]) from None
     except IsADirectoryError:
-        raise PictureError("not_an_image", NO_FILE) from None
+        raise ImageError("not_an_image", NO_FILE) from None
     with stream:
         yield stream if stream.seekable() else _buffered(stream)
 
@@ -187,7 +187,7 @@ def opened(item: Source | Fetched) -> Iterator[BinaryIO]:
 def _buffered(stream: BinaryIO) -> BinaryIO:
     data = stream.read(MOST_STREAMED + 1)
     if len(data) > MOST_STREAMED:
-        raise PictureError("too_large", f"a pipe brings more than {MOST_STREAMED} bytes")
+        raise ImageError("too_large", f"the pipe has more than {MOST_STREAMED} bytes")
     return io.BytesIO(data)
 
 
@@ -204,10 +204,10 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def _paused(turn: AbstractContextManager[object]) -> Iterator[None]:
-    """Takes the turn; the time limit stands still until it comes."""
+def _paused(lock: AbstractContextManager[object]) -> Iterator[None]:
+    """Hold the lock; the time limit is paused until it is acquired."""
     left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
-    with turn:
+    with lock:
         signal.setitimer(signal.ITIMER_REAL, left)
         yield
 

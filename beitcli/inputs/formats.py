@@ -1,10 +1,10 @@
-"""The picture formats that are opened, and those that are recognised and refused."""
+"""The image formats that are opened, and those that are recognised and rejected."""
 
 DECODER = 2
-"""Counted up whenever pictures come out differently, so that an answer to the pixels of before is not taken for one."""
+"""Decoder version: incremented whenever images decode differently, so that stored results become stale."""
 
 DECODER_EXTRAS = {"heif": "pillow_heif", "jxl": "pillow_jxl", "raw": "rawpy"}
-"""The extras that open further formats, and the module that each brings."""
+"""The extras that open further formats, and the module of each."""
 
 FORMATS: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -52,11 +52,11 @@ FORMATS: dict[str, tuple[str, ...]] = {
 }
 """Pillow's name of each raster format that is opened, in the order tried, with the suffixes a folder walk takes.
 
-Those that no signature tells (from PCD on) come last: an ICO file begins like a TGA. JPEG, PNG, TIFF, JPEG XL and
-camera RAW are told by their own markers before Pillow is asked. HEIF, JPEG XL and RAW need the extras `heif`, `jxl` and
-`raw`, but their files are always taken, so that without these they are reported instead of missed.
+Those without a signature (from PCD on) come last: an ICO file begins like a TGA. JPEG, PNG, TIFF, JPEG XL and camera
+RAW are recognised by their own markers before Pillow opens the file. HEIF, JPEG XL and RAW need the extras `heif`,
+`jxl` and `raw`, but a walk always takes their files, so that without these they are reported instead of missed.
 Left out on purpose: formats that run another program (EPS), hold drawings, data or films (WMF, FITS, HDF5, GRIB, BUFR,
-MPEG) or only wrap another picture (IPTC).
+MPEG) or only wrap another image (IPTC).
 """
 
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
@@ -72,4 +72,4 @@ REFUSED = {
     "PDF": (b"%PDF",),
     "JPEG XR": (b"II\xbc\x00", b"II\xbc\x01"),
 }
-"""First bytes of picture formats that are never opened: such a file is `unsupported`, not `not_an_image`."""
+"""First bytes of image formats that are never opened: such a file is `unsupported`, not `not_an_image`."""

@@ -1,4 +1,4 @@
-"""Pictures with the class that each belongs to: by the folder it stands in, or by a table."""
+"""Labelled images, from a folder per class or from a table."""
 
 import csv
 import logging
@@ -21,20 +21,20 @@ _SEPARATORS = "a table has commas, or tabs where its name ends in .tsv"
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """What was found, and the name of its class as the folder or the table has it."""
+    """An item found, and its label as the folder or the table spells it."""
 
     found: Found
     label: str
 
 
 def by_folder(folder: str, walk: Walk, skipped: Skipped) -> list[Labelled]:
-    """Every picture below a folder that holds a folder for each class; folders further down belong to their class.
+    """Labelled images below a folder that holds a folder for each class; nested folders belong to their class.
 
-    Raises UsageError for a folder that cannot be listed or holds no picture, and for a picture that is in no class.
+    Raises UsageError for a folder that cannot be listed or holds no image, and for an image that is in no class.
     """
     if not os.path.isdir(folder):
         reason = "is no folder" if os.path.lexists(folder) else "does not exist"
-        raise UsageError(f"`{printable(folder)}` {reason}", "name one that holds a folder of pictures for each class")
+        raise UsageError(f"`{printable(folder)}` {reason}", "name one that holds a folder of images for each class")
     try:
         os.scandir(folder).close()
     except OSError as error:
@@ -52,8 +52,8 @@ def by_folder(folder: str, walk: Walk, skipped: Skipped) -> list[Labelled]:
     return labelled
 
 
-def classes_without_pictures(folder: str, labelled: Iterable[Labelled], walk: Walk) -> list[str]:
-    """The class folders of which `by_folder` gave no picture; hidden, system and excluded folders aside."""
+def classes_without_images(folder: str, labelled: Iterable[Labelled], walk: Walk) -> list[str]:
+    """The class folders without an image in `labelled`, except hidden, system and excluded folders."""
     known = {each.label for each in labelled}
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir() and not is_of_a_system(entry.name))
@@ -62,10 +62,10 @@ def classes_without_pictures(folder: str, labelled: Iterable[Labelled], walk: Wa
 
 
 def by_table(path: str) -> list[Labelled]:
-    """Every picture in a CSV, or TSV by its suffix: a path or URL and a label a row.
+    """Labelled images of a CSV, or TSV by its suffix: a path or URL and a label a row.
 
     A header names them (`path`, `source`, `file`, … and `label`, `class` or `target`, among other columns); without one
-    they are the first two columns. A path that does not exist as it is written is looked for beside the table.
+    they are the first two columns. A path that does not exist as written is looked up beside the table.
 
     Raises UsageError where the table cannot be read, a row has no label, or the first one is a header of other names.
     """
@@ -83,12 +83,12 @@ def by_table(path: str) -> list[Labelled]:
 
 
 def _report_contradictions(labelled: Iterable[Labelled]) -> None:
-    """Says which pictures have several labels: most likely by mistake, but a picture may be of two classes."""
+    """Warn of images with several labels: most likely a mistake, but an image may be of two classes."""
     first: dict[Found, str] = {}
     several = {each.found for each in labelled if first.setdefault(each.found, each.label) != each.label}
     if several:
         name = min(found.name for found in several if isinstance(found, Source))
-        log.warning("%d pictures have more than one label, such as %s", len(several), name)
+        log.warning("%d images have more than one label, such as %s", len(several), name)
 
 
 def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
@@ -101,9 +101,9 @@ def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
     start = 2
     if place is None or label is None:
         place, label, rows, start = 0, 1, chain([first], rows), 1
-        if first and _is_a_name(first[0], path):
+        if first and _is_column_name(first[0], path):
             raise UsageError(
-                f"`{printable(path)}`, row 1: `{printable(first[0])}` is no picture",
+                f"`{printable(path)}`, row 1: `{printable(first[0])}` is no image",
                 f"a header has the columns {', '.join(PATH_COLUMNS)} and {', '.join(LABEL_COLUMNS)}",
             )
     for number, row in enumerate(rows, start):
@@ -122,8 +122,8 @@ def _column(names: list[str], known: tuple[str, ...]) -> int | None:
     return next((names.index(name) for name in known if name in names), None)
 
 
-def _is_a_name(cell: str, table: str) -> bool:
-    """Whether it is rather the name of a column than of a picture."""
+def _is_column_name(cell: str, table: str) -> bool:
+    """True if the cell looks like the name of a column, not of an image."""
     looks_like_a_path = "/" in cell or os.path.splitext(cell)[1]
     return bool(cell) and not looks_like_a_path and not os.path.lexists(_found_beside(cell, table))
 

@@ -27,19 +27,19 @@ from torch.utils.data import DataLoader, Dataset
 from beitcli.errors import OutputError
 from beitcli.inputs.decode import Decoding, Outcome, Preprocess, outcome
 from beitcli.inputs.quarantine import decode_alone
-from beitcli.inputs.worker import START_METHOD, held_signals, settle_in, share, shared_memory
+from beitcli.inputs.worker import START_METHOD, held_signals, init_worker, share, shared_memory
 from beitcli.records import Failure, Fetched, Identity, Source, source_of
 
 Item: TypeAlias = Source | Fetched | Failure
 
 LONGEST_LIST = 8
-"""How many items a worker gets at once: enough to make hand-overs cheap, few enough for first answers to come soon."""
+"""Most items a worker gets at once: enough to make hand-overs cheap, few enough for the first results to come soon."""
 
 PREFETCH = 2
-"""How many lists each worker may be ahead."""
+"""Lists prefetched per worker."""
 
 MOST_IN_FLIGHT = 256_000_000
-"""Bytes of fetched pictures with the workers at once, and one picture more; where they are, an empty list is next."""
+"""Bytes of fetched images in flight at once, and one image more; beyond that the next list is empty."""
 
 LONGEST_FOLDER = 58
 """Bytes of a path to which `/beit-…/pymp-…/listener-…` can be added: a socket's has 104 on macOS, 108 on Linux."""
@@ -47,7 +47,7 @@ LONGEST_FOLDER = 58
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture and its pixels, of the shape and dtype that the preprocessing declares."""
+    """An image's pixels, of the shape and dtype that the preprocessing declares."""
 
     source: Source
     pixels: Tensor
@@ -55,14 +55,13 @@ class Decoded:
 
 
 class _WorkerDied(Exception):  # noqa: N818  # an event, not an error: the run goes on
-    """A worker is gone, and with it perhaps the queue's lock or half a message."""
+    """A worker has died, perhaps with the queue's lock or within a message."""
 
 
 class _Lists:
-    """Lists of items, the first ones short. The DataLoader takes one whenever a worker is free.
+    """Batch sampler: lists of items, the first ones short. The DataLoader takes one whenever a worker is free.
 
-    What it took and has not given back is in flight. An iterator and no generator: whatever ends one call, the next
-    goes on.
+    Lists taken and not yet returned are in flight. An iterator, not a generator: it survives an exception in one call.
     """
 
     def __init__(self, items: Iterator[Item], longest: int, workers: int) -> None:
@@ -90,7 +89,7 @@ class _Lists:
         return batch
 
     def _list(self, room: int) -> list[Item]:
-        """The next items, which end where they fill so many bytes; none where there are none left."""
+        """The next items, up to so many bytes; empty at the end."""
         batch: list[Item] = []
         for item in islice(self._items, min(self._longest, 1 + self._taken // self._workers) if room > 0 else 0):
             batch.append(item)
@@ -105,10 +104,10 @@ def _size(item: Item) -> int:
 
 
 class Loader:
-    """Decodes items in worker processes and gives them back in order, as `Decoded` or `Failure`.
+    """Decode items in worker processes and yield them in order, as `Decoded` or `Failure`.
 
-    Used as a context manager, best before any thread or model exists: workers are forked on entering, and killed on
-    leaving. `workers` 0 decodes in this process, where nothing protects it from a decoder that crashes or never ends.
+    A context manager, best entered before any thread or model exists: workers are forked on entering and killed on
+    leaving. `workers` 0 decodes in this process, unprotected from a decoder that crashes or never ends.
     Raises OutputError where there is no room for temporary files.
     """
 
@@ -135,31 +134,31 @@ class Loader:
     def __iter__(self) -> Iterator[Decoded | Failure]:
         while True:
             try:
-                answers, pixels = self._next()
+                results, pixels = self._next()
             except StopIteration:
                 return
             except _WorkerDied:
                 self._stop()
-                yield from self._rescued()
+                yield from self._recovered()
                 self._start()
                 continue
             self._lists.in_flight.popleft()
             rows = iter(pixels)
-            for answer in answers:
-                yield answer if isinstance(answer, Failure) else Decoded(answer[0], next(rows), answer[1])
+            for result in results:
+                yield result if isinstance(result, Failure) else Decoded(result[0], next(rows), result[1])
 
     def _next(self) -> "_List":
-        """The next list that a worker has finished. Raises _WorkerDied as soon as one is gone."""
-        if self._processes and not self._lists.in_flight:  # torch would now ask its workers to end
+        """The next finished list. Raises _WorkerDied as soon as a worker has died."""
+        if self._processes and not self._lists.in_flight:  # torch would now shut its workers down
             raise StopIteration
         self._waiting = True
         try:
             if self._has_lost_a_worker():
                 raise _WorkerDied
-            answer: _List = next(self._iterator)
-            return answer
-        except (RuntimeError, OSError, EOFError) as error:  # how a DataLoader notices, or a queue without its other end
-            if self._loses_a_worker_soon():
+            result: _List = next(self._iterator)
+            return result
+        except (RuntimeError, OSError, EOFError) as error:  # raised by a DataLoader, or a queue without its other end
+            if self._is_losing_a_worker():
                 raise _WorkerDied from error
             raise
         finally:
@@ -168,20 +167,20 @@ class Loader:
     def _start(self) -> None:
         others = multiprocessing.active_children()
         context = multiprocessing.get_context(START_METHOD) if self._workers else None
-        pictures = _Pictures(self._preprocess, self._decoding, context.Lock() if context else None)
+        images = _Images(self._preprocess, self._decoding, context.Lock() if context else None)
         with held_signals(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # more workers than cores is what the user asked for
+            warnings.simplefilter("ignore")  # more workers than cores, as the user requested
             loader: DataLoader[Any] = DataLoader(
-                pictures,
-                batch_sampler=self._lists,  # the items themselves, not numbers: nobody has to know how many there are
+                images,
+                batch_sampler=self._lists,  # the items themselves, not indices: their number need not be known
                 num_workers=self._workers,
-                collate_fn=_as_it_is,
-                worker_init_fn=partial(_settle_in, self._folder.name) if self._folder else None,
+                collate_fn=_identity,
+                worker_init_fn=partial(_init_worker, self._folder.name) if self._folder else None,
                 multiprocessing_context=context,
                 prefetch_factor=PREFETCH if self._workers else None,
             )
             iterator: Any = iter(loader)
-        if self._workers:  # a worker that is killed as it looks at the event that they share leaves it locked for ever
+        if self._workers:  # a worker that is killed while it checks their shared event leaves it locked for ever
             self._theirs, iterator._workers_done_event = iterator._workers_done_event, threading.Event()
         self._iterator = iterator
         self._processes = [child for child in multiprocessing.active_children() if child not in others]
@@ -204,8 +203,8 @@ class Loader:
     def _has_lost_a_worker(self) -> bool:
         return bool(self._lists.in_flight) and not all(process.is_alive() for process in self._processes)
 
-    def _loses_a_worker_soon(self) -> bool:
-        """Whether a worker is gone or about to be: the kernel closes its sockets before it reports the death."""
+    def _is_losing_a_worker(self) -> bool:
+        """True if a worker has died or is dying: the kernel closes its sockets before it reports the death."""
         until = time.monotonic() + 1
         while not self._has_lost_a_worker():
             if time.monotonic() > until:
@@ -213,70 +212,70 @@ class Loader:
             time.sleep(0.01)
         return True
 
-    def _rescued(self) -> Iterator[Decoded | Failure]:
-        """What was in flight when a worker died, decoded where each picture can only hurt itself."""
+    def _recovered(self) -> Iterator[Decoded | Failure]:
+        """Items in flight when a worker died, decoded one by one in isolation."""
         items = list(chain.from_iterable(self._lists.in_flight))
         self._lists.in_flight.clear()
-        pictures = [item for item in items if not isinstance(item, Failure)]
-        with closing(decode_alone(pictures, self._preprocess, self._decoding)) as outcomes:
+        images = [item for item in items if not isinstance(item, Failure)]
+        with closing(decode_alone(images, self._preprocess, self._decoding)) as outcomes:
             for item in items:
                 if isinstance(item, Failure):
                     yield item
                     continue
-                answer = next(outcomes)
-                if isinstance(answer, Failure):
-                    yield answer
+                result = next(outcomes)
+                if isinstance(result, Failure):
+                    yield result
                 else:
-                    pixels, identity = answer
+                    pixels, identity = result
                     yield Decoded(source_of(item), torch.from_numpy(pixels), identity)
 
 
 _List: TypeAlias = tuple[list[tuple[Source, Identity] | Failure], Tensor]
-"""The items of a list as a worker answers them, and the pixels of those that are pictures, one after the other."""
+"""A worker's result for a list: its items, and the stacked pixels of those that were decoded."""
 
 
 @dataclass(frozen=True)
-class _Pictures(Dataset[_List]):
-    """What runs in the workers. `large_turn` is shared by them; without it they run in this process."""
+class _Images(Dataset[_List]):
+    """Dataset run by the workers. `large_lock` is shared by them; without it the items are decoded in this process."""
 
     preprocess: Preprocess
     decoding: Decoding
-    large_turn: AbstractContextManager[object] | None
+    large_lock: AbstractContextManager[object] | None
 
     def __getitems__(self, items: Sequence[Item]) -> _List:
-        answers: list[tuple[Source, Identity] | Failure] = []
+        results: list[tuple[Source, Identity] | Failure] = []
         arrays: list[np.ndarray] = []
         for item in items:
             if isinstance(item, Failure):
-                answers.append(item)
+                results.append(item)
                 continue
-            answer = self._outcome(item)
-            if isinstance(answer, Failure):
-                answers.append(answer)
+            result = self._outcome(item)
+            if isinstance(result, Failure):
+                results.append(result)
             else:
-                pixels, identity = answer
-                answers.append((source_of(item), identity))
+                pixels, identity = result
+                results.append((source_of(item), identity))
                 arrays.append(pixels)
         if not arrays:
-            return answers, torch.from_numpy(np.empty((0, *self.preprocess.shape), self.preprocess.dtype))
+            return results, torch.from_numpy(np.empty((0, *self.preprocess.shape), self.preprocess.dtype))
         batch = torch.from_numpy(np.stack(arrays))
-        if self.large_turn:
+        if self.large_lock:
             share(batch)
-        return answers, batch
+        return results, batch
 
     def _outcome(self, item: Source | Fetched) -> Outcome:
-        if self.large_turn:
-            return outcome(item, self.preprocess, self.decoding, self.large_turn)
+        if self.large_lock:
+            return outcome(item, self.preprocess, self.decoding, self.large_lock)
         with _no_output():
             return outcome(item, self.preprocess, self.decoding, nullcontext())
 
 
-def _as_it_is(answer: Any) -> Any:
-    return answer
+def _identity(batch: Any) -> Any:
+    return batch
 
 
 def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
-    """In TMPDIR, or in /tmp where the path of a socket in there would be too long."""
+    """A folder in TMPDIR, or in /tmp where the path of a socket in there would be too long."""
     try:
         usual = tempfile.gettempdir()
         folder = usual if len(os.fsencode(usual)) <= LONGEST_FOLDER else "/tmp"  # noqa: S108
@@ -287,22 +286,22 @@ def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
         ) from error
 
 
-def _settle_in(folder: str, _worker: int) -> None:
-    settle_in()
-    tempfile.tempdir = folder  # for the socket that tensors are handed over by: who is killed leaves it behind
+def _init_worker(folder: str, _worker: int) -> None:
+    init_worker()
+    tempfile.tempdir = folder  # for the socket that tensors are sent by, which a killed worker leaves behind
 
 
 def _longest_list(preprocess: Preprocess, workers: int) -> int:
-    """As long as all lists in flight find room in the shared memory."""
+    """The length at which all lists in flight fit in the shared memory."""
     if not workers:
         return LONGEST_LIST
-    picture = prod(preprocess.shape) * np.dtype(preprocess.dtype).itemsize
-    return max(1, min(LONGEST_LIST, shared_memory() // (picture * workers * (PREFETCH + 1))))
+    image = prod(preprocess.shape) * np.dtype(preprocess.dtype).itemsize
+    return max(1, min(LONGEST_LIST, shared_memory() // (image * workers * (PREFETCH + 1))))
 
 
 @contextmanager
 def _no_output() -> Iterator[None]:
-    """File descriptor 2 leads nowhere: decoders written in C print to it."""
+    """Redirect file descriptor 2 to nowhere: decoders written in C print to it."""
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

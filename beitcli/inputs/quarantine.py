@@ -1,4 +1,4 @@
-"""Pictures that were in flight when a decoder died, decoded one at a time where nothing else can be lost."""
+"""Images in flight when a decoder died, decoded one at a time in an isolated process."""
 
 import multiprocessing
 import os
@@ -9,37 +9,39 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from beitcli.inputs.decode import Decoding, Outcome, Preprocess, outcome
-from beitcli.inputs.worker import held_signals, settle_in
+from beitcli.inputs.worker import held_signals, init_worker
 from beitcli.records import UNKNOWN, Failure, Fetched, Identity, Source, source_of
 
 
 def decode_alone(
     items: Sequence[Source | Fetched], preprocess: Preprocess, decoding: Decoding
 ) -> Generator[Outcome, None, None]:
-    """What becomes of each picture, in order.
+    """Results of the images, in order.
 
-    They go one by one through a fresh process that never imports torch. A picture that ends two of them, or one by the
-    time limit, gets the code (`timeout`, `out_of_memory` or `decoder_crashed`): a single death may come from outside.
+    A fresh process without torch decodes them one by one. An image that kills two of them, or one by the time limit,
+    gets the code (`timeout`, `out_of_memory` or `decoder_crashed`): a single death may have another cause.
     """
-    with _Cell(preprocess, decoding) as cell:
+    with _DecoderProcess(preprocess, decoding) as decoder:
         for item in items:
-            answer = cell.decode(item)
-            if answer is None and cell.exit_code != -signal.SIGALRM:
-                answer = cell.decode(item)
-            if answer is None:
-                answer = Failure(source_of(item), *_cause_of_death(cell.exit_code, decoding.seconds), _identity(item))
-            yield answer
+            result = decoder.decode(item)
+            if result is None and decoder.exit_code != -signal.SIGALRM:
+                result = decoder.decode(item)
+            if result is None:
+                result = Failure(
+                    source_of(item), *_cause_of_death(decoder.exit_code, decoding.seconds), _identity(item)
+                )
+            yield result
 
 
-class _Cell:
-    """A process that decodes, and another one when it has died; `exit_code` is that of the last one."""
+class _DecoderProcess:
+    """A process that decodes, replaced when it dies; `exit_code` is that of the last one."""
 
     def __init__(self, preprocess: Preprocess, decoding: Decoding) -> None:
         self.exit_code = 0
         self._task = (preprocess, decoding)
         self._process: SpawnProcess | None = None
 
-    def __enter__(self) -> "_Cell":
+    def __enter__(self) -> "_DecoderProcess":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -49,12 +51,12 @@ class _Cell:
             self._process.join()
 
     def decode(self, item: Source | Fetched) -> Outcome | None:
-        """What becomes of the picture, or None where the process died at it."""
+        """The result, or None where the process died."""
         process = self._process or self._start()
         try:
             self._pipe.send(item)
-            answer: Outcome = self._pipe.recv()
-            return answer
+            result: Outcome = self._pipe.recv()
+            return result
         except (EOFError, ConnectionError):
             self._pipe.close()
             process.join()
@@ -62,12 +64,12 @@ class _Cell:
             return None
 
     def _start(self) -> SpawnProcess:
-        self._pipe, there = multiprocessing.Pipe()
-        arguments = (there, *self._task)
+        self._pipe, child_end = multiprocessing.Pipe()
+        arguments = (child_end, *self._task)
         process = multiprocessing.get_context("spawn").Process(target=_decode_all, args=arguments, daemon=True)
         with held_signals():
             process.start()
-        there.close()
+        child_end.close()
         self._process = process
         return process
 
@@ -83,7 +85,7 @@ def _cause_of_death(exit_code: int, seconds: float) -> tuple[str, str]:
 
 
 def _identity(item: Source | Fetched) -> Identity:
-    """That of the picture as it is now: the process that read it has not lived to tell."""
+    """Identity of the image as it is now: the process that read it did not live to report it."""
     if isinstance(item, Fetched):
         return item.identity
     with suppress(OSError):
@@ -92,7 +94,7 @@ def _identity(item: Source | Fetched) -> Identity:
 
 
 def _decode_all(pipe: Connection, preprocess: Preprocess, decoding: Decoding) -> None:
-    settle_in()
+    init_worker()
     while True:
         try:
             item: Source | Fetched = pipe.recv()

@@ -38,7 +38,7 @@ SYSTEM_FOLDERS = frozenset(
         "lost+found",
     }
 )
-"""Folders that operating systems and storage boxes put beside pictures; their thumbnails are nobody's photographs."""
+"""Folders that operating systems and storage devices create beside images; they hold thumbnails and deleted files."""
 
 NO_FILE = "a folder, not a file"
 EVERYTHING = ("**",)
@@ -48,7 +48,7 @@ _URL = re.compile(r"https?://", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """What a walk through a folder takes; `suffixes` are lower case with their dot, `exclude` patterns a shell's."""
+    """Filters of a folder walk; `suffixes` are lower case with their dot, `exclude` are shell patterns."""
 
     suffixes: tuple[str, ...] = SUFFIXES
     exclude: tuple[str, ...] = ()
@@ -57,35 +57,35 @@ class Walk:
     max_depth: int | None = None
 
     def excludes(self, name: str, below: str) -> bool:
-        """Whether an entry of this name is left out; `below` is the path of its folder from what is walked on."""
+        """True if the entry `name` is left out; `below` is its folder's path relative to the walked one."""
         patterns = (pattern.removeprefix("./").rstrip("/") for pattern in self.exclude)
         return any(fnmatchcase(name, pattern) or fnmatchcase(below + name, pattern) for pattern in patterns)
 
 
 def is_of_a_system(folder: str) -> bool:
-    """True for the name of a folder that an operating system or a storage box keeps for itself."""
+    """True for the name of a folder that an operating system or a storage device keeps for itself."""
     return folder in SYSTEM_FOLDERS or folder.startswith(".Trash-") or folder.lower() == "$recycle.bin"
 
 
 def discover(arguments: Sequence[str], listed: Iterable[Source], walk: Walk, skipped: Skipped) -> Iterator[Found]:
-    """Gives back every picture asked for: the arguments in their order, then those listed.
+    """Every requested image: the arguments in their order, then those listed.
 
-    Lazy: it walks only as far as it is read, and remembers no more than the names of the folders it stands in. What a
-    walk passes by is counted in `skipped` by reason. A folder that cannot be read is one `permission` or `io_error`
-    failure in its place.
+    Lazy: it walks only as far as it is read, and keeps only the names of the folders on the current path. Skipped
+    entries are counted in `skipped` by reason. A folder that cannot be read is one `permission` or `io_error` failure
+    in its place.
 
-    Raises UsageError, at once, for an argument that does not exist or when all arguments together hold no picture.
+    Raises UsageError, at once, for an argument that does not exist or when all arguments together hold no image.
     """
     if arguments.count("-") > 1:
         raise UsageError("`-` is given more than once, and standard input can be read only once")
     typed = chain.from_iterable([_argument(argument, walk, skipped) for argument in arguments])
     first = next(typed, None)
     if arguments and first is None:
-        passed_by = skipped.text()
+        reasons = skipped.text()
         raise UsageError(
             f"no image in {', '.join(f'`{printable(argument)}`' for argument in arguments)}",
-            f"skipped: {passed_by}; `--ext`, `--hidden`, `--follow` and fewer `--exclude` widen the walk"
-            if passed_by
+            f"skipped: {reasons}; `--ext`, `--hidden`, `--follow` and fewer `--exclude` widen the walk"
+            if reasons
             else None,
         )
     return chain([] if first is None else [first], typed, listed)
@@ -103,7 +103,7 @@ def open_list(path: str) -> BinaryIO:
 
 
 def wait_at_standard_input() -> None:
-    """Whoever reads it waits: a program before this may have left its pipe so that it looks empty between writes."""
+    """Make reads of standard input block: an earlier program may have left its pipe non-blocking."""
     with suppress(OSError):
         os.set_blocking(0, True)
 
@@ -113,23 +113,23 @@ def read_list(stream: BinaryIO, null: bool) -> Iterator[Source]:
 
     With `null`, NUL ends a line and a CR is part of the name.
     """
-    is_told = null
+    warned = null
     for line in _split(stream, b"\0" if null else b"\n"):
         name = line if null else line.removesuffix(b"\r")
-        if not is_told and b"\0" in name:
-            is_told = True
+        if not warned and b"\0" in name:
+            warned = True
             log.warning("the list has NUL in its lines, which no name has: is it one for --null (-0)?")
         if name:
             yield literal(os.fsdecode(name))
 
 
 def literal(location: str) -> Source:
-    """What a list names: a URL by its scheme, else a path, never a glob or `-`."""
+    """The source that a list names: a URL by its scheme, else a path, never a glob or `-`."""
     return Source(location, "url" if _URL.match(location) else "path")
 
 
 def empty_folders(arguments: Sequence[str], walk: Walk) -> list[str]:
-    """The folders among the arguments in which a walk takes no picture; it looks no further than to the first."""
+    """The folders among the arguments in which a walk finds no image; it stops at the first one found."""
     folders = [argument for argument in arguments if argument != "-" and os.path.isdir(argument)]
     return [
         folder for folder in folders if all(isinstance(item, Failure) for item in _argument(folder, walk, Skipped()))
@@ -137,7 +137,7 @@ def empty_folders(arguments: Sequence[str], walk: Walk) -> list[str]:
 
 
 def shard(found: Iterable[Found], number: int, count: int) -> Iterator[Found]:
-    """One of `count` parts of what was found, from 1; the SHA-256 of a name says which, the same on every machine."""
+    """Part `number` (from 1) of `count`, assigned by the SHA-256 of the name: the same on every machine."""
     for item in found:
         location = (item.source if isinstance(item, Failure) else item).location
         digest = hashlib.sha256(os.fsencode(location)).digest()
@@ -146,17 +146,17 @@ def shard(found: Iterable[Found], number: int, count: int) -> Iterator[Found]:
 
 
 def look(found: Iterable[Found]) -> Iterator[Found]:
-    """What was found, each file with its size and time now, or with the failure that needs no reading."""
+    """The items found, each file with its current size and time, or as a failure if it need not be opened."""
     for item in found:
-        yield _looked_at(item) if isinstance(item, Source) and item.kind == "path" else item
+        yield _with_status(item) if isinstance(item, Source) and item.kind == "path" else item
 
 
-def _looked_at(source: Source) -> Found:
+def _with_status(source: Source) -> Found:
     try:
         status = os.stat(source.location)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
         return Failure(source, "not_found", ERROR_CODES["not_found"])
-    except OSError:  # reading it will say why
+    except OSError:  # reading it will give the reason
         return source
     if stat.S_ISDIR(status.st_mode):
         return Failure(source, "not_an_image", NO_FILE)
@@ -213,7 +213,7 @@ def _glob(pattern: str, walk: Walk, skipped: Skipped) -> Iterator[Found]:
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A folder on the way down: how it is written, and the positions in the pattern that its path has reached."""
+    """A folder of the walk: its path, and the positions in the pattern that it has reached."""
 
     path: bytes
     below: str
@@ -223,7 +223,7 @@ class _Folder:
 
 
 def _tree(prefix: str, pattern: tuple[str, ...], walk: Walk, skipped: Skipped) -> Iterator[Found]:
-    """The pictures below `prefix`, which starts each path, that match `pattern`: a glob a level, `**` for any."""
+    """The images below `prefix`, which begins each path, that match `pattern`: a glob per level, `**` for any."""
     top = _Folder(os.fsencode(prefix), "", 1, _closure({0}, pattern), ())
     stack = [_Walker(walk, pattern, skipped).entries(top)]
     while stack:
@@ -237,7 +237,7 @@ def _tree(prefix: str, pattern: tuple[str, ...], walk: Walk, skipped: Skipped) -
 
 
 def _closure(reached: set[int], pattern: tuple[str, ...]) -> frozenset[int]:
-    """`**` also stands for no folder at all: positions reached, and those behind each `**` among them."""
+    """Positions reached, and those after each `**` among them, which also matches no folder at all."""
     for position in range(len(pattern)):
         if position in reached and pattern[position] == "**":
             reached.add(position + 1)
@@ -246,7 +246,7 @@ def _closure(reached: set[int], pattern: tuple[str, ...]) -> frozenset[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Walker:
-    """One folder's entries, in order, judged by what the walk takes."""
+    """One folder's entries, in order, filtered by the walk."""
 
     walk: Walk
     pattern: tuple[str, ...]
@@ -276,14 +276,14 @@ class _Walker:
                 yield Source(os.fsdecode(folder.path + name))
 
     def _identity(self, path: bytes) -> tuple[int, int] | None:
-        """What tells a folder from its ancestors; only links can lead back to one."""
+        """Device and inode, by which a loop is detected; None unless links are followed."""
         if not self.walk.follow:
             return None
         status = os.stat(path)
         return status.st_dev, status.st_ino
 
     def _names(self, path: bytes, folder: _Folder) -> tuple[list[bytes], set[bytes]]:
-        """The names to take, sorted, and which of them are folders: names alone, for a folder may hold a million."""
+        """The names to take, sorted, and those of folders. Only names are kept: a folder may hold a million."""
         names, folders = [], set()
         with os.scandir(path) as entries:
             for entry in entries:
@@ -306,7 +306,7 @@ class _Walker:
         return names, folders
 
     def _kind(self, entry: "os.DirEntry[bytes]") -> str:
-        """`folder`, `file` or `other`, as which a link counts that leads to itself or where nobody may look."""
+        """`folder`, `file` or `other`; a link to itself or to an unreadable place is `other`."""
         try:
             if entry.is_dir(follow_symlinks=self.walk.follow):
                 return "folder"
@@ -315,8 +315,8 @@ class _Walker:
             return "other"
 
     def _advance(self, reached: frozenset[int], name: str) -> frozenset[int]:
-        """The positions in the pattern that are reached with one more name on the path."""
-        if self.pattern == EVERYTHING:  # a million names need no set arithmetic
+        """The positions in the pattern after one more name on the path."""
+        if self.pattern == EVERYTHING:  # saves set arithmetic for a million names
             return reached
         after = set()
         for position in reached:
@@ -346,6 +346,6 @@ class _Walker:
         return None if name.lower().endswith(self.walk.suffixes) else OTHER_TYPE
 
     def _names_hidden(self, name: str, reached: frozenset[int]) -> bool:
-        """Whether the pattern asks for this hidden name by its dot, as in a shell."""
+        """True if the pattern matches this hidden name by an explicit dot, as in a shell."""
         wanted = (self.pattern[position] for position in reached if position < len(self.pattern))
         return any(part.startswith(".") and fnmatchcase(name, part) for part in wanted)

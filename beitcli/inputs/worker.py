@@ -1,4 +1,4 @@
-"""What a process that decodes pictures does first, so that it outlives nobody, prints nothing and is the one to go."""
+"""Set-up of a decoding process: it dies with its parent, prints nothing and is killed first when memory runs out."""
 
 import ctypes
 import multiprocessing
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     import torch
 
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
-"""How a DataLoader's workers start: by the fork server of Python 3.14 they would be its children, and die with it."""
+"""Start method of a DataLoader's workers: those of Python 3.14's fork server would be its children, not ours."""
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_OOM_SCORE = 500  # proc(5): half of memory is added to this process's share when the kernel looks for one to kill
+_OOM_SCORE = 500  # proc(5): counts as half of memory when the kernel chooses a process to kill
 
 
 def shared_memory() -> int:
-    """Bytes that tensors on their way between processes may take: half of what is free where Linux keeps them.
+    """Bytes that tensors in transit between processes may take: half of what is free where Linux keeps them.
 
-    A default container has 64 MB of it; what goes beyond is an error at best, and SIGBUS at worst.
+    A default container has 64 MB of it; more is an error at best, and SIGBUS at worst.
     """
     if not os.path.isdir("/dev/shm"):  # noqa: S108
         return sys.maxsize
@@ -31,9 +31,9 @@ def shared_memory() -> int:
 
 
 def share(tensor: "torch.Tensor") -> None:
-    """Moves the tensor to where the main process finds it; where there is no room there, this process dies.
+    """Move the tensor to shared memory; where there is no room, kill this process.
 
-    A death is noticed. Left to the thread that sends it, it would be lost without a word, and waited for.
+    A death is noticed. A failure in the thread that sends the tensor would be silent, and the parent would wait.
     """
     try:
         tensor.share_memory_()  # type: ignore[no-untyped-call]
@@ -43,7 +43,7 @@ def share(tensor: "torch.Tensor") -> None:
 
 @contextmanager
 def held_signals() -> Iterator[None]:
-    """SIGINT and SIGTERM wait; a process started meanwhile inherits this, so none ends it before it has settled in."""
+    """Block SIGINT and SIGTERM; a process started meanwhile inherits this, so neither ends it before `init_worker`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield
@@ -51,11 +51,11 @@ def held_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def settle_in() -> None:
-    """Leaves SIGINT and SIGTERM to the parent, dies with it, prints nothing, and offers itself when memory runs out.
+def init_worker() -> None:
+    """Set up a worker: ignore SIGINT and SIGTERM, die with the parent, print nothing, be killed first for memory.
 
-    What decoders print (libtiff writes to file descriptor 2) is dropped: a record says what happened. The parent's
-    output is let go of, so that a reader of its pipe sees the end when the parent ends.
+    Output of decoders (libtiff writes to file descriptor 2) is dropped: the record holds the error. The parent's
+    output is closed, so that a reader of its pipe sees the end when the parent ends.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -65,18 +65,18 @@ def settle_in() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         parent = multiprocessing.parent_process()
-        if parent is not None and parent.pid != os.getppid():  # it died before that line
+        if parent is not None and parent.pid != os.getppid():  # it died before prctl
             os.kill(os.getpid(), signal.SIGKILL)
         with suppress(OSError):  # no /proc here, or it may not be written
-            _offer_itself()
+            raise_oom_score()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     os.close(nowhere)
 
 
-def _offer_itself() -> None:
-    """Where memory runs out the kernel ends this process first; whom an administrator offers already stays so."""
+def raise_oom_score() -> None:
+    """Let the kernel kill this process first when memory runs out; a higher score is left as it is."""
     path = "/proc/self/oom_score_adj"
     with open(path) as score:
         if int(score.read()) >= _OOM_SCORE:

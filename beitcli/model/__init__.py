@@ -1,1 +1,1 @@
-"""What answers."""
+"""Checkpoints and inference: pixels in, scores or features out."""

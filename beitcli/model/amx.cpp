@@ -236,7 +236,7 @@ void linear(const Bf16* tiled, Index rows, const Linear& layer, Span columns, Us
   use_rows(0, used->rows);
 }
 
-// What one thread needs for attention: a head's queries, keys and values of all pictures, [tokens up to a step][64],
+// What one thread needs for attention: a head's queries, keys and values of all images, [tokens up to a step][64],
 // zeros behind the last token; in tiles, transposed keys and values by pairs; what 32 queries take of each value,
 // rounded and exact.
 struct Attention {
@@ -249,7 +249,7 @@ struct Head {
   const Bf16* bias;
 };
 
-// Attention of one head of one picture, in tiled rows of `width` from `row`, in the columns from `column`.
+// Attention of one head of one image, in tiled rows of `width` from `row`, in the columns from `column`.
 void attend(const Head& head, Index tokens, const Attention& own, Bf16* tiled, Index width, Index row, Index column) {
   const Index across = up_to(tokens, kTile), down = up_to(tokens, kStep);
   for (Index t = 0; t < across; t += kTile)
@@ -334,16 +334,16 @@ void attend(const Head& head, Index tokens, const Attention& own, Bf16* tiled, I
 
 // ---- A layer ----
 
-// Tiled rows of as many pictures as go through a layer together; `inner` of kRows.
+// Tiled rows of as many images as go through a layer together; `inner` of kRows.
 struct Workspace {
-  Index pictures;
+  Index images;
   Bf16 *normal, *inner, *attended;
 };
 
-void attention_part(const Layer& layer, const Shape& shape, const float* x, Index pictures, const Workspace& work,
+void attention_part(const Layer& layer, const Shape& shape, const float* x, Index images, const Workspace& work,
                     const Attention& own) {
-  const Index rows = pictures * shape.tokens;
-  const Index size = up_to(shape.tokens, kStep) * kHead, next = work.pictures * size;  // of a head: a picture's, all
+  const Index rows = images * shape.tokens;
+  const Index size = up_to(shape.tokens, kStep) * kHead, next = work.images * size;  // of a head: an image's, all
   normalise(x, rows, shape.hidden, layer.before_weight, layer.before_bias, shape.eps, work.normal);
   const Span mine = my_share(shape.heads);
   for (Index head = mine.first; head < mine.last; head++) {
@@ -352,10 +352,10 @@ void attention_part(const Layer& layer, const Shape& shape, const float* x, Inde
       Bf16* to = own.heads + column / kHead % 3 * next + r / shape.tokens * size + r % shape.tokens * kHead;
       _mm512_store_si512(to + column % kHead, narrow(low, high));
     });
-    for (Index picture = 0; picture < pictures; picture++) {
-      const Bf16* queries = own.heads + picture * size;
+    for (Index image = 0; image < images; image++) {
+      const Bf16* queries = own.heads + image * size;
       const Head given{queries, queries + next, queries + 2 * next, layer.bias + head * layer.bias_stride};
-      attend(given, shape.tokens, own, work.attended, shape.hidden, picture * shape.tokens, head * kHead);
+      attend(given, shape.tokens, own, work.attended, shape.hidden, image * shape.tokens, head * kHead);
     }
   }
 #pragma omp barrier
@@ -391,12 +391,12 @@ void feed_forward_part(const Layer& layer, const Shape& shape, float* x, Index r
 
 }  // namespace
 
-// Takes x, (pictures, tokens, hidden) in float32, through the layers, in place; 0, or 1 where memory ran out.
-extern "C" int beit_layers(const Layer* layers, Index count, const Shape* given, float* x, Index pictures,
+// Takes x, (images, tokens, hidden) in float32, through the layers, in place; 0, or 1 where memory ran out.
+extern "C" int beit_layers(const Layer* layers, Index count, const Shape* given, float* x, Index images,
                            int threads) {
   const Shape shape = *given;
   const Index across = up_to(shape.tokens, kTile), down = up_to(shape.tokens, kStep);
-  const Index together = std::min(pictures, std::max<Index>(1, kRows / shape.tokens));
+  const Index together = std::min(images, std::max<Index>(1, kRows / shape.tokens));
   const Index rows = up_to(together * shape.tokens, kBlock), heads = 3 * together * down * kHead;
   const Index own = 2 * (heads + across * kHead + down * kHead + kBlock * down) + 4 * kBlock * across;  // of a thread
   const Index bytes = 2 * (2 * rows * shape.hidden + kRows * shape.part) + threads * own;
@@ -415,8 +415,8 @@ extern "C" int beit_layers(const Layer* layers, Index count, const Shape* given,
                               (Bf16*)take(mine, 2 * down * kHead), (Bf16*)take(mine, 2 * kBlock * down), (float*)mine};
     begin_tiles();
     for (Index layer = 0; layer < count; layer++)
-      for (Index first = 0; first < pictures; first += together) {
-        const Index some = std::min(together, pictures - first);
+      for (Index first = 0; first < images; first += together) {
+        const Index some = std::min(together, images - first);
         float* stream = x + first * shape.tokens * shape.hidden;
         attention_part(layers[layer], shape, stream, some, work, attention);
         feed_forward_part(layers[layer], shape, stream, some * shape.tokens, work);

@@ -29,12 +29,12 @@ _FLAGS = (
 
 _HEAD, _TILE, _STEP, _BLOCK = 64, 16, 32, 32  # as in amx.cpp
 
-_NOWHERE = -1e30
-"""The position bias of what lies behind the last token."""
+_MASKED = -1e30
+"""Position bias of the padding behind the last token."""
 
 
 def has_amx_layers(runtime: Runtime) -> bool:
-    """Whether these layers are what a compiled BEiT runs by: in bf16, on such a CPU, where Linux lends its tiles."""
+    """True if a compiled BEiT runs by these layers: in bf16, on a CPU with AMX, where Linux permits its use."""
     on_linux = (platform.system(), platform.machine()) == ("Linux", "x86_64")
     if (runtime.device, runtime.dtype) != ("cpu", "bf16") or not (on_linux and has_amx()):
         return False
@@ -42,9 +42,9 @@ def has_amx_layers(runtime: Runtime) -> bool:
 
 
 def use_amx_layers(network: Beit) -> None:
-    """Puts the compiled layers in place of the network's own; leaves those, with a notice, where that cannot be."""
+    """Replace the network's layers by the compiled ones; if that is impossible, keep them and log a notice."""
     if not _fits(network):
-        log.info("the network runs uncompiled: the layers for AMX are those of a BEiT with heads of %d and GELU", _HEAD)
+        log.info("the network runs uncompiled: the layers for AMX need a BEiT with heads of %d and GELU", _HEAD)
         return
     try:
         library = _library()
@@ -55,7 +55,7 @@ def use_amx_layers(network: Beit) -> None:
 
 
 def _fits(network: Beit) -> bool:
-    """Whether everything that the compiled layers take by its address has the size that they expect."""
+    """True if every tensor that the compiled layers take by its address has the size that they expect."""
     first = next(iter(network.layers), None)
     if not isinstance(first, Layer):
         return False
@@ -80,7 +80,7 @@ def _fits(network: Beit) -> bool:
 
 
 def _library() -> ctypes.CDLL:
-    """The compiled library, from the cache or made now, and made again where the one there is damaged."""
+    """The compiled library: from the cache, or compiled now if it is missing or damaged there."""
     with open(SOURCE, "rb") as stream:
         name = hashlib.sha256(stream.read() + " ".join(_FLAGS).encode()).hexdigest()[:16]
     path = os.path.join(cache_folder(), f"amx-{name}.so")
@@ -95,15 +95,15 @@ def _compile(path: str) -> None:
     found = compiler()
     if found is None:
         raise OSError("no C++ compiler")
-    log.info("compiling the layers for AMX, once for all models (--no-compile does without)")
+    log.info("compiling the layers for AMX, once for all models (--no-compile skips this)")
     with TemporaryDirectory(dir=os.path.dirname(path)) as folder:
-        made = os.path.join(folder, "made")
-        done = subprocess.run([found, *_FLAGS, SOURCE, "-o", made], stdin=subprocess.DEVNULL, capture_output=True)
+        built = os.path.join(folder, "built")
+        done = subprocess.run([found, *_FLAGS, SOURCE, "-o", built], stdin=subprocess.DEVNULL, capture_output=True)
         if done.returncode:
             raise OSError(f"{found} failed: {done.stderr.decode(errors='replace').partition(chr(10))[0]}")
-        with open(made, "rb") as stream:
-            os.fsync(stream.fileno())  # half a library would end every process that loads it
-        os.replace(made, path)
+        with open(built, "rb") as stream:
+            os.fsync(stream.fileno())  # a truncated library would crash every process that loads it
+        os.replace(built, path)
 
 
 class _Linear(Structure):
@@ -133,13 +133,13 @@ class _AmxLayers(nn.Module):
         hidden, inner = first.qkv.in_features, first.up.linear.out_features
         self._part = inner if inner % hidden else hidden
         self._shape = _Shape(network.tokens, hidden, first.heads, self._part, first.norm_before.eps)
-        self._kept: list[Tensor] = []  # what the addresses below belong to
+        self._kept: list[Tensor] = []  # owners of the addresses below
         self._layers = (_Layer * len(network.layers))()
         for index in range(len(network.layers)):
             layer = network.layers[index]
             assert isinstance(layer, Layer)  # noqa: S101
             self._layers[index] = self._packed(layer)
-            network.layers[index] = nn.Identity()  # the weights of before are dropped
+            network.layers[index] = nn.Identity()  # frees the original weights
 
     def forward(self, x: Tensor) -> Tensor:
         states = x.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
@@ -174,10 +174,10 @@ class _AmxLayers(nn.Module):
         return _Linear(self._address(tiled), self._address(bias.float()), inputs, len(bias))
 
     def _positions(self, bias: Tensor | None) -> tuple[int, int]:
-        """The address of the position bias, its last side filled up to a tile, and from one head's to the next's."""
+        """Address of the position bias, its last side padded to a tile, and the stride from head to head."""
         tokens = self._shape.tokens
         each = torch.zeros(1, tokens, tokens, dtype=torch.bfloat16) if bias is None else bias[0]
-        filled = F.pad(each, (0, -tokens % _TILE), value=_NOWHERE)
+        filled = F.pad(each, (0, -tokens % _TILE), value=_MASKED)
         return self._address(filled), 0 if bias is None else filled[0].numel()
 
     def _address(self, tensor: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""The known checkpoints: alias, Hub id, size, published accuracy, and what is known to be wrong with them."""
+"""The known checkpoints: alias, Hub id, size, published accuracy, and their known defects."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ DEMO_FOLDER = str(Path(__file__).parent.parent / "demo")
 class Known:
     """A checkpoint with an alias. `parameters` in millions; `top1` and `top5` in percent, on ImageNet-1k where stated.
 
-    The figures are those of the README of the paper's own code (unilm/beit): intermediate fine-tuning on ImageNet-22k,
-    measured with the recipe that `--preprocess paper` follows. The demo's are on CIFAR-10's test pictures.
+    Accuracies are those of the README of the paper's own code (unilm/beit): intermediate fine-tuning on ImageNet-22k,
+    measured with the preprocessing of `--preprocess paper`. The demo's are on CIFAR-10's test images.
     """
 
     alias: str
@@ -37,14 +37,14 @@ KNOWN = (
 BY_ALIAS = {known.alias: known for known in KNOWN}
 
 LABELS_22K = 21_843
-"""The classes of ImageNet-22k."""
+"""Number of classes of ImageNet-22k."""
 
 DELETED_22K = frozenset({9205, 15027})
-"""Those of them for which the `-pt22k-ft22k` checkpoints have no output."""
+"""Classes of ImageNet-22k for which the `-pt22k-ft22k` checkpoints have no output."""
 
 
 def corrected_labels(id2label: Mapping[int, str]) -> Mapping[int, str]:
-    """The labels, renumbered without a gap where they have exactly the gap of the `-pt22k-ft22k` checkpoints.
+    """The labels, renumbered without gaps if their gaps are exactly those of the `-pt22k-ft22k` checkpoints.
 
     Those have 21,841 outputs for 21,843 classes: two were left out of the fine-tuning, and their keys deleted from the
     label list without renumbering, so that every output from 9205 on is named after its neighbour.

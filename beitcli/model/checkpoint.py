@@ -1,4 +1,4 @@
-"""Alias, Hub id or folder -> config, labels, recipe and weights. Torch is imported only when weights are read."""
+"""Alias, Hub id or folder -> config, labels, preprocessing, weights. Torch is imported only when weights are read."""
 
 import difflib
 import json
@@ -24,14 +24,14 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-"""Where weights may be, best first; an index names the files that they are split into."""
+"""Names of weight files, best first; an index names the files that the weights are split into."""
 
 Activation = Literal["softmax", "sigmoid", "none"]
 
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """The files of one checkpoint: a folder, or a repository on the Hub at one commit (or the revision asked for)."""
+    """The files of one checkpoint: a folder, or a repository on the Hub at one commit (or the requested revision)."""
 
     location: str
     revision: str | None
@@ -40,7 +40,7 @@ class Repository:
     def file(self, name: str, refresh: bool = False) -> str | None:
         """The path of one file here, downloaded where needed, or None where the checkpoint has no such file.
 
-        A cached file is used without asking the Hub, unless `refresh`. Raises ModelError where it cannot be had.
+        A cached file is used without a request to the Hub, unless `refresh`. Raises ModelError if it cannot be fetched.
         """
         if not self.on_hub:
             path = os.path.join(self.location, name)
@@ -51,18 +51,18 @@ class Repository:
         return known if isinstance(known, str) else None
 
     def is_here(self, name: str) -> bool:
-        """Whether `file` gives a path without a download."""
+        """True if `file` gives a path without a download."""
         return isinstance(self._cached(name), str) if self.on_hub else self.file(name) is not None
 
     def _cached(self, name: str) -> object:
-        """The path of a cached file, None where the cache knows nothing, another object if there is no such file."""
+        """The path of a cached file, None if it is not cached, another object if the repository has no such file."""
         from huggingface_hub import try_to_load_from_cache
 
         with _hub_errors(self.location):
             return try_to_load_from_cache(self.location, name, revision=self.revision)
 
     def has_weights_here(self) -> bool:
-        """Whether a run would need no network."""
+        """True if a run needs no network."""
         return any(map(self.is_here, WEIGHT_FILES))
 
     def _download(self, name: str) -> str | None:
@@ -71,7 +71,7 @@ class Repository:
 
         with _hub_errors(self.location):
             try:
-                with suppress(RemoteEntryNotFoundError):  # raised again below, and then the cache remembers it
+                with suppress(RemoteEntryNotFoundError):  # raised again below, where the cache records it
                     found = get_hf_file_metadata(hf_hub_url(self.location, name, revision=self.revision))
                     if found.size and found.size > 1_000_000:
                         log.info("downloading %s of %s (%.0f MB)", name, self.location, found.size / 1e6)
@@ -84,7 +84,7 @@ class Repository:
 
 @contextmanager
 def _hub_errors(location: str) -> Iterator[None]:
-    """Turns what huggingface_hub raises into a ModelError with the way out."""
+    """Turn errors of huggingface_hub into a ModelError with a hint."""
     import httpx2
     from huggingface_hub import errors
 
@@ -93,7 +93,7 @@ def _hub_errors(location: str) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise ModelError(f"`{location}` is neither an alias, a folder nor a Hub id", _nearest(location)) from error
     except errors.GatedRepoError as error:
-        raise ModelError(f"`{location}` is gated on the Hub", "ask for access there, then set HF_TOKEN") from error
+        raise ModelError(f"`{location}` is gated on the Hub", "request access there, then set HF_TOKEN") from error
     except errors.RevisionNotFoundError as error:
         raise ModelError(f"`{location}` has no such revision on the Hub", "leave --revision out for main") from error
     except errors.RepositoryNotFoundError as error:
@@ -116,7 +116,7 @@ def _nearest(location: str) -> str:
 
 
 def find_repository(name: str, revision: str | None) -> Repository:
-    """Where the checkpoint of that name is: an alias first, then a folder, then the Hub. Touches no network."""
+    """Repository of the checkpoint of that name: an alias first, then a folder, then the Hub. Uses no network."""
     known = BY_ALIAS.get(name)
     location = known.location if known else name
     if os.path.isdir(location):
@@ -130,7 +130,7 @@ def find_repository(name: str, revision: str | None) -> Repository:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A classifier as its files describe it; the weights stay on disk until `tensors`."""
+    """A checkpoint as its files describe it; the weights stay on disk until `tensors`."""
 
     name: str
     repository: Repository
@@ -149,12 +149,12 @@ class Checkpoint:
 
     @property
     def patch_side(self) -> int:
-        """The side of a patch in pixels. Raises ModelError where patches are no squares."""
+        """The side of a patch in pixels. Raises ModelError if patches are not square."""
         return square_side(self.config, "patch_size", 16)
 
     @property
     def image_side(self) -> int:
-        """The side of the checkpoint's own pictures in pixels. Raises ModelError where they are no squares."""
+        """The side of the checkpoint's own images in pixels. Raises ModelError if they are not square."""
         return square_side(self.config, "image_size", 224)
 
     @property
@@ -181,13 +181,13 @@ class Checkpoint:
         raise ModelError(f"`{self.name}` has no weights", f"expected one of {', '.join(WEIGHT_FILES)}")
 
     def files(self) -> list[str]:
-        """The paths of all that decides an answer, config, processor and weights, downloaded where needed."""
+        """The paths of all files that affect a prediction: config, processor and weights, downloaded where needed."""
         weights = self.weight_file()
         described = (self.repository.file(name) for name in ("config.json", "preprocessor_config.json"))
         return [*filter(None, described), weights, *map(self._part, _parts(weights))]
 
     def tensors(self) -> "Mapping[str, Tensor]":
-        """Every tensor by its name in a saved classifier, mapped from disk when it is asked for.
+        """Every tensor by its name in a saved classifier, mapped from disk on access.
 
         Raises ModelError if unreadable.
         """
@@ -210,7 +210,7 @@ def square_side(config: Mapping[str, Any], key: str, default: int) -> int:
         case [int(side), int(other)] if side == other > 0:
             return side
         case value:
-            raise ModelError(f"the checkpoint's {key} is {value}, and only squares are known")
+            raise ModelError(f"the checkpoint's {key} is {value}, and only squares are supported")
 
 
 def _parts(path: str) -> list[str]:
@@ -254,20 +254,20 @@ def _read_json(path: str) -> dict[str, Any]:
 def _labels(name: str, config: Mapping[str, Any]) -> tuple[str, ...]:
     """One label for each output, `LABEL_i` where the config has no labels, as in transformers.
 
-    Raises ModelError where it labels other outputs than the first so many, except for the known gaps.
+    Raises ModelError where it labels other outputs than 0 to N - 1, except for the known gaps.
     """
     try:
         id2label = {int(key): str(label) for key, label in (config.get("id2label") or {}).items()}
         count = len(id2label) or int(config.get("num_labels", 2))
     except (AttributeError, TypeError, ValueError) as error:
-        raise ModelError(f"the checkpoint's id2label or num_labels makes no labels: {error}") from error
+        raise ModelError(f"the checkpoint's id2label or num_labels is invalid: {error}") from error
     if not id2label:
         return tuple(f"LABEL_{index}" for index in range(count))
     corrected = corrected_labels(id2label)
     missing = next((index for index in range(count) if index not in corrected), None)
     if missing is not None:
         low, high = min(corrected), max(corrected)
-        said = f"starts at {low}" if low else f"has {high} but not {missing}"
+        problem = f"starts at {low}" if low else f"has {high} but not {missing}"
         hint = "number its labels from 0, without a gap, in the order of the outputs (config.json)"
-        raise ModelError(f"the id2label of `{name}` {said}, so nobody knows the outputs' labels", hint)
+        raise ModelError(f"the id2label of `{name}` {problem}, so the outputs' labels are unknown", hint)
     return tuple(corrected[index] for index in range(count))

@@ -6,13 +6,13 @@ from torch import Tensor
 
 from beitcli.model.checkpoint import Activation, Checkpoint
 from beitcli.model.forward import Forward
-from beitcli.model.recipe import ProcessorRecipe, Recipe
+from beitcli.model.preprocessing import Preprocessing, ProcessorPreprocessing
 from beitcli.model.runtime import Runtime
 from beitcli.records import Score
 
 
 class Classifier:
-    """A loaded checkpoint. `top_k` 0 means every label; batches of `batch_size` are those that it is fastest at.
+    """A loaded checkpoint. `top_k` 0 means every label; it is fastest at batches of `batch_size`.
 
     Raises ModelError where the weights do not make a classifier with the checkpoint's labels.
     """
@@ -20,7 +20,7 @@ class Classifier:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        recipe: Recipe | ProcessorRecipe,
+        preprocessing: Preprocessing | ProcessorPreprocessing,
         runtime: Runtime,
         top_k: int,
         batch_size: int = 1,
@@ -28,15 +28,15 @@ class Classifier:
         self._labels = checkpoint.labels
         self._activation = checkpoint.activation
         self._top_k = min(top_k or len(checkpoint.labels), len(checkpoint.labels))
-        self._logits = Forward(checkpoint, recipe, runtime, batch_size)
+        self._logits = Forward(checkpoint, preprocessing, runtime, batch_size)
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> list[tuple[Score, ...]]:
-        """The best labels of each picture, best first, the lower index first among equals.
+        """The best labels of each image, best first, the lower index first among equals.
 
-        `pixels` has the recipe's shape and dtype behind a first dimension of images. Scores are computed in float32 by
-        the checkpoint's activation: those of a regression are its raw outputs. Raises DeviceError where the device
-        fails.
+        `pixels` has the preprocessing's shape and dtype behind a first dimension of images. Scores are computed in
+        float32 by the checkpoint's activation; those of a regression are its raw outputs. Raises DeviceError if the
+        device fails.
         """
         logits = self._logits(pixels)
         scores = _scores(logits, self._activation)
@@ -56,5 +56,5 @@ def _scores(logits: Tensor, activation: Activation) -> Tensor:
 
 
 def _shortest(value: np.float32) -> float:
-    """The shortest decimal that gives this float32 back: what `repr` of the result prints."""
+    """The shortest decimal that gives this float32 back, as `repr` of the result prints it."""
     return float(str(value))

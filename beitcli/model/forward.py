@@ -1,4 +1,4 @@
-"""Checkpoint and runtime -> Forward: pixels in, what the network says of them out, on any device and in its memory."""
+"""Checkpoint and runtime -> Forward: pixels in, logits or features out, on any device, within its memory."""
 
 import inspect
 import logging
@@ -14,7 +14,7 @@ from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.compiled import OneShape, compiled_network
 from beitcli.model.network import Beit, Output, PixelScale
 from beitcli.model.packing import can_pack, pack_linear_layers
-from beitcli.model.recipe import ProcessorRecipe, Recipe
+from beitcli.model.preprocessing import Preprocessing, ProcessorPreprocessing
 from beitcli.model.runtime import Runtime
 from beitcli.model.weights import is_finite, not_finite, weight_errors
 
@@ -24,19 +24,19 @@ log = logging.getLogger(__name__)
 class Forward:
     """A loaded checkpoint, fastest at batches of `batch_size`.
 
-    Raises ModelError where the weights do not make what is asked for.
+    Raises ModelError where the weights do not make a network with this output.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
-        recipe: Recipe | ProcessorRecipe,
+        preprocessing: Preprocessing | ProcessorPreprocessing,
         runtime: Runtime,
         batch_size: int,
         output: Output = "logits",
     ) -> None:
         self._checkpoint = checkpoint
-        self._recipe = recipe
+        self._preprocessing = preprocessing
         self._runtime = runtime
         self._batch_size = batch_size
         self._output = output
@@ -49,14 +49,14 @@ class Forward:
     def __call__(self, pixels: Tensor) -> Tensor:
         """The network's output in float32. Rows that overflow its dtype are computed again in float32.
 
-        `pixels` has the recipe's shape and dtype behind a first dimension of pictures. Raises DeviceError where the
-        device fails, ModelError where the output is not finite in float32 either.
+        `pixels` has the preprocessing's shape and dtype behind a first dimension of images. Raises DeviceError if the
+        device fails, ModelError if the output is not finite in float32 either.
         """
         outputs = self._outputs(self._network, pixels)
         broken = ~outputs.isfinite().flatten(1).all(-1)
         if broken.any() and self._runtime.dtype != "fp32":
-            log.info("%d pictures overflow %s and are computed in fp32", int(broken.sum()), self._runtime.dtype)
-            with self._loading:  # other lanes may be here
+            log.info("%d images overflow %s and are computed in fp32", int(broken.sum()), self._runtime.dtype)
+            with self._loading:  # other threads may be here
                 if self._exact is None:
                     self._exact = self._load(torch.float32)
             outputs[broken] = self._outputs(self._exact, pixels)[broken]
@@ -64,12 +64,12 @@ class Forward:
         if broken.any():
             raise ModelError(
                 f"`{self._checkpoint.name}` gives {self._output} that are not finite",
-                "its weights are, but are they those of its config?",
+                "its weights are finite: do they belong to its config?",
             )
         return outputs
 
     def _outputs(self, network: nn.Module, pixels: Tensor) -> Tensor:
-        """The outputs for a batch, in halves where the device has too little memory for all of it."""
+        """The outputs for a batch, in halves where it does not fit into the device's memory."""
         if self._largest_batch and len(pixels) > self._largest_batch:
             return torch.cat([self._outputs(network, part) for part in torch.split(pixels, self._largest_batch)])
         try:
@@ -80,14 +80,18 @@ class Forward:
                 raise DeviceError(f"{self._runtime.device} failed: {first_line(error)}") from error
             if len(pixels) == 1:
                 hint = "try a smaller model, --image-size or --dtype"
-                raise DeviceError(f"{self._runtime.device} has too little memory for one picture", hint) from error
+                raise DeviceError(f"{self._runtime.device} has too little memory for one image", hint) from error
         self._largest_batch = len(pixels) // 2
         log.info("out of memory: the batch size is now %d", self._largest_batch)
         return self._outputs(network, pixels)
 
     def _load(self, dtype: torch.dtype) -> nn.Module:
         try:
-            network = self._beit(self._recipe, dtype) if isinstance(self._recipe, Recipe) else self._reference()
+            network = (
+                self._beit(self._preprocessing, dtype)
+                if isinstance(self._preprocessing, Preprocessing)
+                else self._reference()
+            )
             return network.eval().to(self._runtime.device, dtype)
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -96,25 +100,25 @@ class Forward:
             raise DeviceError(f"{self._runtime.device} has too little memory for the model", hint) from error
 
     def _compiled(self) -> nn.Module | None:
-        """The network as a compiler makes it, or None where it is not for this device or architecture."""
-        if self._runtime.device == "mps" or not isinstance(self._recipe, Recipe):
-            log.info("only a BEiT on a CPU or a CUDA device is compiled: this one runs as it is")
+        """The compiled network, or None where this device or architecture is not supported."""
+        if self._runtime.device == "mps" or not isinstance(self._preprocessing, Preprocessing):
+            log.info("the network runs uncompiled: only a BEiT on a CPU or a CUDA device can be compiled")
             return None
-        if self._runtime.device != "cpu":  # by Triton, as it is first used: no package, and nothing kept
+        if self._runtime.device != "cpu":  # by Triton, on first use: no package, and nothing is cached
             return OneShape(torch.compile(self._load(self._runtime.torch_dtype), dynamic=False), self._batch_size)
         if has_amx_layers(self._runtime):
             return self._load(torch.bfloat16)
-        return compiled_network(self._checkpoint, self._recipe, self._runtime, self._batch_size, self._output)
+        return compiled_network(self._checkpoint, self._preprocessing, self._runtime, self._batch_size, self._output)
 
-    def _beit(self, recipe: Recipe, dtype: torch.dtype) -> nn.Module:
-        checkpoint, scale = self._checkpoint, PixelScale(recipe.factor, recipe.mean, recipe.std)
+    def _beit(self, preprocessing: Preprocessing, dtype: torch.dtype) -> nn.Module:
+        checkpoint, scale = self._checkpoint, PixelScale(preprocessing.factor, preprocessing.mean, preprocessing.std)
         tensors = checkpoint.tensors()
         try:
-            network = Beit(checkpoint.config, tensors, recipe.size, scale, dtype, self._output)
+            network = Beit(checkpoint.config, tensors, preprocessing.size, scale, dtype, self._output)
         except ModelError as error:
             raise ModelError(f"`{checkpoint.name}`: {error}", error.hint) from error
         except (TypeError, ValueError, ZeroDivisionError) as error:
-            raise ModelError(f"the config.json of `{checkpoint.name}` cannot be followed: {error}") from error
+            raise ModelError(f"the config.json of `{checkpoint.name}` is invalid: {error}") from error
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
@@ -130,10 +134,10 @@ class Forward:
 
     def _reference(self) -> nn.Module:
         from transformers import AutoModelForImageClassification
-        from transformers.utils import logging as reports
+        from transformers.utils import logging as transformers_logging
 
-        reports.disable_progress_bar()
-        reports.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
         path = self._checkpoint.weight_file()
         try:
             with weight_errors(path):
@@ -146,10 +150,10 @@ class Forward:
                 )
         except (ValueError, ImportError, KeyError) as error:
             raise ModelError(f"cannot load `{self._checkpoint.name}`: {first_line(error)}") from error
-        lacking = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
-        if lacking:
+        missing = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
+        if missing:
             raise ModelError(
-                f"`{self._checkpoint.name}` has no `{lacking[0]}` of the shape that its config says",
+                f"`{self._checkpoint.name}` has no `{missing[0]}` of the shape that its config requires",
                 "is it an image classifier, and complete?",
             )
         for name, tensor in model.state_dict().items():
@@ -165,8 +169,8 @@ class _Reference(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        takes = inspect.signature(model.forward).parameters
-        self.options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in takes else {}
+        parameters = inspect.signature(model.forward).parameters
+        self.options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in parameters else {}
 
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.model(pixel_values=pixels.to(self.model.dtype), **self.options).logits

@@ -1,8 +1,8 @@
-"""The C library's heap, held to what a model needs: neither given back and taken anew in every pass, nor growing.
+"""The C library's heap, tuned for a model: not returned and reallocated in every pass, and not growing.
 
-By itself glibc maps large tensors from the system and gives them back when they are freed: base-224 takes 450 MB of
+By default glibc maps large tensors from the system and gives them back when they are freed: base-224 takes 450 MB of
 zeroed pages anew in each pass, up to half of its time. Kept in the heap they leave holes into which the next tensors do
-not fit: over ten thousand pictures the peak grew by 170 MB.
+not fit: over ten thousand images the peak grew by 170 MB.
 """
 
 import ctypes
@@ -10,44 +10,44 @@ import os
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # mallopt(3)
 
-_LARGE, _LARGE_ONCE = 1 << 30, 1 << 25
-"""Blocks of so many bytes still come from the system one by one; glibc before 2.35 takes no more than the second."""
+_LARGE, _LARGE_OLD_GLIBC = 1 << 30, 1 << 25
+"""Blocks of so many bytes are still mapped one by one; glibc before 2.35 accepts at most the second value."""
 
-_MOST_GROWTH = 64_000_000
-"""Bytes that the process may grow by beyond its first pass before freed memory goes back."""
+_MAX_GROWTH = 64_000_000
+"""Bytes that the process may grow by beyond its first pass before freed memory is returned."""
 
 
 def use_one_heap() -> None:
-    """Threads that are started from now on share the main heap, so that there is only one to have holes."""
+    """Make threads started from now on share the main heap, so that only one heap fragments."""
     _glibc("mallopt", _M_ARENA_MAX, 1)
 
 
 def keep_freed_memory() -> None:
-    """The heap of this process is without what was freed before, and from now on keeps what is freed."""
+    """Return memory freed so far to the system, and keep what is freed from now on."""
     _glibc("malloc_trim", 0)
     if not _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE):
-        _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE_ONCE)
+        _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE_OLD_GLIBC)
     _glibc("mallopt", _M_TRIM_THRESHOLD, _LARGE)
 
 
 class Heap:
-    """The heap of this process, which from now on keeps what is freed, but no more than it needs."""
+    """The heap of this process, which from now on keeps freed memory, within a limit."""
 
     def __init__(self) -> None:
         keep_freed_memory()
         self._used: int | None = None
 
     def tidy(self) -> None:
-        """Gives freed memory back to the system if there is much more than after the first use."""
+        """Return freed memory to the system if the process is much larger than after the first call."""
         size = _resident()
         if self._used is None:
             self._used = size
-        elif size > self._used + _MOST_GROWTH:
+        elif size > self._used + _MAX_GROWTH:
             _glibc("malloc_trim", 0)
 
 
 def _resident() -> int:
-    """Bytes of memory that the process has."""
+    """Resident bytes of the process."""
     try:
         with open("/proc/self/statm") as counts:
             return int(counts.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -56,6 +56,6 @@ def _resident() -> int:
 
 
 def _glibc(function: str, *arguments: int) -> int:
-    """Calls what other C libraries neither have nor need; 0 where it is refused."""
-    done: int = getattr(ctypes.CDLL(None), function, lambda *_: 0)(*arguments)
-    return done
+    """Call a function that only glibc has and needs; 0 where it fails or is missing."""
+    result: int = getattr(ctypes.CDLL(None), function, lambda *_: 0)(*arguments)
+    return result

@@ -1,4 +1,4 @@
-"""BEiT itself (Bao, Dong, Wei 2021, arXiv:2106.08254), the inference form, in plain torch.
+"""BEiT (Bao, Dong, Wei 2021, arXiv:2106.08254), for inference, in plain torch.
 
 The arithmetic is that of transformers' `BeitForImageClassification`, arranged to run fast: pixels stay uint8 until
 their patches are cut, normalisation is folded into the patch projection and layer scale into the two linear maps before
@@ -36,7 +36,7 @@ _SCORES_AT_ONCE = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class PixelScale:
-    """How bytes become the network's input: `(byte * factor - mean) / std` for each channel."""
+    """Scaling of bytes to the network's input: `(byte * factor - mean) / std` for each channel."""
 
     factor: float
     mean: tuple[float, ...]
@@ -44,7 +44,7 @@ class PixelScale:
 
 
 class Weights:
-    """A checkpoint's tensors by name; names the one that is missing, of the wrong shape or not finite."""
+    """A checkpoint's tensors by name; errors name a tensor that is missing, of the wrong shape or not finite."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
@@ -53,7 +53,7 @@ class Weights:
         return name in self._tensors
 
     def __getitem__(self, name: str) -> Tensor:
-        """The tensor in float32, in which everything is folded before it is converted once."""
+        """The tensor in float32, in which layers are folded before one conversion."""
         if name not in self._tensors:
             raise ModelError(f"the checkpoint has no `{name}`", "is it an image classifier, and complete?")
         tensor = self._tensors[name].float()
@@ -62,23 +62,23 @@ class Weights:
         return tensor
 
     def shaped(self, name: str, *shape: int) -> Tensor:
-        """The tensor, which must have the shape that the config asks for; a side of -1 has any length."""
+        """The tensor, which must have the shape that the config requires; a side of -1 has any length."""
         tensor = self[name]
         if not (
             tensor.dim() == len(shape) and all(want in (-1, has) for want, has in zip(shape, tensor.shape, strict=True))
         ):
-            raise ModelError(f"`{name}` has shape {tuple(tensor.shape)}, and the checkpoint's config says {shape}")
+            raise ModelError(f"`{name}` has shape {tuple(tensor.shape)}, and the checkpoint's config requires {shape}")
         return tensor
 
 
 Output = Literal["logits", "mean", "cls", "patches"]
-"""What comes out for a picture: the classifier's logits, or the final states it is made from.
+"""The output for an image: the classifier's logits, or the final states that they are computed from.
 
 `mean` and `cls` have shape (hidden,), `patches` (patches, hidden). In a checkpoint that classifies by the mean of its
 patches, the final layer norm belongs to that mean, and `cls` and `patches` are without it; in one that classifies by
 its first state, all states are behind the norm. So `mean` of the first kind is the pooler's output in transformers'
-`BeitModel`, and the others are its `last_hidden_state`. What is no classifier, like a masked-image model, may have no
-such norm: then it is one without weights of its own, as in `BeitModel`.
+`BeitModel`, and the others are its `last_hidden_state`. A checkpoint that is no classifier, like a masked-image model,
+may lack that norm: then it is one without weights, as in `BeitModel`.
 """
 
 
@@ -86,7 +86,7 @@ class Beit(nn.Module):
     """Images to logits or features: uint8 of shape (n, height, width, 3) to the network's dtype of shape (n, …).
 
     `size` is (height, width) in pixels; where it is not the checkpoint's own, positions are interpolated as
-    transformers does. Raises ModelError when the config asks for something unknown or a tensor is missing.
+    transformers does. Raises ModelError when the config requires something unsupported or a tensor is missing.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Beit(nn.Module):
         super().__init__()
         weights = Weights(tensors)
         if config.get("num_channels", 3) != 3:
-            raise ModelError(f"the checkpoint wants {config['num_channels']} channels, and pictures here have 3")
+            raise ModelError(f"the checkpoint needs {config['num_channels']} channels, and images here have 3")
         self.patch = square_side(config, "patch_size", 16)
         self.grid = (size[0] // self.patch, size[1] // self.patch)
         self.projection = _folded_patch_projection(weights, self.patch, scale)
@@ -109,7 +109,9 @@ class Beit(nn.Module):
         self.tokens = 1 + self.grid[0] * self.grid[1]
         self.positions = _absolute_positions(config, weights, self.grid)
         self.layers = nn.ModuleList(
-            _layer(config, weights, index, self.grid).to(dtype)  # one by one: no second model in float32
+            _layer(config, weights, index, self.grid).to(
+                dtype
+            )  # one by one, so that no second model in float32 is in memory
             for index in range(config.get("num_hidden_layers", 12))
         )
         self.mean_pooling = config.get("use_mean_pooling", True)
@@ -133,11 +135,11 @@ class Beit(nn.Module):
             x = x + self.positions
         for layer in self.layers:
             x = layer(x)
-        answer: Tensor = self.head(self._pooled(x))
-        return answer
+        outputs: Tensor = self.head(self._pooled(x))
+        return outputs
 
     def _pooled(self, x: Tensor) -> Tensor:
-        """Of the final states, those or the one that is asked for, behind the norm that belongs to it."""
+        """The requested final states, or their mean, after the norm that belongs to them."""
         output = self.output
         if output == "logits":
             output = "mean" if self.mean_pooling else "cls"
@@ -150,14 +152,14 @@ class Beit(nn.Module):
         return pooled
 
     def _patches(self, pixels: Tensor) -> Tensor:
-        """(n, height, width, 3) to (n, patches, patch * patch * 3); what does not fill a patch is left out."""
+        """(n, height, width, 3) to (n, patches, patch * patch * 3); incomplete patches at the edges are dropped."""
         (rows, columns), patch = self.grid, self.patch
         cut = pixels[:, : rows * patch, : columns * patch].reshape(-1, rows, patch, columns, patch, 3)
         return cut.transpose(2, 3).reshape(-1, rows * columns, patch * patch * 3)
 
 
 class ActivatedLinear(nn.Module):
-    """A linear map and the function behind it, which some libraries compute in one."""
+    """A linear map and its activation, which some libraries fuse."""
 
     def __init__(self, linear: nn.Linear, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -198,7 +200,7 @@ class Layer(nn.Module):
 
 
 def _attend_by_parts(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention over (n, heads, tokens, width), a few pictures at once so that their scores stay in the cores' caches.
+    """Attention over (n, heads, tokens, width), a few images at once so that their scores stay in the cores' caches.
 
     On CPUs with bf16 instructions but without AMX this takes half the time of torch's fused kernel.
     """
@@ -239,7 +241,7 @@ def _activation(config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")  # takes no memory before its weights come
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")  # allocates nothing
     linear.weight = nn.Parameter(weight, requires_grad=False)
     linear.bias = nn.Parameter(bias, requires_grad=False)
     return linear
@@ -254,7 +256,7 @@ def _scaled_linear(weights: Weights, name: str, layer_scale: str) -> nn.Linear:
 
 
 def _joined_qkv(weights: Weights, name: str, heads: int) -> nn.Linear:
-    """Queries come out divided by the square root of a head's width, as attention wants them."""
+    """Queries come out divided by the square root of a head's width, as attention expects them."""
     query, key, value = (weights[f"{name}{part}.weight"] for part in ("query", "key", "value"))
     q_bias, v_bias = weights[name + "query.bias"], weights[name + "value.bias"]
     scale = (len(query) // heads) ** -0.5
@@ -280,7 +282,7 @@ def _folded_patch_projection(weights: Weights, patch: int, scale: PixelScale) ->
 
 
 def trained_grid(config: Mapping[str, Any]) -> tuple[int, int]:
-    """The rows and columns of patches in the checkpoint's own pictures."""
+    """The rows and columns of patches in the checkpoint's own images."""
     size, patch = config.get("image_size", 224), square_side(config, "patch_size", 16)
     height, width = (size, size) if isinstance(size, int) else size
     return height // patch, width // patch
@@ -304,7 +306,7 @@ def resized_positions(positions: Tensor, trained: tuple[int, int], grid: tuple[i
 
 
 def _position_bias(config: Mapping[str, Any], weights: Weights, layer: int, grid: tuple[int, int]) -> Tensor | None:
-    """What one layer adds to its attention, (1, heads, tokens, tokens): its own bias, the shared one, or both."""
+    """Position bias of one layer's attention, (1, heads, tokens, tokens): its own, the shared one, or both."""
     names = []
     if config.get("use_relative_position_bias", False):
         names.append(f"beit.encoder.layer.{layer}.attention.attention.relative_position_bias.")

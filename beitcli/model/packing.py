@@ -11,14 +11,14 @@ from beitcli.model.runtime import has_amx
 
 
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this build of torch has oneDNN's packed linear layers, and this CPU native instructions for the dtype."""
+    """True if this build of torch has oneDNN's packed linear layers, and this CPU instructions for the dtype."""
     if platform.machine() not in ("x86_64", "AMD64") or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def pack_linear_layers(network: nn.Module, rows: int) -> None:
-    """Packs every linear layer in the network, best for inputs of so many rows; the weights of before are dropped."""
+    """Pack every linear layer of the network, best for inputs of `rows` rows; the original weights are freed."""
     for name, child in network.named_children():
         if isinstance(child, nn.Linear):
             setattr(network, name, _PackedLinear(child, rows))
@@ -29,20 +29,20 @@ def pack_linear_layers(network: nn.Module, rows: int) -> None:
 
 
 def _can_fuse(layer: ActivatedLinear) -> bool:
-    """Whether GELU costs less in the linear layer's own pass: in bf16 it does, except beside AMX's faster products."""
+    """True if fusing GELU into the linear layer is faster: in bf16 it is, except with AMX's faster products."""
     return layer.activation is F.gelu and layer.linear.weight.dtype == torch.bfloat16 and not has_amx()
 
 
 class _PackedLinear(nn.Module):
-    """A linear layer as oneDNN wants it, with what it computes behind; torch's own compiler does no other."""
+    """A linear layer in oneDNN's layout with a fused activation, as torch's own compiler makes it."""
 
-    def __init__(self, linear: nn.Linear, rows: int, behind: str = "none") -> None:
+    def __init__(self, linear: nn.Linear, rows: int, activation: str = "none") -> None:
         super().__init__()
-        self._behind = behind
+        self._activation = activation
         self.out_features = linear.out_features
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.data, rows)
         self._bias = linear.bias.data
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, self._behind, [], "none")
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, self._activation, [], "none")
         return y

@@ -1,4 +1,4 @@
-"""What the network runs on: device, dtype and batch size, each chosen from what this machine has."""
+"""Device, dtype and batch size of the network, each chosen from what this machine has."""
 
 import logging
 import math
@@ -15,37 +15,37 @@ log = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 CPU_QUOTA = "/sys/fs/cgroup/cpu.max"
-"""Where Linux (cgroup v2) tells a container its share: microseconds of CPU time, and in how many of the clock."""
+"""A container's CPU quota on Linux (cgroup v2): microseconds of CPU time per period, and the period."""
 
 _TOKENS_PER_BATCH = {"cpu": 1_600, "cuda": 32_000, "mps": 8_000}
-"""How many tokens keep a device busy. On a CPU, two batches of 8 pictures of 197 tokens were as fast as any larger."""
+"""Tokens that keep a device busy. On a CPU, two batches of 8 images of 197 tokens were as fast as any larger."""
 
 _BYTES_PER_TOKEN = 64_000
-"""What a token of a large BEiT takes on a GPU at most: 14 states of 1,024 halves at once, and as much again."""
+"""Most GPU memory of a token of a large BEiT: 14 states of 1,024 halves at once, and as much again."""
 
-_PATCH_AREA = 256  # of the published checkpoints; for others it is a measure of their work that serves as well
+_PATCH_AREA = 256  # of the published checkpoints; a good measure of work for others too
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """A torch device, as torch names it, the dtype of the network there, and whether it is compiled.
 
-    `crowded` if there are many batches to come: then several are computed at once.
+    `crowded` if many batches follow: then several are computed at once.
     """
 
     device: str
     dtype: str
     compiled: bool = False
-    crowded: bool = False
+    many_batches: bool = False
 
     @property
     def torch_dtype(self) -> torch.dtype:
         return DTYPES[self.dtype]
 
     @property
-    def lanes(self) -> int:
-        """How many batches are computed at once: two, where there are two threads and (unlike MPS) queues for work."""
-        if not self.crowded:
+    def concurrency(self) -> int:
+        """Batches that are computed at once: two, given two threads and (unlike MPS) several queues."""
+        if not self.many_batches:
             return 1
         if self.device == "cpu":
             return min(2, torch.get_num_threads())
@@ -53,14 +53,14 @@ class Runtime:
 
     @property
     def threads(self) -> int:
-        """How many threads each lane has."""
-        return max(1, torch.get_num_threads() // self.lanes)
+        """CPU threads of each concurrent batch."""
+        return max(1, torch.get_num_threads() // self.concurrency)
 
 
 def choose_runtime(device: str, dtype: str) -> Runtime:
-    """The device and dtype asked for, or for `auto` the best at hand. Raises UsageError for a device that is absent.
+    """The requested device and dtype, or for `auto` the best available. Raises UsageError for an absent device.
 
-    A dtype that the device has no instructions for is taken as asked, with one notice.
+    A dtype that the device has no instructions for is accepted, with one notice.
     """
     device = choose_device(device)
     if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
@@ -74,7 +74,7 @@ def choose_runtime(device: str, dtype: str) -> Runtime:
 
 
 def usable_cores() -> int:
-    """How many cores this process may keep busy: its CPU affinity, or less where a container's quota is lower."""
+    """Number of cores that this process may use: its CPU affinity, or less where a container's quota is lower."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with suppress(OSError, ValueError):  # no such limit: another system, or `max`
         with open(CPU_QUOTA) as limit:
@@ -84,7 +84,7 @@ def usable_cores() -> int:
 
 
 def choose_device(device: str) -> str:
-    """The device asked for, or for `auto` the best at hand. Raises UsageError for one that is absent."""
+    """The requested device, or for `auto` the best available. Raises UsageError for one that is absent."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if device == "mps" and not torch.backends.mps.is_available():
@@ -97,14 +97,14 @@ def choose_device(device: str) -> str:
 
 
 def _native_dtypes(device: str) -> tuple[str, ...]:
-    """What runs at full speed there, the fastest first."""
+    """Dtypes that run at full speed on the device, the fastest first."""
     if device != "cpu":
         return ("fp16", "bf16", "fp32")
     return ("bf16", "fp32") if _is_faster_in_bf16() else ("fp32",)
 
 
 def _is_faster_in_bf16() -> bool:
-    """Whether this CPU multiplies matrices of bf16 in less time than those of fp32.
+    """True if this CPU multiplies matrices of bf16 in less time than those of fp32.
 
     Intel's do so by AMX alone: with AVX512-BF16 only, as where a virtual machine hides AMX, an Emerald Rapids took 1.6
     to 1.9 times as long in bf16 (oneDNN of torch 2.13); AMD's are faster with it.
@@ -114,32 +114,32 @@ def _is_faster_in_bf16() -> bool:
 
 
 def has_amx() -> bool:
-    """Whether this CPU has Intel's tile matrix instructions, and vectors, for bf16."""
+    """True if this CPU has Intel's tile matrix instructions, and vectors, for bf16."""
     return all(map(_cpu_has, ("amx_tile", "amx_bf16", "avx512_bf16")))
 
 
 def _cpu_has(*names: str) -> bool:
-    """Whether this CPU has one of the instruction sets, by torch's names for them."""
+    """True if this CPU has one of the instruction sets, by torch's names for them."""
     capabilities = _cpu_capabilities()
     return any(capabilities.get(name) for name in names)
 
 
 def _cpu_capabilities() -> dict[str, object]:
-    """What torch knows of this CPU; older torch does not say."""
+    """This CPU's capabilities by torch; empty for older versions."""
     return getattr(torch.cpu, "get_capabilities", dict)()
 
 
 def memory_of(device: str) -> float:
-    """Bytes of memory that the device has for itself; a CPU and MPS share the machine's, which is not counted."""
+    """Bytes of the device's own memory; infinite for a CPU and MPS, which share the machine's."""
     return torch.cuda.get_device_properties(device).total_memory if device.startswith("cuda") else math.inf
 
 
 def choose_batch_size(device: str, size: tuple[int, int], memory: float = math.inf) -> int:
-    """How many pictures of (height, width) pixels make a batch: a power of two that fills the device.
+    """Number of images of (height, width) pixels in a batch: a power of two that fills the device.
 
-    All memory counts, not what is free now: the answers may depend on the batch size, and should not on the hour.
+    Total memory counts, not free memory: scores may depend on the batch size, and should not vary from run to run.
     """
     tokens = size[0] * size[1] / _PATCH_AREA
-    fits = memory / 2 / 2 / _BYTES_PER_TOKEN  # of two batches, and half is for the weights and for others
+    fits = memory / 2 / 2 / _BYTES_PER_TOKEN  # two batches, in half of the memory: weights and others need the rest
     wanted = min(_TOKENS_PER_BATCH[torch.device(device).type], fits) / tokens
     return max(1, min(128 if device != "cpu" else 32, 1 << int(wanted).bit_length() - 1 if wanted >= 1 else 1))

@@ -1,4 +1,4 @@
-"""Files of weights -> tensors by the names that a saved classifier has for them."""
+"""Files of weights -> tensors by their names in a saved classifier."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,8 +11,8 @@ from beitcli.errors import ModelError, first_line
 if TYPE_CHECKING:
     from torch import Tensor
 
-_MAPPED_AT_ONCE = 64_000_000
-"""Bytes of tensors after which the mapping that they are in is given up; all of a large model's would be gigabytes."""
+_MAX_MAPPED = 64_000_000
+"""Bytes of tensors after which their mapping is closed; all of a large model's would be gigabytes."""
 
 _POINTER = b"version https://git-lfs"
 
@@ -32,7 +32,7 @@ _SHARED_BIAS = re.compile(r"^(beit\.|)shared_position_bias\.")
 
 
 def read_tensors(paths: Sequence[str], is_beit: bool) -> "Mapping[str, Tensor]":
-    """Every tensor of the files; a BEiT's by its name in a saved classifier, whichever way it was saved.
+    """Every tensor of the files; a BEiT's by its name in a saved classifier, however it was saved.
 
     Raises ModelError if unreadable.
     """
@@ -56,8 +56,8 @@ def _saved_name(name: str) -> str:
 
 
 def check_is_no_pointer(path: str) -> None:
-    """Raises ModelError for a Git LFS pointer in place of a file of weights."""
-    with suppress(OSError), open(path, "rb") as stream:  # what cannot be opened is said when it is read
+    """Raise ModelError for a Git LFS pointer in place of a file of weights."""
+    with suppress(OSError), open(path, "rb") as stream:  # errors are raised when it is read
         if stream.read(len(_POINTER)) == _POINTER:
             raise ModelError(
                 f"`{path}` is a Git LFS pointer, not the weights themselves", "fetch them there by `git lfs pull`"
@@ -70,28 +70,28 @@ def is_finite(tensor: "Tensor") -> bool:
 
 
 def not_finite(name: str) -> ModelError:
-    """Error for weights with infinities or NaN among them."""
+    """Error for weights with infinities or NaN."""
     return ModelError(
-        f"the weights are not finite: `{name}` has infinities or NaN", "the training or a conversion broke them"
+        f"the weights are not finite: `{name}` has infinities or NaN", "training or conversion broke them"
     )
 
 
 class _MappedTensors(Mapping[str, "Tensor"]):
-    """The tensors of safetensors files, mapped anew now and then: what was read leaves memory with its mapping."""
+    """The tensors of safetensors files, remapped now and then to release the memory of what was read."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._files: dict[str, Any] = {}
-        self._handed_out = 0
+        self._bytes_read = 0
         self._path_of = {name: path for path in paths for name in self._file(path).keys()}  # noqa: SIM118  # no mapping
 
     def __getitem__(self, name: str) -> "Tensor":
         path = self._path_of[name]
         with weight_errors(path):
             tensor: Tensor = self._file(path).get_tensor(name)
-        self._handed_out += tensor.nbytes
-        if self._handed_out > _MAPPED_AT_ONCE:
+        self._bytes_read += tensor.nbytes
+        if self._bytes_read > _MAX_MAPPED:
             self._files.clear()
-            self._handed_out = 0
+            self._bytes_read = 0
         return tensor
 
     def __iter__(self) -> Iterator[str]:
@@ -139,14 +139,14 @@ def _unpickled(path: str) -> "dict[str, Tensor]":
 
 @contextmanager
 def weight_errors(path: str) -> Iterator[None]:
-    """Turns what reading a file of weights raises into a ModelError."""
+    """Turn errors of reading a file of weights into a ModelError."""
     import pickle
 
     from safetensors import SafetensorError
 
     try:
         yield
-    except pickle.UnpicklingError as error:  # torch's own words advise to run what is in there
+    except pickle.UnpicklingError as error:  # torch's own message advises to run the code inside
         hint = "convert it to model.safetensors, if you trust it"
         raise ModelError(f"cannot read the weights `{path}`: broken, or more than plain tensors", hint) from error
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:

@@ -1,1 +1,1 @@
-"""Where records go."""
+"""Record output: formats, files and the ledger."""

@@ -1,4 +1,4 @@
-"""Records from many files, each source once, in the order in which a folder walk gives them."""
+"""Records from many files, each source once, in the order of a folder walk."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from beitcli.records import Failure, Record, Source, printable
 
 
 class Collection:
-    """Takes records and gives them back sorted; `equal` and `overruled` count those that are left out.
+    """Sorted store of records; `equal` and `overruled` count those that are left out.
 
-    They are in a database on disk, because there may be more of them than memory.
+    It is a database on disk, because the records may exceed memory.
     """
 
     def __init__(self, database: sqlite3.Connection) -> None:
@@ -25,9 +25,9 @@ class Collection:
         database.execute("CREATE TABLE records (key BLOB PRIMARY KEY, failed INTEGER, part INTEGER, record TEXT)")
 
     def add(self, records: Iterable[Record], part: str) -> None:
-        """Takes the records of the file `part`: of equal ones the first, an answer before an error.
+        """Add the records of the file `part`: the first of equal ones, a prediction before an error.
 
-        Raises BeitError where a source has another answer already.
+        Raises BeitError where a source already has a different prediction.
         """
         self._parts.append(part)
         for record in records:
@@ -51,14 +51,14 @@ class Collection:
         else:
             one, other = printable(self._parts[known[1]]), printable(self._parts[-1])
             raise BeitError(
-                f"different answers for `{printable(source.name)}` in `{one}` and `{other}`",
-                "merge what one model has answered with one set of options",
+                f"different predictions for `{printable(source.name)}` in `{one}` and `{other}`",
+                "merge only the predictions of one model with one set of options",
             )
 
 
 @contextmanager
 def collection() -> Iterator[Collection]:
-    """An empty collection, in a file that nobody else sees. Raises OutputError where that cannot be written."""
+    """An empty collection, in a temporary file. Raises OutputError where that cannot be written."""
     try:
         with closing(sqlite3.connect("")) as database:
             yield Collection(database)
@@ -69,5 +69,5 @@ def collection() -> Iterator[Collection]:
 
 
 def _key(source: Source) -> bytes:
-    """What sorts like a folder walk: NUL between names comes before every byte of a name, which `/` does not."""
+    """Sort key in the order of a folder walk: NUL between names sorts before every byte of a name, `/` does not."""
     return os.fsencode(source.location).replace(b"/", b"\0")

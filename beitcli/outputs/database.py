@@ -1,4 +1,4 @@
-"""The SQLite file of a ledger: its tables, how it is opened, and what its errors mean."""
+"""The SQLite file of a ledger: schema, opening, error messages."""
 
 import hashlib
 import os
@@ -11,21 +11,21 @@ from typing import Any
 from beitcli.errors import MAKE_ROOM, OutputError
 from beitcli.records import printable
 
-_APPLICATION = 0x62656974  # `beit`, where file(1) and we look for what a database is
+_APPLICATION = 0x62656974  # `beit`, by which file(1) and we recognise the database
 _VERSION = 1
 _SCHEMA = f"""
 CREATE TABLE pictures (
     id INTEGER PRIMARY KEY,
     kind TEXT NOT NULL, source BLOB NOT NULL,                                  -- bytes: names need not be UTF-8
     size INTEGER, mtime_ns INTEGER, etag TEXT, last_modified TEXT, digest BLOB,
-    fingerprint INTEGER, dtype TEXT,                                           -- what answered, and what `auto` was
-    scores TEXT, code TEXT, message TEXT,                                      -- JSON [[index, score], ...] or why not
+    fingerprint INTEGER, dtype TEXT,                                           -- settings, and the dtype of `auto`
+    scores TEXT, code TEXT, message TEXT,                                      -- JSON [[index, score], ...] or error
     crashes INTEGER NOT NULL DEFAULT 0,
-    asked INTEGER, answered INTEGER,                                           -- in which run that happened last
+    asked INTEGER, answered INTEGER,                                           -- last run to request / process it
     UNIQUE (kind, source)
 );
 CREATE INDEX by_digest ON pictures (digest) WHERE digest IS NOT NULL;
-CREATE TABLE run (position INTEGER PRIMARY KEY, picture INTEGER NOT NULL);     -- what the last run was asked for
+CREATE TABLE run (position INTEGER PRIMARY KEY, picture INTEGER NOT NULL);     -- images of the last run
 CREATE TABLE fingerprints (id INTEGER PRIMARY KEY, facts TEXT NOT NULL UNIQUE);
 CREATE TABLE files (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, digest TEXT);
 CREATE TABLE state (key TEXT PRIMARY KEY, value);
@@ -40,10 +40,10 @@ _START_OVER = "start over with --fresh, which keeps the old ledger beside the ne
 
 @contextmanager
 def open_database(path: str) -> Iterator[sqlite3.Connection]:
-    """The database at `path`, made where there is none; "" is one that is forgotten.
+    """The database at `path`, created if missing; "" is a temporary one.
 
-    What happens outside a transaction is committed at once. Raises OutputError for whatever the database or its disk
-    refuses, also inside the block.
+    Statements outside a transaction are committed at once. Raises OutputError for every error of the database or its
+    disk, also inside the block.
     """
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as database:
@@ -55,7 +55,7 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def copied_database(path: str) -> Iterator[sqlite3.Connection]:
-    """What is in the database at `path`, if there is one, in a copy that is forgotten. Raises OutputError."""
+    """A temporary copy of the database at `path`, empty if there is none. Raises OutputError."""
     with open_database("") as copy:
         if path and os.path.exists(path):
             with open_database(path) as database:
@@ -64,9 +64,9 @@ def copied_database(path: str) -> Iterator[sqlite3.Connection]:
 
 
 def move_aside(path: str) -> None:
-    """Renames the database to `….old`, or `….old2` and so on, with the log that would be taken for the next one's.
+    """Rename the database to `….old`, or `….old2` and so on, with its log, which the next database would use.
 
-    Features beside it are removed: they can be made again, and are as large as the output.
+    Features beside it are removed: they can be recomputed, and are as large as the output.
     """
     names = (f"{path}.old{number}" for number in chain(("",), count(2)))
     old = next(name for name in names if not any(os.path.exists(name + suffix) for suffix in _SUFFIXES))
@@ -81,7 +81,7 @@ def move_aside(path: str) -> None:
 
 
 def digest_of(path: str, database: sqlite3.Connection) -> str:
-    """The SHA-256 of a file's content, remembered by its size and times. Raises OSError where it cannot be read."""
+    """The SHA-256 of a file's content, cached by its size and times. Raises OSError where it cannot be read."""
     key = os.fsencode(os.path.realpath(path))
     with open(path, "rb") as stream:
         status = os.fstat(stream.fileno())
@@ -96,10 +96,10 @@ def digest_of(path: str, database: sqlite3.Connection) -> str:
     return digest.hexdigest()
 
 
-def has_pictures_under(folder: str, database: sqlite3.Connection) -> bool:
-    """Whether a picture below the folder was ever answered."""
+def has_images_under(folder: str, database: sqlite3.Connection) -> bool:
+    """True if an image below the folder ever had a result."""
     prefix = os.fsencode(folder.rstrip("/")) + b"/"
-    after = prefix[:-1] + b"0"  # what follows the slash
+    after = prefix[:-1] + b"0"  # the character after the slash
     query = "SELECT 1 FROM pictures WHERE kind = 'path' AND source > ? AND source < ? AND answered > 0"
     return database.execute(query, (prefix, after)).fetchone() is not None
 
@@ -112,7 +112,7 @@ def _prepare(database: sqlite3.Connection, path: str) -> None:
     if _value(database, "PRAGMA user_version") > _VERSION:
         raise OutputError(f"`{printable(path)}` is from a newer version of beit", f"update beit, or {_START_OVER}")
     if _value(database, "PRAGMA journal_mode = WAL") == "wal":
-        database.execute("PRAGMA synchronous = NORMAL")  # the machine's crash may cost the last batches, and no more
+        database.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine may cost the last batches, no more
     else:  # some network shares
         database.execute("PRAGMA journal_mode = DELETE")
     if not has_tables:

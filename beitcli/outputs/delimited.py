@@ -46,7 +46,7 @@ def csv_line(fields: Iterable[str]) -> str:
 
 
 def _quoted(field: str) -> str:
-    # Python's csv.writer leaves a lone CR bare where lines end with LF, and no reader takes that back.
+    # Python's csv.writer leaves a lone CR unquoted where lines end with LF, and no reader accepts that.
     return '"' + field.replace('"', '""') + '"' if _NEEDS_QUOTES.search(field) else field
 
 
@@ -68,7 +68,7 @@ def _row(record: Record, columns: int) -> list[str]:
 
 
 def record_of_row(row: Sequence[str], columns: int) -> Record:
-    """The record of a row below `header(columns)`. Raises ValueError that says what is wrong with it."""
+    """The record of a row below `header(columns)`. Raises ValueError that names the fault."""
     width = columns * len(_SCORE) + 4
     if len(row) != width:
         raise ValueError(f"{len(row)} fields instead of {width}")
@@ -98,7 +98,7 @@ def _real(text: str) -> float:
 
 
 def tsv_fields(line: str) -> list[str]:
-    """The fields of a line of TSV, as they were before they were escaped. Raises ValueError for an unknown escape."""
+    """The unescaped fields of a line of TSV. Raises ValueError for an unknown escape."""
     return [_TSV_ESCAPE.sub(_unescaped, field) if "\\" in field else field for field in line.split("\t")]
 
 

@@ -1,4 +1,4 @@
-"""Where a run's bytes go: standard output, a FIFO or device, or a file that is replaced when it is whole."""
+"""Destinations of a run: standard output, a FIFO or device, or a file that is replaced atomically."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO, Protocol, TypeVar
 
-from beitcli.errors import OutputError, UsageError, way_out
+from beitcli.errors import OutputError, UsageError, hint_for
 from beitcli.records import printable
 
 log = logging.getLogger(__name__)
@@ -23,24 +23,24 @@ _Output = TypeVar("_Output", bound=_Closable)
 _DESCRIPTOR = re.compile(r"(?:/dev/fd/|/proc/self/fd/)(\d{1,9})|/dev/(std(?:in|out|err))")
 
 
-class ReaderGone(Exception):  # noqa: N818  # no error: the run ends well
-    """Whoever read the output has seen enough."""
+class ReaderClosed(Exception):  # noqa: N818  # no error: the run ends well
+    """The reader of the output has closed it."""
 
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Turns what writing raises into ReaderGone, where a pipe has lost its reader, or OutputError."""
+    """Convert errors of writing to ReaderGone, where a pipe has lost its reader, or OutputError."""
     try:
         yield
     except BrokenPipeError as error:
-        raise ReaderGone from error
+        raise ReaderClosed from error
     except OSError as error:
         name = f" to `{printable(os.fsdecode(error.filename))}`" if isinstance(error.filename, str | bytes) else ""
-        raise OutputError(f"cannot write the records{name}: {error.strerror or error}", way_out(error)) from error
+        raise OutputError(f"cannot write the records{name}: {error.strerror or error}", hint_for(error)) from error
 
 
 def check_writable(path: str) -> None:
-    """Raises OutputError where `path` could not be written: before the expensive part of a run."""
+    """Raise OutputError where `path` could not be written: before the expensive part of a run."""
     folder = os.path.dirname(os.path.realpath(path))
     if os.path.basename(path).endswith((".ledger", ".lock", ".part")):
         raise OutputError(f"`{printable(path)}` has the name of a file that a run keeps", "choose another name")
@@ -52,8 +52,8 @@ def check_writable(path: str) -> None:
         raise OutputError(f"`{printable(folder)}` may not be written to", "write elsewhere")
 
 
-def check_apart(outputs: Iterable[str], inputs: Iterable[str]) -> None:
-    """Raises UsageError where an output would take the place of an input."""
+def check_not_overwritten(outputs: Iterable[str], inputs: Iterable[str]) -> None:
+    """Raise UsageError where an output would overwrite an input."""
     outputs = list(outputs)
     targets = {os.path.realpath(path) for path in outputs}
     names = {os.path.basename(path) for path in (*outputs, *targets)}
@@ -63,12 +63,12 @@ def check_apart(outputs: Iterable[str], inputs: Iterable[str]) -> None:
 
 
 def is_in(path: str, folder: str) -> bool:
-    """Whether `path`, which need not exist, is that folder or anything below it."""
+    """True if `path`, which need not exist, is that folder or below it."""
     return f"{os.path.realpath(path)}/".startswith(f"{os.path.realpath(folder)}/")
 
 
 def is_stream(path: str) -> bool:
-    """Whether `path` is a FIFO, a device or an open descriptor: something to write to, and nothing to replace."""
+    """True if `path` is a FIFO, a device or an open descriptor, which is written to and not replaced."""
     if _DESCRIPTOR.fullmatch(path):
         return True
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
@@ -84,7 +84,7 @@ def standard_output() -> Iterator[BinaryIO]:
 def stream_to(path: str) -> Iterator[BinaryIO]:
     """A stream to a FIFO or device. Raises OutputError where it cannot be opened or written."""
     with writing():
-        # A descriptor is written to as it is: opened by its name, a file behind it would lose what is in it.
+        # A descriptor is duplicated: opened by its name, a file behind it would be truncated.
         number = _DESCRIPTOR.fullmatch(path)
         device = open(os.dup(_number(number)) if number else path, "wb")  # noqa: SIM115  # closed below
     with closed(device) as stream:
@@ -99,8 +99,8 @@ def _number(match: re.Match[str]) -> int:
 def replaced_file(path: str, keeps_part: bool) -> Iterator[BinaryIO]:
     """A stream that becomes the file `path` when the block ends well.
 
-    Until then it is `FILE.part` beside it, and stays that when the block ends otherwise, if `keeps_part`. A link's
-    target is replaced and keeps its mode. Raises OutputError where the file cannot be written.
+    Until then it is `FILE.part` beside it, which remains after an exception if `keeps_part`. A link's target is
+    replaced and keeps its mode. Raises OutputError where the file cannot be written.
     """
     target = os.path.realpath(path)
     part = f"{target}.part"
@@ -129,7 +129,7 @@ def replaced_file(path: str, keeps_part: bool) -> Iterator[BinaryIO]:
 
 @contextmanager
 def closed(stream: _Output) -> Iterator[_Output]:
-    """Closes a stream or what writes to one, without a second complaint where writing has failed already."""
+    """Close a stream or its writer, without a second error where writing has failed already."""
     try:
         yield stream
     except BaseException:

@@ -1,4 +1,4 @@
-"""Features in a file, in input order: an array of numpy's, or Parquet."""
+"""Features in a file, in input order: a NumPy array, or Parquet."""
 
 import itertools
 import json
@@ -22,15 +22,15 @@ Encoded: TypeAlias = Embedding | Failure
 
 SUFFIXES = (".npy", ".npz", ".parquet")
 
-_AT_ONCE = 32_000_000
-"""Bytes of features in a group of Parquet rows: it waits in memory until it is full."""
+_GROUP_BYTES = 32_000_000
+"""Bytes of features in a group of Parquet rows, which is held in memory until it is full."""
 
-_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the first day that a zip file knows: the same features give the same bytes
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that the same features give the same bytes
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureFile:
-    """Where features go, by the suffix of `path`, and the shape and dtype of one picture's."""
+    """A file of features: its format by the suffix of `path`, and the shape and dtype of one image's."""
 
     path: str
     shape: tuple[int, ...]
@@ -42,7 +42,7 @@ class FeatureFile:
         return (self.path, index_of(self.path)) if self.path.lower().endswith(".npy") else (self.path,)
 
     def write(self, count: int, records: Iterator[list[Encoded]]) -> None:
-        """Writes all records, `count` of them with features; complete or not at all. Raises OutputError."""
+        """Write all records, `count` of them with features; complete or not at all. Raises OutputError."""
         kind = os.path.splitext(self.path)[1].lower()
         write = {".npy": _write_npy, ".npz": _write_npz, ".parquet": _write_parquet}[kind]
         with replaced_file(self.path, keeps_part=False) as stream:
@@ -55,16 +55,16 @@ def index_of(path: str) -> str:
 
 
 def _write_npy(file: FeatureFile, stream: BinaryIO, count: int, records: Iterable[list[Encoded]]) -> None:
-    """The array, and beside it a table with a row for each picture, in which those that failed have no number."""
+    """The array, and beside it a table with a row for each image, where failures have no row number."""
     with replaced_file(index_of(file.path), keeps_part=False) as beside, text_in(beside) as text, writing():
         text.write(csv_line(("row", "source", "status", "error_code", "error_message")))
         _write_array(file, stream, count, _indexed(records, text.write))
         stream.flush()
-        os.fsync(stream.fileno())  # now, so that both files get their names in one instant
+        os.fsync(stream.fileno())  # now, so that both files are renamed at the same moment
 
 
 def _indexed(records: Iterable[list[Encoded]], write: Callable[[str], object]) -> Iterator[Embedding]:
-    """The pictures with features; a line for each record goes to `write` on the way."""
+    """The images with features; a line for each record is passed to `write`."""
     numbers = itertools.count()
     for record in itertools.chain.from_iterable(records):
         if isinstance(record, Failure):
@@ -86,7 +86,7 @@ def _write_npz(file: FeatureFile, stream: BinaryIO, count: int, records: Iterabl
 
 
 def _named(records: Iterable[list[Encoded]], names: dict[str, list[str]]) -> Iterator[Embedding]:
-    """The pictures with features, each record's names kept on the way."""
+    """The images with features; each record's names are appended to `names`."""
     for record in itertools.chain.from_iterable(records):
         if isinstance(record, Failure):
             names["failed_sources"].append(record.source.name)
@@ -98,7 +98,7 @@ def _named(records: Iterable[list[Encoded]], names: dict[str, list[str]]) -> Ite
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    return archive.open(zipfile.ZipInfo(f"{name}.npy", _LONG_AGO), "w", force_zip64=True)
+    return archive.open(zipfile.ZipInfo(f"{name}.npy", _ZIP_EPOCH), "w", force_zip64=True)
 
 
 def _write_array(file: FeatureFile, stream: IO[bytes], count: int, embeddings: Iterator[Embedding]) -> None:
@@ -118,7 +118,7 @@ def _write_names(stream: IO[bytes], names: list[str]) -> None:
 
 
 def _write_parquet(file: FeatureFile, stream: BinaryIO, _: int, records: Iterable[list[Encoded]]) -> None:
-    """`source`, `status`, `features` (a list of fixed size; patches one after the other), and why there are none."""
+    """`source`, `status`, `features` (a list of fixed size; patches in sequence), error code and message."""
     from pyarrow import parquet
 
     with writing(), arrow_errors(), parquet.ParquetWriter(stream, _schema(file), compression="zstd") as rows:
@@ -130,7 +130,7 @@ def _groups(file: FeatureFile, records: Iterable[Encoded]) -> Iterator[list[Enco
     """Groups of rows that fit in memory; at least one, which may be empty."""
     import numpy as np
 
-    size = max(1, min(MOST_ROWS, _AT_ONCE // (math.prod(file.shape) * np.dtype(file.dtype).itemsize)))
+    size = max(1, min(MOST_ROWS, _GROUP_BYTES // (math.prod(file.shape) * np.dtype(file.dtype).itemsize)))
     rest = iter(records)
     yield list(itertools.islice(rest, size))
     while group := list(itertools.islice(rest, size)):

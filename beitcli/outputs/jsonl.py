@@ -8,10 +8,10 @@ from typing import Any, TextIO
 from beitcli.records import Failure, Prediction, Record, Score, Source
 
 _CONTROLS = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-"""What JSON leaves as it is but steers a terminal, or ends a line for some readers."""
+"""Characters that JSON does not escape but that steer a terminal, or end a line for some readers."""
 
 _SCORE_KEYS = {"label", "index", "score"}
-_LARGEST_INDEX = 2**31 - 1  # what a column of Parquet holds
+_LARGEST_INDEX = 2**31 - 1  # of a column of Parquet
 _LARGEST_SCORE = (2 - 2**-23) * 2.0**127  # of float32
 
 
@@ -29,7 +29,7 @@ class JsonlWriter:
 
 
 def object_of(record: Record) -> dict[str, Any]:
-    """The record as what JSON knows: what one line holds."""
+    """The record as the JSON object of one line."""
     if isinstance(record, Failure):
         error = {"code": record.code, "message": record.message}
         return {"source": record.source.name, "status": "error", "error": error}
@@ -38,7 +38,7 @@ def object_of(record: Record) -> dict[str, Any]:
 
 
 def record_of(value: object) -> Record:
-    """The record that `object_of` gives as `value`. Raises ValueError that says what is wrong where none does."""
+    """Inverse of `object_of`. Raises ValueError that names the fault."""
     match value:
         case {"source": str(name), "status": "ok", "predictions": list(scores), **more} if not more:
             return Prediction(Source.named(name), tuple(_score(score) for score in scores))

@@ -1,4 +1,4 @@
-"""The memory of a batch run, `FILE.ledger`: what was asked for in which order, and every answer so far."""
+"""State of a batch run, `FILE.ledger`: the requested images in order, and every result so far."""
 
 import hashlib
 import json
@@ -17,29 +17,29 @@ from beitcli.records import Embedding, Failure, Found, Identity, Prediction, Sco
 log = logging.getLogger(__name__)
 
 State = Literal["new", "changed", "to retry", "up to date"]
-"""How a picture stands to its answer."""
+"""State of an image relative to its stored result."""
 
-LASTING = frozenset({"empty_file", "not_an_image", "truncated", "corrupt", "too_large", "unsupported"})
-"""Failures that an unchanged picture keeps, as it does `http_4NN`, but for `PASSING`."""
+PERMANENT = frozenset({"empty_file", "not_an_image", "truncated", "corrupt", "too_large", "unsupported"})
+"""Failures that an unchanged image keeps, like `http_4NN` except `TRANSIENT`."""
 
-PASSING = frozenset({"http_408", "http_425", "http_429"})
+TRANSIENT = frozenset({"http_408", "http_425", "http_429"})
 MOST_CRASHES = 2
-"""How often an unchanged picture may crash its decoder before it is left alone: once may be bad luck."""
+"""Crashes of its decoder after which an unchanged image is not tried again: one may be accidental."""
 
 _RECORDS = 100
-"""How many records are read at once: a picture's patches may be megabytes."""
+"""Records read at once: an image's patches may be megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
-    """What is asked again though it has an answer: every failure, and URLs, in case they have changed."""
+class Recompute:
+    """Results to recompute: every failure, and those of URLs that have changed."""
 
     errors: bool = False
     urls: bool = False
 
 
 class _Row(NamedTuple):
-    """What the ledger has of one picture."""
+    """The ledger's columns of one image."""
 
     id: int
     size: int | None = None
@@ -54,58 +54,58 @@ class _Row(NamedTuple):
     answered: int | None = None
 
     @property
-    def passes(self) -> bool:
-        """Whether it is a failure that another try may get past."""
+    def is_transient(self) -> bool:
+        """True for a failure that may pass on a retry."""
         if self.code == "decoder_crashed":
             return self.crashes < MOST_CRASHES
-        return self.code is not None and _passes(self.code)
+        return self.code is not None and _is_transient(self.code)
 
 
-Answer = TypeVar("Answer")
-Answered = TypeVar("Answered", bound=Prediction | Embedding)
+Result = TypeVar("Result")
+ResultRecord = TypeVar("ResultRecord", bound=Prediction | Embedding)
 _Read = TypeVar("_Read", covariant=True)
 
 
-class Answers(Protocol[_Read, Answered]):
-    """How a kind of answer is kept as text. Reading raises sqlite3.DatabaseError for what is none."""
+class Codec(Protocol[_Read, ResultRecord]):
+    """Codec of one kind of result: record <-> text. Decoding raises sqlite3.DatabaseError for invalid text."""
 
-    def holds(self, text: str) -> bool: ...
-    def text(self, record: Answered) -> str: ...
-    def answer(self, text: str) -> _Read: ...
-    def record(self, source: Source, identity: Identity, text: str) -> Answered: ...
+    def is_available(self, text: str) -> bool: ...
+    def encode(self, record: ResultRecord) -> str: ...
+    def decode(self, text: str) -> _Read: ...
+    def to_record(self, source: Source, identity: Identity, text: str) -> ResultRecord: ...
 
 
-class Scored:
-    """Predictions as JSON `[[index, score], …]`."""
+class ScoresCodec:
+    """Codec of predictions: JSON `[[index, score], …]`."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels = labels
 
-    def holds(self, text: str) -> bool:  # noqa: ARG002  # a prediction refers to nothing that could be gone
+    def is_available(self, text: str) -> bool:  # noqa: ARG002  # a prediction needs no other file
         return True
 
-    def text(self, record: Prediction) -> str:
+    def encode(self, record: Prediction) -> str:
         return json.dumps([(score.index, score.score) for score in record.scores])
 
-    def answer(self, text: str) -> tuple[Score, ...]:
+    def decode(self, text: str) -> tuple[Score, ...]:
         try:
             return tuple(Score(self._labels[index], index, score) for index, score in parsed(text))
         except (TypeError, ValueError, IndexError) as error:
-            raise sqlite3.DatabaseError(f"scores that are none: {text}") from error
+            raise sqlite3.DatabaseError(f"invalid scores: {text}") from error
 
-    def record(self, source: Source, identity: Identity, text: str) -> Prediction:
-        return Prediction(source, self.answer(text), identity)
+    def to_record(self, source: Source, identity: Identity, text: str) -> Prediction:
+        return Prediction(source, self.decode(text), identity)
 
 
-class Ledger(Generic[Answer, Answered]):
-    """One run on a ledger. Only `add`, `prune` and `wrote` keep what has happened until then."""
+class Ledger(Generic[Result, ResultRecord]):
+    """One run on a ledger. Only `add`, `prune` and `wrote` commit."""
 
     def __init__(
-        self, database: sqlite3.Connection, facts: Mapping[str, str], answers: Answers[Answer, Answered]
+        self, database: sqlite3.Connection, facts: Mapping[str, str], codec: Codec[Result, ResultRecord]
     ) -> None:
         self._execute = database.execute
         self._facts = facts
-        self._answers = answers
+        self._codec = codec
         if not database.in_transaction:
             self._execute("BEGIN")
         self._run = 1 + (self._state("runs") or 0)
@@ -113,41 +113,41 @@ class Ledger(Generic[Answer, Answered]):
         text = json.dumps(facts, sort_keys=True)
         self._execute("INSERT OR IGNORE INTO fingerprints (facts) VALUES (?)", (text,))
         [self._fingerprint] = self._execute("SELECT id FROM fingerprints WHERE facts = ?", (text,)).fetchone()
-        self._asked = 0
+        self._requested = 0
         self._order = hashlib.sha256()
         self._stale: Counter[int] = Counter()
         self._dtype: str | None = None
-        self.unrefreshed = 0
+        self.unverified_urls = 0
 
-    def runs_in(self, dtype: str) -> None:
-        """From now on answers are given in this dtype."""
+    def set_dtype(self, dtype: str) -> None:
+        """Set the dtype of the results from now on."""
         self._dtype = dtype
 
-    def decided(self, question: str, answer: bool) -> bool:
-        """What the first run of this ledger decided; this answer, if no run has been asked before."""
-        if self._state(question) is None:
-            self._set_state(question, answer)
-        return bool(self._state(question))
+    def remembered(self, key: str, value: bool) -> bool:
+        """The value that the ledger's first run stored under `key`; stores `value` if there is none."""
+        if self._state(key) is None:
+            self._set_state(key, value)
+        return bool(self._state(key))
 
     def is_for(self, command: str) -> bool:
-        """Whether this ledger has always been that command's."""
+        """True if this ledger belongs to `command`, to which a new ledger is assigned."""
         if self._state("command") is None:
             self._set_state("command", command)
         return bool(self._state("command") == command)
 
-    def pending(self, found: Iterable[Found], again: Again, states: Counter[State]) -> Iterator[Source]:
-        """What of it needs an answer. Notes the order of all that was found, and counts in `states` how each stands."""
+    def pending(self, found: Iterable[Found], again: Recompute, states: Counter[State]) -> Iterator[Source]:
+        """The images that need a result. Stores the order of all items found, and counts their states in `states`."""
         for item in found:
             source = item.source if isinstance(item, Failure) else item
             row = self._row(source)
-            self._place(row.id)
+            self._append(row.id)
             state = self._state_of(item, row, again)
             states[state] += 1
             if row.asked == self._run:  # named twice
                 continue
             refreshed = again.urls and source.kind == "url" and state == "up to date"
             if state == "up to date" and row.code is not None and row.scores is not None:
-                self._forgive(row.id)
+                self._clear_failure(row.id)
             if state == "up to date" and not refreshed:
                 continue
             self._execute("UPDATE pictures SET asked = ? WHERE id = ?", (self._run, row.id))
@@ -159,31 +159,31 @@ class Ledger(Generic[Answer, Answered]):
                 if state == "changed" and row.fingerprint not in (None, self._fingerprint):
                     self._stale[row.fingerprint] += 1
                 yield source
-        self._tell_what_changed()
-        self._execute("DELETE FROM run WHERE position >= ?", (self._asked,))
+        self._report_changed_facts()
+        self._execute("DELETE FROM run WHERE position >= ?", (self._requested,))
 
-    def add(self, records: Iterable[Answered | Failure]) -> None:
-        """Keeps the records, whatever happens from here."""
+    def add(self, records: Iterable[ResultRecord | Failure]) -> None:
+        """Store and commit the records."""
         for record in records:
             self._store(record)
         self._commit()
 
-    def answer_of(self, digest: bytes) -> Answer | None:
-        """What was answered to an identical picture, if that is still to be had."""
+    def result_of(self, digest: bytes) -> Result | None:
+        """The result of an identical image, if it is available."""
         query = "SELECT scores FROM pictures WHERE digest = ? AND fingerprint = ? AND scores IS NOT NULL LIMIT 1"
         found = self._execute(query, (digest, self._fingerprint)).fetchone()
         with suppress(sqlite3.DatabaseError):
-            return self._answers.answer(found[0]) if found else None
+            return self._codec.decode(found[0]) if found else None
         return None
 
     def count(self, tally: Tally, is_complete: bool) -> None:
-        """Makes the tally of this run's work one of all that was asked for, as far as that has an answer.
+        """Extend the tally of this run's work to all requested images that have a result.
 
-        In a run that `is_complete`, what was asked for and has none of this run is a URL that has not changed.
+        In a run that `is_complete`, a requested image without a result of this run is a URL that has not changed.
         """
         query = """SELECT code, answered = ?, count(*) FROM run JOIN pictures ON id = picture
                    WHERE answered > 0 AND position < ? AND (? OR asked IS NOT ? OR answered = ?) GROUP BY 1, 2"""
-        values = (self._run, self._asked, is_complete, self._run, self._run)
+        values = (self._run, self._requested, is_complete, self._run, self._run)
         counts = self._execute(query, values).fetchall()
         tally.failed = Counter()
         for code, _, count in counts:
@@ -192,40 +192,40 @@ class Ledger(Generic[Answer, Answered]):
         tally.kept = sum(count for code, is_new, count in counts if code is None and not is_new)
         tally.reused = sum(count for code, is_new, count in counts if code is None and is_new) - tally.decoded
 
-    def answered(self) -> int:
-        """How many pictures of those asked for have an answer that is no failure."""
+    def count_successes(self) -> int:
+        """The number of requested images with a prediction or features."""
         query = "SELECT count(*) FROM run JOIN pictures ON id = picture WHERE answered > 0 AND code IS NULL"
         return int(self._execute(query).fetchone()[0])
 
     def dtypes(self) -> list[str]:
-        """In which dtypes the answers to all that was asked for were given."""
+        """The dtypes in which the results of the requested images were computed."""
         query = "SELECT DISTINCT dtype FROM run JOIN pictures ON id = picture WHERE code IS NULL ORDER BY 1"
         return [dtype for (dtype,) in self._execute(query) if dtype]
 
-    def records(self) -> Iterator[list[Answered | Failure]]:
-        """The answers to all that was asked for, in its order and in lists; of a picture's identity, its digest."""
+    def records(self) -> Iterator[list[ResultRecord | Failure]]:
+        """The results of the requested images, in their order and in lists; of an identity only its digest."""
         query = """SELECT kind, source, digest, scores, code, message FROM run JOIN pictures ON id = picture
                    WHERE answered > 0 ORDER BY position"""
         rows = self._execute(query)
         while part := rows.fetchmany(_RECORDS):
             yield [self._record(row) for row in part]
 
-    def gone(self) -> int:
-        """How many answers there are to what is not asked for any more."""
-        query = f"SELECT count(*) FROM pictures WHERE {_GONE} AND answered > 0 AND kind != 'stdin'"  # noqa: S608
+    def count_removed(self) -> int:
+        """The number of results of images that are no longer requested."""
+        query = f"SELECT count(*) FROM pictures WHERE {_ORPHANED} AND answered > 0 AND kind != 'stdin'"  # noqa: S608
         return int(self._execute(query).fetchone()[0])
 
     def prune(self) -> None:
-        """Forgets what is not asked for any more."""
-        self._execute(f"DELETE FROM pictures WHERE {_GONE}")  # noqa: S608  # a constant
+        """Delete the results of images that are no longer requested."""
+        self._execute(f"DELETE FROM pictures WHERE {_ORPHANED}")  # noqa: S608  # a constant
         self._commit()
 
     def is_written(self, paths: Sequence[str], appearance: str) -> bool:
-        """Whether the files are still what this ledger wrote of these very answers, in this order and appearance."""
+        """True if the files are unchanged since these results were written, in this order and appearance."""
         return all(map(os.path.exists, paths)) and self._state("written") == self._written(paths, appearance)
 
-    def wrote(self, paths: Sequence[str], appearance: str) -> None:
-        """Remembers that the files are what the ledger says."""
+    def mark_written(self, paths: Sequence[str], appearance: str) -> None:
+        """Record that the files hold the ledger's results."""
         self._set_state("written", self._written(paths, appearance))
         self._execute("DELETE FROM pictures WHERE kind = 'stdin'")  # other bytes next time
         self._commit()
@@ -248,37 +248,37 @@ class Ledger(Generic[Answer, Answered]):
             return _Row(*found)
         return _Row(self._execute("INSERT INTO pictures (kind, source) VALUES (?, ?)", _key(source)).lastrowid or 0)
 
-    def _place(self, picture: int) -> None:
-        """Notes what is asked for next. A page of the database is only touched where that is not what it was."""
-        self._execute(_PLACE, (self._asked, picture))
-        self._order.update(picture.to_bytes(8, "big"))
-        self._asked += 1
+    def _append(self, image: int) -> None:
+        """Append the image to the order of this run. A page of the database is only written where it changes."""
+        self._execute(_APPEND, (self._requested, image))
+        self._order.update(image.to_bytes(8, "big"))
+        self._requested += 1
 
-    def _state_of(self, item: Found, row: _Row, again: Again) -> State:
+    def _state_of(self, item: Found, row: _Row, again: Recompute) -> State:
         if row.answered is None or (isinstance(item, Source) and item.kind == "stdin"):
             return "new"
-        tried_again = row.passes or (row.code is not None and again.errors)
+        is_retried = row.is_transient or (row.code is not None and again.errors)
         if isinstance(item, Failure):
-            return "to retry" if tried_again else "up to date" if item.code == row.code else "changed"
+            return "to retry" if is_retried else "up to date" if item.code == row.code else "changed"
         now = (item.known.size, item.known.mtime_ns)
         same = item.kind == "url" or (None not in now and now == (row.size, row.mtime_ns))
         same = same and row.fingerprint == self._fingerprint
-        same = same and (row.scores is None or self._answers.holds(row.scores))
-        if tried_again:
+        same = same and (row.scores is None or self._codec.is_available(row.scores))
+        if is_retried:
             return "up to date" if same and row.scores is not None and item.kind == "path" else "to retry"
         return "up to date" if same else "changed"
 
-    def _forgive(self, picture: int) -> None:
-        """A file that could not be had for a while is there again, unchanged: so is its answer."""
-        self._execute("UPDATE pictures SET code = NULL, message = NULL WHERE id = ?", (picture,))
-        self._forget_output()
+    def _clear_failure(self, image: int) -> None:
+        """Restore the stored result of a file that is available again, unchanged."""
+        self._execute("UPDATE pictures SET code = NULL, message = NULL WHERE id = ?", (image,))
+        self._mark_output_stale()
 
-    def _forget_output(self) -> None:
-        """The output is one of before: an answer is not what it was."""
+    def _mark_output_stale(self) -> None:
+        """Mark the output stale: a stored result changed."""
         self._execute("DELETE FROM state WHERE key = 'written'")
 
-    def _tell_what_changed(self) -> None:
-        """Which facts are not those of the answers that do not count any more, and how many those are."""
+    def _report_changed_facts(self) -> None:
+        """Log the number of stale results and the facts that differ."""
         if not self._stale:
             return
         [[most, _]] = self._stale.most_common(1)
@@ -287,45 +287,45 @@ class Ledger(Generic[Answer, Answered]):
         changes = [
             f"{name} {before.get(name)} -> {now}" for name, now in self._facts.items() if before.get(name) != now
         ]
-        log.info("%d answers of other settings are given again (%s)", self._stale.total(), ", ".join(changes))
+        log.info("%d results of other settings are recomputed (%s)", self._stale.total(), ", ".join(changes))
 
-    def _store(self, record: Answered | Failure) -> None:
-        """Keeps a record in place of the one before; a failure that may pass leaves what else is known."""
+    def _store(self, record: ResultRecord | Failure) -> None:
+        """Replace the stored record; a transient failure keeps the stored result."""
         kind, source = _key(record.source)
         query = "SELECT scores, code, message, fingerprint FROM pictures WHERE kind = ? AND source = ?"
         *before, fingerprint = self._execute(query, (kind, source)).fetchone()
-        answer: dict[str, str | None] = {"scores": None, "code": None, "message": None}
+        result: dict[str, str | None] = {"scores": None, "code": None, "message": None}
         statement = _STORE
         if not isinstance(record, Failure):
-            answer["scores"] = self._answers.text(record)
+            result["scores"] = self._codec.encode(record)
         else:
-            answer |= {"code": record.code, "message": record.message}
-            if _passes(record.code):
+            result |= {"code": record.code, "message": record.message}
+            if _is_transient(record.code):
                 if kind == "url" and before[0] and before[1] is None and fingerprint == self._fingerprint:
-                    self.unrefreshed += 1
+                    self.unverified_urls += 1
                     return
-                answer["scores"] = before[0]
-                statement = _STORE_PASSING
-        if before != list(answer.values()):
-            self._forget_output()
-        values = asdict(record.identity) | answer | {"kind": kind, "source": source, "run": self._run}
+                result["scores"] = before[0]
+                statement = _STORE_TRANSIENT
+        if before != list(result.values()):
+            self._mark_output_stale()
+        values = asdict(record.identity) | result | {"kind": kind, "source": source, "run": self._run}
         self._execute(statement, values | {"fingerprint": self._fingerprint, "dtype": self._dtype})
 
-    def _record(self, row: Sequence[Any]) -> Answered | Failure:
+    def _record(self, row: Sequence[Any]) -> ResultRecord | Failure:
         kind, location, digest, scores, code, message = row
         source = Source(os.fsdecode(location), kind)
         if code is not None:
             return Failure(source, code, message)
-        return self._answers.record(source, Identity(digest=digest), scores)
+        return self._codec.to_record(source, Identity(digest=digest), scores)
 
     def _written(self, paths: Sequence[str], appearance: str) -> str:
         files = [(status.st_ino, status.st_size, status.st_mtime_ns) for status in map(os.stat, paths)]
-        return json.dumps([self._asked, self._order.hexdigest(), self._fingerprint, appearance, files])
+        return json.dumps([self._requested, self._order.hexdigest(), self._fingerprint, appearance, files])
 
 
 _COLUMNS = ", ".join(_Row._fields)
-_GONE = "id NOT IN (SELECT picture FROM run)"
-_PLACE = """
+_ORPHANED = "id NOT IN (SELECT picture FROM run)"
+_APPEND = """
 INSERT INTO run VALUES (?, ?)
 ON CONFLICT (position) DO UPDATE SET picture = excluded.picture WHERE picture != excluded.picture
 """
@@ -341,23 +341,23 @@ WHERE kind = :kind AND source = :source
 """
 
 
-_STORE_PASSING = """
+_STORE_TRANSIENT = """
 UPDATE pictures SET code = :code, message = :message, answered = :run WHERE kind = :kind AND source = :source
 """
 
 
 def parsed(text: str) -> Any:
-    """What the JSON says. Raises sqlite3.DatabaseError where it is none."""
+    """The JSON's value. Raises sqlite3.DatabaseError where it is invalid."""
     try:
         return json.loads(text)
     except ValueError as error:
-        raise sqlite3.DatabaseError(f"no JSON: {text}") from error
+        raise sqlite3.DatabaseError(f"invalid JSON: {text}") from error
 
 
-def _passes(code: str) -> bool:
-    """Whether another try may get past the failure, though the picture has not changed."""
-    lasting_http = code.startswith("http_4") and code not in PASSING
-    return not (code in LASTING or code == "decoder_crashed" or lasting_http)
+def _is_transient(code: str) -> bool:
+    """True if the failure of an unchanged image may pass on a retry."""
+    permanent_http = code.startswith("http_4") and code not in TRANSIENT
+    return not (code in PERMANENT or code == "decoder_crashed" or permanent_http)
 
 
 def _key(source: Source) -> tuple[str, bytes]:

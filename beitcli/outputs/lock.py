@@ -17,10 +17,10 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def alone(path: str, wait: bool) -> Iterator[None]:
-    """Keeps every other run off the file `path`, by a lock on `FILE.lock` that says who holds it and since when.
+def exclusive(path: str, wait: bool) -> Iterator[None]:
+    """Exclusive access to the file `path`, by a lock on `FILE.lock`, which names its holder and start time.
 
-    The lock ends with its process, whatever ends that. Raises OutputError where another run holds it, unless `wait`.
+    The lock ends with its process in every case. Raises OutputError where another run holds it, unless `wait`.
     """
     lock = f"{os.path.realpath(path)}.lock"
     with writing():
@@ -38,7 +38,7 @@ def alone(path: str, wait: bool) -> Iterator[None]:
 
 
 def _locked(lock: str, path: str, wait: bool) -> int:
-    """The descriptor of the lock file, locked. Not by flock, which the processes that are forked later would share."""
+    """The descriptor of the lock file, locked. Not by flock, which processes forked later would share."""
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
@@ -53,7 +53,7 @@ def _locked(lock: str, path: str, wait: bool) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # the run that held it has taken it away
+        os.close(descriptor)  # the run that held it has removed it
 
 
 def _wait_or_raise(descriptor: int, path: str, wait: bool) -> None:

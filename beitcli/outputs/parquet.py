@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 10_000
 MOST_SCORES = 100_000
-"""A group of rows is written when it holds one or the other: it waits in memory until then, and with `--top-k 0` a
-thousand rows may be a million scores. Groups are cut by what is in them, never by when it came."""
+"""A group of rows is held in memory and written when it reaches either limit: with `--top-k 0` a thousand rows may be a
+million scores. Groups depend only on the records, not on the calls of `write`."""
 
 
 class ParquetWriter:
-    """Writes a group of rows whenever one is full, and what is left when it is closed, with the footer."""
+    """Writes a group of rows whenever one is full, and on closing the rest and the footer."""
 
     def __init__(self, stream: BinaryIO) -> None:
         from pyarrow import parquet
@@ -36,7 +36,7 @@ class ParquetWriter:
 
     def close(self) -> None:
         try:
-            if self._group or not self._groups:  # some readers want a group, if an empty one
+            if self._group or not self._groups:  # some readers need at least an empty group
                 self._write_group()
         finally:
             with arrow_errors():
@@ -69,7 +69,7 @@ def schema() -> "pyarrow.Schema":
 
 @contextmanager
 def arrow_errors() -> Iterator[None]:
-    """Turns what Arrow raises of its own into OSError, which is what it passes on from a stream."""
+    """Convert Arrow's own exceptions to OSError, which it also passes on from a stream."""
     import pyarrow
 
     try:
@@ -87,5 +87,5 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def utf8(text: str) -> str:
-    """The text as the other formats write it: a surrogate on its own as an escape."""
+    """The text as the other formats write it: a lone surrogate as an escape."""
     return text.encode("utf-8", "backslashreplace").decode()

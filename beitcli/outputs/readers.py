@@ -1,4 +1,4 @@
-"""Files of records, read back as strictly as they were written."""
+"""Strict readers of files of records."""
 
 import csv
 import gzip
@@ -17,7 +17,7 @@ _ROWS_AT_ONCE = 100  # of Parquet: with all labels of a large model a row is meg
 
 
 class Reader:
-    """Reads the records of one file; `columns` is how many labels its rows have room for, once they have been read."""
+    """Reads the records of one file; `columns` is the number of labels its rows have room for, known after reading."""
 
     def __init__(self, path: str, file_format: str, compressed: bool) -> None:
         self.path = path
@@ -27,7 +27,7 @@ class Reader:
         self._number = 0  # of the line or row that is being read
 
     def records(self) -> Iterator[Record]:
-        """The records, in the file's order. Raises BeitError that names the first line that is none."""
+        """The records, in the file's order. Raises BeitError that names the first invalid line."""
         read = {"csv": self._csv, "tsv": self._tsv, "jsonl": self._jsonl, "parquet": self._parquet}[self._format]
         name = f"`{printable(self.path)}`"
         try:
@@ -37,12 +37,14 @@ class Reader:
                 yield record
         except ValueError as error:
             unit = "row" if self._format == "parquet" else "line"
-            raise BeitError(f"{name}, {unit} {self._number}: {error}", "is it whole, and written by beit?") from error
+            raise BeitError(
+                f"{name}, {unit} {self._number}: {error}", "is it complete, and written by beit?"
+            ) from error
         except (OSError, EOFError, zlib.error) as error:
             raise BeitError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
 
     def _lines(self) -> Iterator[str]:
-        """The lines without their ends. Raises ValueError where one is no text or has no end."""
+        """The lines without their ends. Raises ValueError where one is not UTF-8 or has no end."""
         with gzip.open(self.path) if self._compressed else open(self.path, "rb") as stream:
             for line in stream:
                 if not line.endswith(b"\n"):
@@ -106,7 +108,7 @@ def _json(line: str) -> object:
 
 
 def _object(row: dict[str, Any]) -> object:
-    """A row of Parquet as `record_of` takes it."""
+    """A row of Parquet as the argument of `record_of`."""
     import numpy
 
     predictions, code, message = row["predictions"], row["error_code"], row["error_message"]

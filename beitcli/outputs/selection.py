@@ -1,4 +1,4 @@
-"""Which records a writer gets, and how much of them: `--threshold` and `--label`."""
+"""Filters of records and their scores: `--threshold` and `--label`."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ from beitcli.records import Failure, Record
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Leaves out of each row the scores below `threshold`, and rows whose best label is not in `indices`.
+    """Drops scores below `threshold`, and rows whose best label is not in `indices`.
 
     Failures always stay.
     """

@@ -1,4 +1,4 @@
-"""Counts, rate, bottleneck, exit status: what a run ends with."""
+"""Summary of a run: counts, rate, bottleneck, exit status."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,23 +9,23 @@ from beitcli.records import Embedding, Failure, Prediction, Skipped
 from beitcli.timings import Timings
 
 LIMITS = {
-    "network": "the network (no option helps: one host is asked for 8 pictures at a time)",
+    "network": "the network (no option helps: one host gets at most 8 requests at a time)",
     "decoding": "decoding (--fast-decode would help)",
     "model": "the model (a smaller --model would help)",
 }
-"""What limited a run, and the option that would help, for each stage of `Timings`."""
+"""Bottleneck of a run, and the option that would help, for each stage of `Timings`."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the pictures asked for; `answered` counts those of this run alone, failures among them."""
+    """Counts of the requested images; `processed` counts those of this run alone, failures included."""
 
     kept: int = 0
     decoded: int = 0
     reused: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     skipped: Skipped = field(default_factory=Skipped)
-    answered: int = 0
+    processed: int = 0
 
     def add(self, records: Iterable[Prediction | Embedding | Failure]) -> None:
         for record in records:
@@ -35,7 +35,7 @@ class Tally:
                 self.reused += 1
             else:
                 self.decoded += 1
-            self.answered += 1
+            self.processed += 1
 
     @property
     def images(self) -> int:
@@ -55,9 +55,9 @@ class Tally:
             lines.append("failed: " + _counts(self.failed))
         if self.skipped:
             lines.append("skipped: " + self.skipped.text())
-        if self.answered:
+        if self.processed:
             limit = f", limited by {LIMITS[timings.limit]}" if self.decoded else ""
-            lines.append(f"{self.answered / timings.total:.1f} images/s{limit}")
+            lines.append(f"{self.processed / timings.total:.1f} images/s{limit}")
         return lines
 
 

@@ -16,7 +16,7 @@ _WIDE_ENOUGH = 50  # columns that leave room for a bar
 
 
 class TableWriter:
-    """Prints rows as they come, in columns whose widths the terminal's fixes; `colored` None lets rich decide."""
+    """Prints rows as they come, in columns sized once by the terminal; `colored` None lets rich decide."""
 
     def __init__(self, stream: TextIO, colored: bool | None) -> None:
         self._console = Console(
@@ -46,7 +46,7 @@ class TableWriter:
 
 
 def _rows(record: Record) -> list[list[RenderableType]]:
-    """A row for each label, the source only in front of the first."""
+    """A row for each label; only the first has the source."""
     source = Text(printable(record.source.name))
     if isinstance(record, Failure):
         return [[source, Text(f"{record.code}: {printable(record.message)}", "red"), "", ""]]
@@ -63,6 +63,6 @@ def _rows(record: Record) -> list[list[RenderableType]]:
 
 
 def _shown(score: float) -> str:
-    """The score with four decimals, or as many digits as its column is wide: those of a regression have any size."""
+    """The score with four decimals, or as many as fit in its column: a regression's may have any size."""
     texts = (f"{score:.{digits}f}" for digits in (4, 3, 2, 1, 0))
     return next((text for text in texts if len(text) <= _SCORE), f"{score:.0e}")

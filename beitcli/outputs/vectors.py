@@ -1,4 +1,4 @@
-"""The features in a ledger: `FILE.ledger-features`, one behind the other, and where each is."""
+"""Features of a ledger, in sequence in `FILE.ledger-features`, with the offset of each in the ledger."""
 
 import json
 import math
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class Vectors:
-    """Features of one shape and dtype in a file, which is made when there are any; the ledger has `[offset, CRC-32]`.
+class FeatureCodec:
+    """Codec of features of one shape and dtype in a file, created on first use; the ledger has `[offset, CRC-32]`.
 
-    They only ever come behind what is there: where a run ends between this file and the ledger, the ledger never knows
-    of them. A machine's crash may lose what the ledger knows of, which the checksum tells. Without a path they are in
-    memory's stead in a file without a name.
+    The file is only appended to: features written before an interrupted commit are not in the ledger and ignored. A
+    crash of the machine may lose features that are in the ledger, which the checksum detects. Without a path they are
+    in a temporary file beside `beside`.
     """
 
     def __init__(self, path: str | None, beside: str, shape: tuple[int, ...], dtype: str) -> None:
@@ -33,8 +33,8 @@ class Vectors:
         self._length: int | None = None
         self._descriptor: int | None = None
 
-    def holds(self, text: str) -> bool:
-        """Whether the file was long enough, when the run began, to have these features."""
+    def is_available(self, text: str) -> bool:
+        """True if the file was long enough, when the run began, to hold these features."""
         if self._length is None:
             self._length = 0
             with suppress(OSError):
@@ -45,7 +45,7 @@ class Vectors:
         except (TypeError, ValueError):
             return False
 
-    def text(self, record: Embedding) -> str:
+    def encode(self, record: Embedding) -> str:
         data = record.features.astype(self._dtype, copy=False).tobytes()
         with writing():
             file = self._opened()
@@ -55,20 +55,20 @@ class Vectors:
                 rest = rest[os.write(file, rest) :]
         return json.dumps([offset, zlib.crc32(data)])
 
-    def answer(self, text: str) -> "np.ndarray[Any, Any]":
+    def decode(self, text: str) -> "np.ndarray[Any, Any]":
         import numpy as np
 
         try:
             offset, checksum = parsed(text)
             data = os.pread(self._opened(), self._size, offset)
         except (TypeError, ValueError, OSError) as error:
-            raise sqlite3.DatabaseError(f"features that are none: {text}") from error
+            raise sqlite3.DatabaseError(f"invalid features: {text}") from error
         if zlib.crc32(data) != checksum:
             raise sqlite3.DatabaseError(f"`{printable(self._path or '')}` is not what it was")
         return np.frombuffer(data, self._dtype).reshape(self._shape)
 
-    def record(self, source: Source, identity: Identity, text: str) -> Embedding:
-        return Embedding(source, self.answer(text), identity)
+    def to_record(self, source: Source, identity: Identity, text: str) -> Embedding:
+        return Embedding(source, self.decode(text), identity)
 
     def close(self) -> None:
         if self._descriptor is not None:

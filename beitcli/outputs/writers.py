@@ -1,4 +1,4 @@
-"""Records into a stream of bytes, in the format that is asked for."""
+"""Records -> bytes of a stream, in the requested format."""
 
 import gzip
 import io
@@ -16,14 +16,14 @@ _LEVEL = 6  # gzip's own default; Python's takes twice the time for a hundredth 
 
 
 class Writer(Protocol):
-    """What turns records into bytes: a header when made, rows as they come, each call's flushed unless in Parquet."""
+    """Interface of a format: writes a header when created, then rows, flushed after each call except in Parquet."""
 
     def write(self, records: Iterable[Record]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a file of records looks like: its format, how many labels a row has, and whether it is compressed."""
+    """Format of a file of records, its number of labels a row, and its compression."""
 
     format: str
     columns: int
@@ -33,7 +33,7 @@ class Layout:
 
 @contextmanager
 def writer(stream: BinaryIO, layout: Layout) -> Iterator[Writer]:
-    """A writer to the stream; what it has left to write is written when the block ends well. Raises OutputError."""
+    """A writer to the stream; its buffer is written when the block ends well. Raises OutputError."""
     if layout.format == "parquet":
         from beitcli.outputs.parquet import ParquetWriter
 
@@ -72,7 +72,7 @@ def text_in(binary: BinaryIO) -> Iterator[io.TextIOWrapper]:
 def _compressed(binary: BinaryIO) -> Iterator[BinaryIO]:
     """A gzip stream whose header has neither name nor time, so that the same records give the same bytes.
 
-    Buffered, because a GzipFile that is flushed with every row compresses nothing.
+    Buffered, because a GzipFile that is flushed with every row does not compress.
     """
     compressor = gzip.GzipFile("", "wb", _LEVEL, fileobj=binary, mtime=0)
     with closed(io.BufferedWriter(cast(io.RawIOBase, compressor))) as buffered:

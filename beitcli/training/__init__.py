@@ -1,1 +1,1 @@
-"""Labelled pictures -> a checkpoint of their classes."""
+"""Labelled images -> a checkpoint of their classes."""

@@ -1,4 +1,4 @@
-"""Pixels -> batches to learn from, each decided by the seed and its own number alone."""
+"""Pixels -> training batches, each determined by the seed and its own number alone."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ from beitcli.training.pixels import Pixels
 
 
 class Augment(Protocol):
-    """How a batch becomes what the network learns from; `progress` is the share of the training that is over."""
+    """Augmentation of a batch; `progress` is the share of the training that is over."""
 
     def __call__(self, pixels: Tensor, targets: Tensor, progress: float, generator: Generator) -> dict[str, Any]:
-        """uint8 pixels (n, h, w, 3) and class numbers to the network's inputs, with the wanted shares as `targets`."""
+        """uint8 pixels (n, h, w, 3) and class numbers -> the network's inputs, with soft `targets`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Which of `count` examples are in which batch: `epochs` orders of all of them, one behind the other.
+    """Assignment of `count` examples to batches: one permutation for each epoch, concatenated.
 
-    A batch may end one of them and begin the next, and the last batch is filled from one more: all have one size.
+    A batch may span two epochs, and the last batch is filled from one more epoch: all have one size.
     """
 
     count: int
@@ -36,16 +36,16 @@ class Order:
 
     @property
     def size(self) -> int:
-        """How many examples a batch has."""
+        """The number of examples in a batch."""
         return min(self.batch_size, self.count)
 
     def __len__(self) -> int:
         return ceil(self.count * self.epochs / self.size)
 
     def of(self, batch: int) -> Tensor:
-        """The numbers of the examples in this batch."""
-        epoch, place = divmod(batch * self.size, self.count)
-        chosen = self._epoch(epoch)[place : place + self.size]
+        """The numbers of the examples in a batch."""
+        epoch, offset = divmod(batch * self.size, self.count)
+        chosen = self._epoch(epoch)[offset : offset + self.size]
         return torch.cat((chosen, self._epoch(epoch + 1)[: self.size - len(chosen)]))
 
     def _epoch(self, number: int) -> Tensor:
@@ -54,7 +54,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Batches(Dataset[dict[str, Any]]):
-    """All batches of a training, each with the seed of what else is random in its step."""
+    """All batches of a training, each with a seed for the other random choices of its step."""
 
     pixels: Pixels
     targets: Tensor
@@ -71,14 +71,14 @@ class Batches(Dataset[dict[str, Any]]):
         return {**batch, "seed": int(torch.randint(2**62, (), generator=generator))}
 
 
-def seeded(*facts: object) -> Generator:
-    """A generator of random numbers that these facts decide, the same on every machine."""
-    digest = hashlib.sha256(repr(facts).encode()).digest()
+def seeded(*keys: object) -> Generator:
+    """A random generator seeded by a hash of the keys, the same on every machine."""
+    digest = hashlib.sha256(repr(keys).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def only(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The one item of a list, shared: what a DataLoader is told to make of a batch that is one already."""
+def collate_single(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The one item of a list, in shared memory: the DataLoader's `collate_fn` for items that are whole batches."""
     (item,) = items
     if get_worker_info() is not None:
         for tensor in filter(torch.is_tensor, item.values()):

@@ -1,4 +1,4 @@
-"""Labelled pictures -> classes and numbered examples, some of them held out for validation."""
+"""Labelled images -> classes and numbered examples, some of them held out for validation."""
 
 import logging
 import os
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from itertools import chain, cycle
 
 from beitcli.errors import UsageError
-from beitcli.inputs.labelled import Labelled, by_folder, classes_without_pictures
+from beitcli.inputs.labelled import Labelled, by_folder, classes_without_images
 from beitcli.inputs.sources import Walk
 from beitcli.records import Found, Skipped, printable
 
 log = logging.getLogger(__name__)
 
-SHARE = 0.1
-"""Of each class, what is held out unless it is said."""
+DEFAULT_VAL_SHARE = 0.1
+"""Share of each class that is held out by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A picture and the number of its class."""
+    """A labelled image; `target` is the number of its class."""
 
     found: Found
     target: int
@@ -29,7 +29,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The names of the classes in order of their numbers, and the examples to learn from and to validate with."""
+    """The names of the classes in order of their numbers, the training and the validation examples."""
 
     classes: tuple[str, ...]
     training: tuple[Example, ...]
@@ -37,39 +37,38 @@ class Split:
 
 
 def in_folders(folder: str, walk: Walk) -> list[Labelled]:
-    """The pictures of a folder of class folders. Raises UsageError where they make no classes, or one has none."""
+    """The labelled images of a folder of class folders. Raises UsageError for no class, or an empty one."""
     skipped = Skipped()
     labelled = by_folder(folder, walk, skipped)
-    passed_by = skipped.text()
-    empty = classes_without_pictures(folder, labelled, walk)
+    report = skipped.text()
+    empty = classes_without_images(folder, labelled, walk)
     if empty:
         raise UsageError(
-            f"the class folder `{printable(os.path.join(folder, empty[0]))}` holds no picture",
-            "put pictures into it, or delete it"
-            + (f"; skipped: {passed_by} (--follow takes links)" if skipped else ""),
+            f"the class folder `{printable(os.path.join(folder, empty[0]))}` holds no image",
+            "put images into it, or delete it" + (f"; skipped: {report} (--follow takes links)" if skipped else ""),
         )
     if skipped:
-        log.info("skipped in `%s`: %s", printable(folder), passed_by)
+        log.info("skipped in `%s`: %s", printable(folder), report)
     return labelled
 
 
 def split(labelled: Sequence[Labelled], validation: Sequence[Labelled] | None, share: float, seed: int) -> Split:
-    """The examples of each class: all of them and those of `validation`, or without that a share held out.
+    """The split into training and validation examples; without `validation`, a share of each class is held out.
 
-    Of every class at least one picture is held out, and at least one learnt from. The same seed holds out the same.
-    Raises UsageError for fewer than two classes, for names that differ only in case or blanks, and for a class in
-    `validation` that there is nothing to learn of.
+    Of every class at least one image is held out, and at least one kept for training. The same seed gives the same
+    split. Raises UsageError for fewer than two classes, for names that differ only in case or blanks, and for a class
+    in `validation` without training images.
     """
     classes = tuple(sorted({one.label for one in labelled}))
     _check_classes(classes)
     number = {name: index for index, name in enumerate(classes)}
     if validation is None:
         examples = [Example(one.found, number[one.label]) for one in labelled]
-        return Split(classes, *_held_out(examples, classes, share, seed))
+        return Split(classes, *_split_examples(examples, classes, share, seed))
     unknown = sorted({one.label for one in validation} - number.keys())
     if unknown:
         raise UsageError(
-            f"the validation pictures have a class `{printable(unknown[0])}`, of which there is none to learn from",
+            f"the validation images have a class `{printable(unknown[0])}`, which has no training image",
             f"the classes are {', '.join(map(printable, classes[:20]))}",
         )
     training, held_out = (
@@ -78,35 +77,35 @@ def split(labelled: Sequence[Labelled], validation: Sequence[Labelled] | None, s
     return Split(classes, training, held_out)
 
 
-def check_several(targets: Sequence[int]) -> None:
-    """Raises UsageError where no class has two examples, of which one could be held out."""
+def check_can_hold_out(targets: Sequence[int]) -> None:
+    """Raises UsageError where no class has two examples, so that none can be held out."""
     if len(set(targets)) == len(targets):
-        raise UsageError("each class has one picture: none can be validated with", "add pictures, or give --val")
+        raise UsageError("each class has one image: none can be held out", "add images, or give --val")
 
 
 def held_out(targets: Sequence[int], share: float, seed: int) -> list[int]:
-    """The numbers of the examples that are held out: of every class a share, at least one, but never all.
+    """Stratified hold-out: the numbers of a share of each class's examples, at least one, never all.
 
-    `targets` are the examples' classes. Of a class with one example, nothing is held out.
+    `targets` are the examples' classes. The example of a class with only one is not held out.
     """
-    taken: list[int] = []
+    chosen: list[int] = []
     for target, indices in _by_class(targets).items():
         count = min(len(indices) - 1, max(1, round(share * len(indices))))
-        taken.extend(random.Random(f"{seed} {target}").sample(indices, count))  # noqa: S311  # nothing secret
-    return sorted(taken)
+        chosen.extend(random.Random(f"{seed} {target}").sample(indices, count))  # noqa: S311  # nothing secret
+    return sorted(chosen)
 
 
-def dealt(targets: Sequence[int], parts: int, seed: int) -> list[list[int]]:
-    """The numbers of the examples in so many parts, each class spread evenly; one alone in its class is left out."""
-    hands: list[list[int]] = [[] for _ in range(parts)]
+def stratified_folds(targets: Sequence[int], folds: int, seed: int) -> list[list[int]]:
+    """The numbers of the examples in so many folds, each class spread evenly; classes of one example are left out."""
+    result: list[list[int]] = [[] for _ in range(folds)]
     several = {target: indices for target, indices in _by_class(targets).items() if len(indices) > 1}
     shuffled = chain.from_iterable(
         random.Random(f"{seed} {target}").sample(indices, len(indices))  # noqa: S311  # nothing secret
         for target, indices in several.items()
     )
-    for hand, index in zip(cycle(hands), shuffled, strict=False):
-        hand.append(index)
-    return hands
+    for fold, index in zip(cycle(result), shuffled, strict=False):
+        fold.append(index)
+    return result
 
 
 def _by_class(targets: Sequence[int]) -> dict[int, list[int]]:
@@ -116,30 +115,30 @@ def _by_class(targets: Sequence[int]) -> dict[int, list[int]]:
     return of_class
 
 
-def _held_out(
+def _split_examples(
     examples: Sequence[Example], classes: tuple[str, ...], share: float, seed: int
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     targets = [example.target for example in examples]
-    lone = [target for target, count in Counter(targets).items() if count < 2]
-    if lone:
+    single = [target for target, count in Counter(targets).items() if count < 2]
+    if single:
         raise UsageError(
-            f"the class `{printable(classes[lone[0]])}` has one picture: none can be held out",
-            "add pictures, or give validation pictures by --val",
+            f"the class `{printable(classes[single[0]])}` has one image: none can be held out",
+            "add images, or give validation images by --val",
         )
-    taken = held_out(targets, share, seed)
-    kept = set(range(len(examples))) - set(taken)
-    return tuple(examples[index] for index in sorted(kept)), tuple(examples[index] for index in taken)
+    chosen = held_out(targets, share, seed)
+    kept = set(range(len(examples))) - set(chosen)
+    return tuple(examples[index] for index in sorted(kept)), tuple(examples[index] for index in chosen)
 
 
 def _check_classes(classes: tuple[str, ...]) -> None:
     if len(classes) < 2:
         found = f"the one class `{printable(classes[0])}`" if classes else "no class"
-        raise UsageError(f"{found} is nothing to tell apart", "a classifier needs two classes or more")
-    spelled: dict[str, str] = {}
+        raise UsageError(f"the images have {found}", "a classifier needs two classes or more")
+    spellings: dict[str, str] = {}
     for name in classes:
-        other = spelled.setdefault(name.strip().casefold(), name)
+        other = spellings.setdefault(name.strip().casefold(), name)
         if other != name:
             raise UsageError(
                 f"the classes `{printable(other)}` and `{printable(name)}` differ only in case or blanks",
-                "give one of them another name, or move their pictures together",
+                "give one of them another name, or move their images together",
             )

@@ -1,8 +1,8 @@
-"""A published BEiT taught other classes: the paper's fine-tuning recipe.
+"""Fine-tuning of a published BEiT on other classes, by the paper's recipe.
 
-The figures are those of `get_started_for_image_classification.md` in the paper's own code (unilm/beit), for models that
-are self-supervised pre-trained, which are those of the paper's appendix (arXiv:2106.08254); what that file does not
-name has the defaults of `run_class_finetuning.py` beside it.
+The values are those of `get_started_for_image_classification.md` in the paper's own code (unilm/beit), for models with
+self-supervised pre-training, as in the paper's appendix (arXiv:2106.08254); what that file does not name has the
+defaults of `run_class_finetuning.py` beside it.
 """
 
 import copy
@@ -18,12 +18,12 @@ from transformers import BeitForImageClassification
 from beitcli.errors import ModelError, UsageError
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.network import resized_positions, resized_table, trained_grid
-from beitcli.model.recipe import Recipe, checkpoint_recipe
+from beitcli.model.preprocessing import Preprocessing, checkpoint_preprocessing
 from beitcli.model.runtime import Runtime
 from beitcli.model.weights import weight_errors
 from beitcli.training.augmentation import cropped, erased, jittered, mixed, smoothed
 from beitcli.training.method import Length, Method, Schedule
-from beitcli.training.optimiser import layer_wise_adamw
+from beitcli.training.optimizers import layer_wise_adamw
 
 WEIGHT_DECAY = 0.05
 ALPHAS = (0.8, 1.0)  # of mixup and cutmix
@@ -32,16 +32,16 @@ JITTER = 0.4
 ERASED = 0.25
 CLIP = 1.0  # of the README's commands for ImageNet-22k; those for ImageNet-1k do not clip
 AVERAGE_DECAY = 0.9999
-HEAD_SPREAD = 0.02 * 0.001  # a normal distribution cut at two, times `--init_scale`
+HEAD_STD = 0.02 * 0.001  # of a normal distribution cut at two, times `--init_scale`
 SHARES, RATIOS = (0.08, 1.0), (3 / 4, 4 / 3)  # of timm's RandomResizedCropAndInterpolation
 
-_LARGE = 24
-_KEPT = 8 / 7  # the side of what is kept to what is cropped from it: 256 to 224
+_LARGE_LAYERS = 24
+_KEPT_RATIO = 8 / 7  # side of the kept pixels / side of the crop: 256 to 224
 
 
 @dataclass(frozen=True, slots=True)
 class _SizeRecipe:
-    """What depends on the size of the model: `rate` is for batches of 1,024, `warmup` the share of the epochs."""
+    """Hyper-parameters by model size: `rate` for batches of 1,024, `warmup` as a share of the epochs."""
 
     rate: float
     layer_decay: float
@@ -49,13 +49,13 @@ class _SizeRecipe:
     warmup: float
 
 
-_BASE = _SizeRecipe(4e-3, 0.65, 0.1, 20 / 100)
-_OF_LARGE = _SizeRecipe(1e-3, 0.75, 0.2, 5 / 50)
+_BASE_RECIPE = _SizeRecipe(4e-3, 0.65, 0.1, 20 / 100)
+_LARGE_RECIPE = _SizeRecipe(1e-3, 0.75, 0.2, 5 / 50)
 
 
 @dataclass(frozen=True, slots=True)
 class FinetunePlan:
-    """What a fine-tuning is asked for; without `rate` it is the recipe's, scaled with the batch."""
+    """Options of a fine-tuning; without `rate`, the recipe's is scaled with the batch."""
 
     checkpoint: Checkpoint
     image_size: int | None
@@ -68,21 +68,23 @@ class FinetunePlan:
     dtype: str
 
     @property
-    def recipe(self) -> Recipe:
-        return checkpoint_recipe(self.checkpoint.processor, self.image_size)
+    def preprocessing(self) -> Preprocessing:
+        return checkpoint_preprocessing(self.checkpoint.processor, self.image_size)
 
     @property
-    def learning_recipe(self) -> Recipe:
-        """Whole pictures, a little larger than what is cropped from them."""
-        recipe = self.recipe
-        side = round(self._side * _KEPT)
-        return Recipe((side, side), None, Resampling.BICUBIC, recipe.factor, recipe.mean, recipe.std)
+    def training_preprocessing(self) -> Preprocessing:
+        """Whole images, a little larger than the crops."""
+        preprocessing = self.preprocessing
+        side = round(self._side * _KEPT_RATIO)
+        return Preprocessing(
+            (side, side), None, Resampling.BICUBIC, preprocessing.factor, preprocessing.mean, preprocessing.std
+        )
 
     @property
     def _side(self) -> int:
-        height, width = self.recipe.size
+        height, width = self.preprocessing.size
         if height != width:
-            raise UsageError(f"`{self.checkpoint.name}` takes pictures of {height} × {width}", "add --image-size")
+            raise UsageError(f"`{self.checkpoint.name}` takes images of {height} × {width}", "add --image-size")
         return height
 
     def settings(self) -> Mapping[str, Any]:
@@ -95,44 +97,44 @@ class FinetunePlan:
 
     def method(self, classes: tuple[str, ...], runtime: Runtime, length: Length) -> Method:
         layers = self.checkpoint.config.get("num_hidden_layers", 12)
-        size = _OF_LARGE if layers >= _LARGE else _BASE
+        size = _LARGE_RECIPE if layers >= _LARGE_LAYERS else _BASE_RECIPE
         rate = self.rate or size.rate * length.step_size / 1024
         network = adapted_network(self.checkpoint, classes, self._side, size.stochastic_depth, self.seed)
         if self.checkpoint_gradients:
             network.gradient_checkpointing_enable()
-        optimiser = layer_wise_adamw(network.to(runtime.device), layers, rate, WEIGHT_DECAY, size.layer_decay)
+        optimizer = layer_wise_adamw(network.to(runtime.device), layers, rate, WEIGHT_DECAY, size.layer_decay)
         schedule = Schedule(round(size.warmup * length.steps), CLIP, AVERAGE_DECAY, self.accumulate)
-        augment = FinetuneAugment(len(classes), self._side, self.recipe)
-        return Method(network, optimiser, augment, schedule, self._text(size, rate, length.step_size))
+        augment = FinetuneAugment(len(classes), self._side, self.preprocessing)
+        return Method(network, optimizer, augment, schedule, self._description(size, rate, length.step_size))
 
-    def _text(self, size: _SizeRecipe, rate: float, step_size: int) -> str:
+    def _description(self, size: _SizeRecipe, rate: float, step_size: int) -> str:
         return (
             f"`{self.checkpoint.name}`, fine-tuned. {self.epochs} epochs in batches of "
             f"{step_size}: AdamW, peak rate {rate:g} after {size.warmup:.0%} of the steps, "
-            f"then a cosine, {size.layer_decay} times as much for each layer further down; weight decay "
+            f"then a cosine, layer-wise rate decay {size.layer_decay}; weight decay "
             f"{WEIGHT_DECAY}, stochastic depth {size.stochastic_depth}, mixup {ALPHAS[0]} or cutmix {ALPHAS[1]}, "
-            f"label smoothing {SMOOTHING}, random crops and flips, jitter {JITTER}, random erasing {ERASED}; "
-            f"averaged weights ({AVERAGE_DECAY} at most)."
+            f"label smoothing {SMOOTHING}, random crops and flips, colour jitter {JITTER}, random erasing {ERASED}; "
+            f"averaged weights (decay up to {AVERAGE_DECAY})."
         )
 
 
 def adapted_network(
     checkpoint: Checkpoint, classes: tuple[str, ...], side: int, stochastic_depth: float, seed: int
 ) -> BeitForImageClassification:
-    """The checkpoint for pictures of that side and these classes.
+    """The checkpoint's network for images of this side and these classes.
 
-    Positions are interpolated as they are at inference. The head stays where the classes are the checkpoint's own;
-    else it is a new one of tiny weights, which the seed decides. Raises ModelError where weights are missing.
+    Positions are interpolated as at inference. The head is kept if the classes are the checkpoint's own; otherwise it
+    is initialised with tiny random weights from the seed. Raises ModelError where weights are missing.
     """
     path = checkpoint.weight_file()
     with weight_errors(path):
         source, loading = BeitForImageClassification.from_pretrained(
             checkpoint.folder, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32
         )
-    lacking = sorted({*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])})
-    lacking = [name for name in lacking if not name.startswith(("classifier.", "beit.pooler."))]
-    if lacking:
-        raise ModelError(f"`{checkpoint.name}` has no `{lacking[0]}` of the shape that its config says")
+    missing = sorted({*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])})
+    missing = [name for name in missing if not name.startswith(("classifier.", "beit.pooler."))]
+    if missing:
+        raise ModelError(f"`{checkpoint.name}` has no `{missing[0]}` of the shape that its config gives")
     config = copy.deepcopy(source.config)
     config.image_size, config.drop_path_rate = side, stochastic_depth
     config.id2label = dict(enumerate(classes))
@@ -142,7 +144,7 @@ def adapted_network(
     network = BeitForImageClassification(config)
     state = _resized(source.state_dict(), checkpoint, side)
     if classes != checkpoint.labels:
-        nn.init.trunc_normal_(network.classifier.weight, std=HEAD_SPREAD, a=-2 * HEAD_SPREAD, b=2 * HEAD_SPREAD)
+        nn.init.trunc_normal_(network.classifier.weight, std=HEAD_STD, a=-2 * HEAD_STD, b=2 * HEAD_STD)
         nn.init.zeros_(network.classifier.bias)
         state |= {name: value for name, value in network.state_dict().items() if name.startswith("classifier.")}
     network.load_state_dict(state)
@@ -160,18 +162,18 @@ def _resized(state: Mapping[str, Tensor], checkpoint: Checkpoint, side: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class FinetuneAugment:
-    """Random crops, flipped, jittered, with erased boxes, every batch blended."""
+    """Random crops, flips, colour jitter and random erasing; mixup or cutmix of every batch."""
 
     classes: int
     side: int
-    recipe: Recipe
+    preprocessing: Preprocessing
 
     def __call__(self, pixels: Tensor, targets: Tensor, progress: float, generator: Generator) -> dict[str, Any]:  # noqa: ARG002
-        pictures = cropped(pixels.float() / 255, self.side, SHARES, RATIOS, generator)
-        pictures = jittered(pictures, JITTER, generator)
-        normalised = (pictures * (255 * self.recipe.factor) - torch.tensor(self.recipe.mean)) / torch.tensor(
-            self.recipe.std
-        )
-        shares = smoothed(targets, self.classes, SMOOTHING)
-        blended, shares = mixed(erased(normalised, ERASED, generator), shares, ALPHAS, generator)
-        return {"pixel_values": blended.permute(0, 3, 1, 2).contiguous(), "targets": shares}
+        images = cropped(pixels.float() / 255, self.side, SHARES, RATIOS, generator)
+        images = jittered(images, JITTER, generator)
+        normalised = (
+            images * (255 * self.preprocessing.factor) - torch.tensor(self.preprocessing.mean)
+        ) / torch.tensor(self.preprocessing.std)
+        soft = smoothed(targets, self.classes, SMOOTHING)
+        mixed_images, soft = mixed(erased(normalised, ERASED, generator), soft, ALPHAS, generator)
+        return {"pixel_values": mixed_images.permute(0, 3, 1, 2).contiguous(), "targets": soft}

@@ -1,4 +1,4 @@
-"""The loop itself: transformers' Trainer over batches that bring their own randomness, stopped and resumed anywhere."""
+"""Training loop: transformers' Trainer over batches with seeds of their own, stopped and resumed at any step."""
 
 import logging
 import math
@@ -23,33 +23,33 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 
 from beitcli import signals
 from beitcli.errors import MAKE_ROOM, BeitError, DeviceError, OutputError, first_line
-from beitcli.inputs.worker import START_METHOD, settle_in
+from beitcli.inputs.worker import START_METHOD, init_worker
 from beitcli.model.forward import is_out_of_memory
 from beitcli.records import printable
-from beitcli.training.batches import Batches, Order, only
+from beitcli.training.batches import Batches, Order, collate_single
 from beitcli.training.method import Method, Schedule
-from beitcli.training.workplace import sync_files, work_errors
+from beitcli.training.work_dir import sync_files, work_errors
 
 log = logging.getLogger(__name__)
 
-SAVING_SHARE = 0.05
-"""Of the time that may go into checkpoints."""
+MAX_SAVING_SHARE = 0.05
+"""Largest share of the time that is spent on checkpoints."""
 
-MOST_LOST = 120.0
-"""Seconds after which there is another checkpoint, unless saving takes more than its share of the time."""
+MAX_LOST = 120.0
+"""Seconds between two checkpoints, unless saving takes more than its share of the time."""
 
 GRACE = 30.0
 """Seconds that a step and its checkpoint may take after a request to stop."""
 
 LOSS_STEPS = 10
-"""Steps whose mean loss is told."""
+"""Steps over which the reported loss is averaged."""
 
-_STATE = "average.pt"
+_AVERAGE = "average.pt"
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How far a training is: `loss` is the mean of the last steps, `rate` in pictures a second, `left` in seconds."""
+class TrainingProgress:
+    """Progress of a training: `loss` is the mean of the last steps, `rate` in images a second, `left` in seconds."""
 
     epoch: float
     step: int
@@ -60,8 +60,8 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a training runs: the folder of its checkpoints, device and dtype, and processes that make batches."""
+class Environment:
+    """Execution environment: checkpoint folder, device, dtype, and DataLoader workers."""
 
     folder: str
     device: str
@@ -69,61 +69,62 @@ class Place:
     workers: int
 
 
-def train(method: Method, batches: Batches, place: Place, tell: Callable[[Pace], None]) -> "Trained":
-    """The averaged weights after the last step; goes on from the newest checkpoint in the folder if there is one.
+def train(
+    method: Method, batches: Batches, environment: Environment, on_progress: Callable[[TrainingProgress], None]
+) -> "TrainingResult":
+    """The averaged weights after the last step; resumes from the newest checkpoint in the folder if there is one.
 
-    Raises Stopped, behind a checkpoint, where the process is asked to end, DeviceError where memory does not suffice,
-    and BeitError where the loss is no number any more.
+    Raises Stopped, after a checkpoint, at a request to stop; DeviceError where memory does not suffice; BeitError where
+    the loss is not finite.
     """
     steps = math.ceil(len(batches) / method.schedule.accumulate)
-    average = AveragedModel(method.network, multi_avg_fn=_averaging(method.schedule.average_decay))
-    keeper = _Keeper(average)
+    average = AveragedModel(method.network, multi_avg_fn=_moving_average(method.schedule.average_decay))
+    checkpoints = CheckpointCallback(average)
     trainer = _Trainer(
-        _Learner(method.network),
-        _settings(method.schedule, place),
+        _NetworkWithLoss(method.network),
+        _training_arguments(method.schedule, environment),
         train_dataset=batches,
-        optimizers=(method.optimiser, None),
-        callbacks=[keeper, _Teller(tell, batches.order, steps)],
+        optimizers=(method.optimizer, None),
+        callbacks=[checkpoints, ProgressCallback(on_progress, batches.order, steps)],
     )
     trainer.remove_callback(PrinterCallback)  # it prints to stdout
-    _forget_halves(place.folder)
+    _remove_incomplete(environment.folder)
     try:
-        with signals.held(GRACE), device_errors(place.device, place.folder), _no_worker_left():
-            trainer.train(resume_from_checkpoint=newest_checkpoint(place.folder))
+        with signals.held(GRACE), device_errors(environment.device, environment.folder), _killing_workers():
+            trainer.train(resume_from_checkpoint=newest_checkpoint(environment.folder))
         signals.check()
     except signals.Stopped:
-        kept = (newest_checkpoint(place.folder) or "-0").rpartition("-")[2]
-        log.info("stopped: %s of %d steps are in `%s`; the same command goes on from there", kept, steps, place.folder)
+        saved = (newest_checkpoint(environment.folder) or "-0").rpartition("-")[2]
+        log.info(
+            "stopped: %s of %d steps are in `%s`; the same command goes on from there", saved, steps, environment.folder
+        )
         raise
-    return Trained(dict(average.module.state_dict()), keeper.seconds)
+    return TrainingResult(dict(average.module.state_dict()), checkpoints.seconds)
 
 
 @contextmanager
 def device_errors(device: str, folder: str) -> Iterator[None]:
-    """Turns what too little memory raises, in this process or one that makes batches, into a DeviceError.
-
-    `folder` is where the training is.
-    """
+    """Turns out-of-memory errors and dead DataLoader workers into a DeviceError; `folder` is the work directory."""
     try:
         yield
     except (RuntimeError, MemoryError, ConnectionError, EOFError) as error:
         if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_out_of_memory(error)):
             hint = f"delete `{printable(folder)}`, then a smaller --batch-size with more --accumulate takes less"
             raise DeviceError(f"{device} has too little memory for a step", hint) from error
-        if _is_of_a_worker(error):
+        if _is_worker_death(error):
             hint = "the same command goes on from the last checkpoint; fewer --workers take less memory"
-            raise DeviceError("a process that makes batches has died", hint) from error
+            raise DeviceError("a DataLoader worker has died", hint) from error
         raise
 
 
-def _is_of_a_worker(error: Exception) -> bool:
-    """Whether a DataLoader has noticed a death, or there was nobody at the other end of its queue or socket."""
+def _is_worker_death(error: Exception) -> bool:
+    """True if a DataLoader worker has died: the loader reports it, or its queue or socket is closed."""
     return isinstance(error, ConnectionError | EOFError) or "DataLoader worker (pid" in str(error)
 
 
 @contextmanager
-def _no_worker_left() -> Iterator[None]:
-    """Ends the processes that are started inside: they take no signals, and at the exit they would be waited for."""
+def _killing_workers() -> Iterator[None]:
+    """Kills the processes started inside: they ignore signals, and Python would wait for them at exit."""
     others = multiprocessing.active_children()
     try:
         yield
@@ -134,43 +135,43 @@ def _no_worker_left() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """Averaged weights by name, and the seconds of all runs that went into them."""
+class TrainingResult:
+    """Averaged weights by name, and the training time of all runs in seconds."""
 
     weights: dict[str, Tensor]
     seconds: float
 
 
 def newest_checkpoint(folder: str) -> str | None:
-    """The newest checkpoint in the folder that is whole: its averaged weights were written last."""
-    whole = [path for path in _checkpoints(folder) if os.path.isfile(os.path.join(path, _STATE))]
-    return max(whole, key=lambda path: int(path.rpartition("-")[2]), default=None)
+    """The newest complete checkpoint in the folder: its averaged weights are written last."""
+    complete = [path for path in _checkpoints(folder) if os.path.isfile(os.path.join(path, _AVERAGE))]
+    return max(complete, key=lambda path: int(path.rpartition("-")[2]), default=None)
 
 
 def _checkpoints(folder: str) -> list[str]:
     return glob(os.path.join(glob_escape(folder), "checkpoint-*"))
 
 
-def _forget_halves(folder: str) -> None:
-    """Removes checkpoints that a kill has cut short: the Trainer, which keeps two, would count them."""
+def _remove_incomplete(folder: str) -> None:
+    """Removes incomplete checkpoints, left by a kill: the Trainer, which keeps two, would count them."""
     for path in _checkpoints(folder):
-        if not os.path.isfile(os.path.join(path, _STATE)):
+        if not os.path.isfile(os.path.join(path, _AVERAGE)):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _settings(schedule: Schedule, place: Place) -> TrainingArguments:
+def _training_arguments(schedule: Schedule, environment: Environment) -> TrainingArguments:
     return TrainingArguments(
-        output_dir=place.folder,
+        output_dir=environment.folder,
         per_device_train_batch_size=1,  # a batch is one item
         num_train_epochs=1,  # and all epochs are one pass over the batches
         gradient_accumulation_steps=schedule.accumulate,
         lr_scheduler_type="cosine",
         warmup_steps=schedule.warmup_steps,
         max_grad_norm=schedule.clip,
-        use_cpu=place.device == "cpu",
-        bf16=place.dtype == "bf16",
-        fp16=place.dtype == "fp16",
-        dataloader_num_workers=place.workers,
+        use_cpu=environment.device == "cpu",
+        bf16=environment.dtype == "bf16",
+        fp16=environment.dtype == "fp16",
+        dataloader_num_workers=environment.workers,
         save_strategy="no",
         save_total_limit=2,
         logging_steps=LOSS_STEPS,
@@ -181,11 +182,11 @@ def _settings(schedule: Schedule, place: Place) -> TrainingArguments:
     )
 
 
-class _Learner(nn.Module):
-    """A network with the loss that it is trained by.
+class _NetworkWithLoss(nn.Module):
+    """A network with its loss.
 
-    No `PreTrainedModel`: those are saved under the names of the Hub's files, and the Trainer (of transformers 5.23),
-    which then finds none of its own names in its checkpoint, goes on from the random weights of the start.
+    Not a `PreTrainedModel`: the Trainer (transformers 5.23) saves those under the names of the Hub's files, does not
+    find its own names in the checkpoint, and resumes from the random initial weights.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -197,66 +198,66 @@ class _Learner(nn.Module):
 
 
 class _Trainer(Trainer):  # type: ignore[misc]
-    """Draws what is random from the seed of the batch, so that nothing depends on what was drawn before."""
+    """Seeds torch from each batch, so that a step does not depend on earlier random draws."""
 
-    _has_learnt = False
+    _has_stepped = False
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """One that Ctrl-C does not reach: its workers leave signals to this process."""
+        """A DataLoader whose workers ignore Ctrl-C and leave signals to this process."""
         workers = self.args.dataloader_num_workers
         return DataLoader(
             self.train_dataset,
-            collate_fn=only,
+            collate_fn=collate_single,
             num_workers=workers,
-            worker_init_fn=_settle_in,
+            worker_init_fn=_init_worker,
             multiprocessing_context=START_METHOD if workers else None,
         )
 
-    def _save_checkpoint(self, *of_what: Any) -> None:
+    def _save_checkpoint(self, *arguments: Any) -> None:
         with _saving():
-            super()._save_checkpoint(*of_what)
+            super()._save_checkpoint(*arguments)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: object = None) -> Tensor:
-        if not self._has_learnt:  # a first step may compile for a minute, and there is nothing to lose yet
-            self._has_learnt = True
+        if not self._has_stepped:  # the first step may compile for a minute, and nothing is lost yet
+            self._has_stepped = True
             with signals.held(signals.GRACE):
                 return self.training_step(model, inputs, num_items_in_batch)
         seed = inputs.pop("seed")
         torch.manual_seed(seed)
         try:
-            return self._learn(model, inputs, num_items_in_batch)
-        except TorchDynamoException as error:  # also where the compiler has got the terminal's Ctrl-C
+            return self._plain_step(model, inputs, num_items_in_batch)
+        except TorchDynamoException as error:  # also where the compiler received the terminal's Ctrl-C
             log.info("the layers run uncompiled, which takes longer: %s", first_line(error))
         torch.compiler.set_stance("force_eager")
         torch.manual_seed(seed)
-        return self._learn(model, inputs, num_items_in_batch)
+        return self._plain_step(model, inputs, num_items_in_batch)
 
-    def _learn(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: object) -> Tensor:
+    def _plain_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: object) -> Tensor:
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         return loss
 
 
 @contextmanager
 def _saving() -> Iterator[None]:
-    """Turns what writing a checkpoint raises into an OutputError; torch has no error of its own for a full disk."""
+    """Turns errors of writing a checkpoint into an OutputError; torch has no error of its own for a full disk."""
     try:
         with work_errors():
             yield
     except RuntimeError as error:
-        if _is_of_a_worker(error):
+        if _is_worker_death(error):
             raise
         raise OutputError(f"cannot write a checkpoint: {first_line(error)}", MAKE_ROOM) from error
 
 
-def _settle_in(_worker: int) -> None:
-    settle_in()
+def _init_worker(_worker: int) -> None:
+    init_worker()
 
 
 _Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 
 
-def _averaging(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
-    """An exponential average whose memory grows with the training: at first the weights are those of the start."""
+def _moving_average(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
+    """Exponential moving average with a decay that grows to `decay`, so that the initial weights are forgotten."""
 
     @torch.no_grad()
     def average(averaged: _Tensors, current: _Tensors, count: Tensor | int) -> None:
@@ -266,8 +267,8 @@ def _averaging(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], Non
     return average
 
 
-class _Keeper(TrainerCallback):  # type: ignore[misc]
-    """Averages the weights step by step, and asks for checkpoints: by the clock, and before the process ends."""
+class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
+    """Averages the weights after each step, and requests checkpoints: by the clock, and before the process ends."""
 
     def __init__(self, average: AveragedModel) -> None:
         self._average = average
@@ -276,18 +277,23 @@ class _Keeper(TrainerCallback):  # type: ignore[misc]
 
     @property
     def seconds(self) -> float:
-        """What the training has taken until the last step, earlier runs included."""
+        """Training time up to the last step, earlier runs included."""
         return self._now - self._started
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
         checkpoint = newest_checkpoint(args.output_dir)
         if state.global_step and checkpoint:
-            kept = torch.load(os.path.join(checkpoint, _STATE), map_location="cpu", weights_only=True)
-            self._average.load_state_dict(kept["average"])
-            self._started -= kept["seconds"]
+            saved = torch.load(os.path.join(checkpoint, _AVERAGE), map_location="cpu", weights_only=True)
+            self._average.load_state_dict(saved["average"])
+            self._started -= saved["seconds"]
 
     def on_step_end(
-        self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, model: _Learner, **_: object
+        self,
+        _args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: _NetworkWithLoss,
+        **_: object,
     ) -> None:
         self._average.update_parameters(model.network)
         self._now = time.monotonic()
@@ -295,14 +301,14 @@ class _Keeper(TrainerCallback):  # type: ignore[misc]
             signals.check()
         except signals.Stopped:
             control.should_save = control.should_training_stop = True
-        is_last = state.global_step >= state.max_steps  # what comes now, validation, may be stopped, too
+        is_last = state.global_step >= state.max_steps  # the validation that follows may be stopped, too
         control.should_log |= is_last
-        if is_last or self._now - self._saved > max(MOST_LOST, self._cost / SAVING_SHARE):
+        if is_last or self._now - self._saved > max(MAX_LOST, self._cost / MAX_SAVING_SHARE):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
         folder = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
-        path = os.path.join(folder, _STATE)
+        path = os.path.join(folder, _AVERAGE)
         with _saving():
             torch.save({"average": self._average.state_dict(), "seconds": self.seconds}, path + ".part")
             sync_files(folder)
@@ -311,13 +317,13 @@ class _Keeper(TrainerCallback):  # type: ignore[misc]
         self._cost = self._saved - self._now
 
 
-class _Teller(TrainerCallback):  # type: ignore[misc]
-    """Tells after every step how far the training is."""
+class ProgressCallback(TrainerCallback):  # type: ignore[misc]
+    """Reports the progress after every step."""
 
-    def __init__(self, tell: Callable[[Pace], None], order: Order, steps: int) -> None:
-        self._tell = tell
+    def __init__(self, on_progress: Callable[[TrainingProgress], None], order: Order, steps: int) -> None:
+        self._on_progress = on_progress
         self._epochs_a_step = order.epochs / steps
-        self._pictures_a_step = len(order) * order.size / steps
+        self._images_a_step = len(order) * order.size / steps
         self._first: tuple[int, float] | None = None
         self._loss: float | None = None
 
@@ -325,24 +331,24 @@ class _Teller(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, *_: object, logs: dict[str, float], **__: object
     ) -> None:
         self._loss = logs.get("loss", self._loss)
-        is_lost = self._loss is not None and not math.isfinite(self._loss)
-        if is_lost and not args.fp16:  # there a step may overflow, and is left out
+        has_diverged = self._loss is not None and not math.isfinite(self._loss)
+        if has_diverged and not args.fp16:  # in fp16 a step may overflow, and is skipped
             hint = f"delete `{printable(args.output_dir)}`, then a smaller --lr"
             raise BeitError(f"the loss is {self._loss} at step {state.global_step}", hint)
 
     def on_step_end(self, _args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
         now = time.monotonic()
-        if self._first is None:  # a first step may compile, and says nothing of the others
+        if self._first is None:  # the first step may compile, and is no measure of the others
             self._first = state.global_step, now
             return
         seconds = (now - self._first[1]) / (state.global_step - self._first[0])
-        self._tell(
-            Pace(
+        self._on_progress(
+            TrainingProgress(
                 epoch=state.global_step * self._epochs_a_step,
                 step=state.global_step,
                 steps=state.max_steps,
                 loss=self._loss,
-                rate=self._pictures_a_step / seconds,
+                rate=self._images_a_step / seconds,
                 left=(state.max_steps - state.global_step) * seconds,
             )
         )

@@ -1,4 +1,4 @@
-"""What the ways of training have in common: each is a plan that becomes a method once the pictures are read."""
+"""Interface of a training recipe: options -> network, optimizer, schedule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from typing import Any, Protocol
 from torch.optim import Optimizer
 from transformers import BeitForImageClassification
 
-from beitcli.model.recipe import Recipe
+from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import Runtime
 from beitcli.training.batches import Augment
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How the rates go: up for so many steps, then down along a cosine; gradients are clipped, weights averaged."""
+    """Learning rate schedule (linear warm-up, then a cosine), gradient clipping and weight averaging."""
 
     warmup_steps: int
     clip: float
@@ -24,25 +24,25 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A network and how it learns; `text` is its paragraph in the model card."""
+    """A network with optimizer, augmentation and schedule; `description` is its paragraph in the model card."""
 
     network: BeitForImageClassification
-    optimiser: Optimizer
+    optimizer: Optimizer
     augment: Augment
     schedule: Schedule
-    text: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """So many steps, of so many examples each."""
+    """Length of a training: `steps` of `step_size` examples each."""
 
     steps: int
     step_size: int
 
 
 class Plan(Protocol):
-    """What a training is asked for."""
+    """Options of a training."""
 
     @property
     def seed(self) -> int: ...
@@ -55,23 +55,23 @@ class Plan(Protocol):
 
     @property
     def accumulate(self) -> int:
-        """How many batches make a step."""
+        """The number of batches in a step."""
         ...
 
     @property
-    def recipe(self) -> Recipe:
-        """How the finished model wants its pictures."""
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing of the finished model."""
         ...
 
     @property
-    def learning_recipe(self) -> Recipe:
-        """The pixels that are kept to learn from: the augmentation takes what it wants from them."""
+    def training_preprocessing(self) -> Preprocessing:
+        """The preprocessing of the training images, whose result is augmented."""
         ...
 
     def settings(self) -> Mapping[str, Any]:
-        """All that decides the result, by the names that the user knows it by."""
+        """All settings that determine the result, by the names that the user knows."""
         ...
 
     def method(self, classes: tuple[str, ...], runtime: Runtime, length: Length) -> Method:
-        """The network for these classes on the runtime's device, and how it learns in that time."""
+        """The network for these classes on the runtime's device, and its training for this length."""
         ...

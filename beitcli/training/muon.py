@@ -1,4 +1,4 @@
-"""Muon for a network of many matrices and few shapes (https://kellerjordan.github.io/posts/muon/)."""
+"""Muon optimizer for a network of many matrices and few shapes (https://kellerjordan.github.io/posts/muon/)."""
 
 import math
 from collections import defaultdict
@@ -11,14 +11,14 @@ from torch.optim import Optimizer
 MOMENTUM = 0.95
 ITERATIONS = 5
 QUINTIC = (3.4445, -4.7750, 2.0315)  # coefficients of x, x³ and x⁵, from the post
-RMS = 0.2  # of a step of AdamW (arXiv:2502.16982, section 2.2)
+RMS = 0.2  # of an AdamW step (arXiv:2502.16982, section 2.2)
 
 
 class Muon(Optimizer):
-    """Momentum (Nesterov's) made orthogonal, in steps of AdamW's size; a convolution's weights are a matrix by rows.
+    """Orthogonalised Nesterov momentum, in steps of AdamW's size; a convolution's weights are flattened to a matrix.
 
-    torch's own takes the matrices one by one and in bf16, which a CPU without instructions for it has to emulate. Here
-    all of a shape are made orthogonal together, and in `dtype`.
+    torch's Muon takes the matrices one by one and in bf16, which a CPU without bf16 instructions emulates. This one
+    orthogonalises all matrices of a shape together, in `dtype`.
     """
 
     def __init__(self, weights: Iterable[Tensor], rate: float, weight_decay: float, dtype: torch.dtype) -> None:
@@ -28,17 +28,17 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         if closure:
-            raise TypeError("no closures here")
+            raise TypeError("closures are not supported")
         for group in self.param_groups:
-            for alike in _by_shape(group["params"]):
-                self._step(alike, group["lr"], group["weight_decay"])
+            for weights in _by_shape(group["params"]):
+                self._step(weights, group["lr"], group["weight_decay"])
 
     def _step(self, weights: list[Tensor], rate: float, weight_decay: float) -> None:
         matrices = [each.flatten(1) for each in weights]
         momenta = [self._momentum(each) for each in weights]
         gradients = [each.grad.flatten(1) for each in weights if each.grad is not None]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
-        steps = orthogonal(torch.stack(gradients).lerp(torch.stack(momenta), MOMENTUM).to(self._dtype))
+        steps = orthogonalised(torch.stack(gradients).lerp(torch.stack(momenta), MOMENTUM).to(self._dtype))
         torch._foreach_mul_(matrices, 1 - rate * weight_decay)
         size = RMS * math.sqrt(max(matrices[0].shape))
         torch._foreach_add_(matrices, steps.to(matrices[0].dtype).unbind(), alpha=-rate * size)
@@ -52,7 +52,7 @@ class Muon(Optimizer):
 
 
 def _by_shape(weights: Iterable[Tensor]) -> Iterable[list[Tensor]]:
-    """Those that have a gradient, in lists of one shape."""
+    """The weights that have a gradient, grouped by shape."""
     shapes = defaultdict(list)
     for each in weights:
         if each.grad is not None:
@@ -60,10 +60,10 @@ def _by_shape(weights: Iterable[Tensor]) -> Iterable[list[Tensor]]:
     return shapes.values()
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
-    """Matrices (n, rows, columns) with nearly the same singular vectors, and all singular values about 1 (0.7 to 1.2).
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Orthogonalised matrices (n, rows, columns): singular values about 1 (0.7 to 1.2), vectors nearly the same.
 
-    By Newton and Schulz's iteration, tuned to converge soon rather than far (Muon's post).
+    By a Newton-Schulz iteration tuned for speed rather than exact convergence (Muon's post).
     """
     rows, columns = matrices.shape[1:]
     x: Tensor = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)

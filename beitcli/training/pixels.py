@@ -1,4 +1,4 @@
-"""Examples -> their pixels: all kept in one file that is mapped, or decoded anew whenever they are wanted."""
+"""Examples -> pixels: kept in one memory-mapped file, or decoded at every use."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,16 +14,16 @@ from torch import Tensor
 from beitcli.inputs.decode import Decoding, outcome
 from beitcli.inputs.fetch import FetchLimits, fetch
 from beitcli.inputs.loader import Loader
-from beitcli.model.recipe import Recipe
+from beitcli.model.preprocessing import Preprocessing
 from beitcli.records import Failure, Fetched, Found, Source
 from beitcli.training.reading import Reading
 
-MOST_KEPT = 8_000_000_000
-"""Bytes of pixels that are kept in the work folder: 40,000 pictures of 256 × 256. More are decoded in every epoch."""
+MAX_KEPT = 8_000_000_000
+"""Bytes of pixels kept in the work directory: 40,000 images of 256 × 256. Larger sets are decoded in every epoch."""
 
 
 class Pixels(Protocol):
-    """The pixels of examples by their numbers."""
+    """Pixels of the examples, indexed by their numbers."""
 
     def __len__(self) -> int: ...
 
@@ -34,29 +34,35 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """How pictures are read: in so many processes, within these limits, and `fast` at a fraction of their size."""
+    """Image reading: number of processes, limits, and whether to decode JPEGs at a fraction of their size (`fast`)."""
 
     workers: int
     decoding: Decoding
     fetching: FetchLimits
     fast: bool
 
-    def decoding_for(self, recipe: Recipe) -> Decoding:
-        return replace(self.decoding, scaled_to=recipe.scaled_to if self.fast else None)
+    def decoding_for(self, preprocessing: Preprocessing) -> Decoding:
+        return replace(self.decoding, scaled_to=preprocessing.scaled_to if self.fast else None)
 
 
 def read_all(
-    found: Iterable[Found], recipe: Recipe, reader: Reader, keep: BinaryIO | None, tell: Callable[[int], object]
+    found: Iterable[Found],
+    preprocessing: Preprocessing,
+    reader: Reader,
+    keep: BinaryIO | None,
+    on_progress: Callable[[int], object],
 ) -> Reading:
-    """Decodes every picture once; the pixels of those that can be read are written to `keep`, one after the other.
+    """Decodes every image once and writes the pixels of the readable ones to `keep`, one after the other.
 
-    `tell` is given how many more have been read.
+    `on_progress` is called with the number of images read since the last call.
     """
     readable, digests, failures = [], [], []
     items: Iterator[Source | Fetched | Failure] = fetch(iter(found), reader.fetching, lambda _: None)
-    with Loader(items, recipe, replace(reader.decoding_for(recipe), digest=True), reader.workers) as loader:
+    with Loader(
+        items, preprocessing, replace(reader.decoding_for(preprocessing), digest=True), reader.workers
+    ) as loader:
         for number, item in enumerate(loader):
-            tell(1)
+            on_progress(1)
             if isinstance(item, Failure):
                 failures.append(item)
                 continue
@@ -68,38 +74,38 @@ def read_all(
 
 
 class KeptPixels:
-    """The pixels that `read_all` kept in the file at `path`, each picture of `shape`."""
+    """The pixels that `read_all` wrote to the file at `path`, each image of `shape`."""
 
     def __init__(self, path: str, shape: tuple[int, ...]) -> None:
         count = os.path.getsize(path) // prod(shape)
-        self._pictures = np.memmap(path, np.uint8, "r", shape=(count, *shape))
-        self._made_of = path, shape
+        self._images = np.memmap(path, np.uint8, "r", shape=(count, *shape))
+        self._arguments = path, shape
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For a process that is spawned: it maps the file, too, where numpy would send it all pixels."""
-        return KeptPixels, self._made_of
+        """Pickles path and shape, so that a spawned process maps the file; numpy would send all pixels."""
+        return KeptPixels, self._arguments
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def __getitem__(self, numbers: Sequence[int]) -> Tensor:
-        return torch.from_numpy(self._pictures[np.asarray(numbers)])
+        return torch.from_numpy(self._images[np.asarray(numbers)])
 
 
 class DecodedPixels:
-    """The pixels of files that are decoded at every use; one that cannot be read any more is grey."""
+    """Pixels decoded from their files at every use; an image that has become unreadable is grey."""
 
-    def __init__(self, paths: Sequence[str], recipe: Recipe, decoding: Decoding) -> None:
+    def __init__(self, paths: Sequence[str], preprocessing: Preprocessing, decoding: Decoding) -> None:
         self._paths = paths
-        self._recipe = recipe
+        self._preprocessing = preprocessing
         self._decoding = replace(decoding, seconds=0, digest=False)
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, numbers: Sequence[int]) -> Tensor:
-        return torch.from_numpy(np.stack([self._picture(self._paths[number]) for number in numbers]))
+        return torch.from_numpy(np.stack([self._image(self._paths[number]) for number in numbers]))
 
-    def _picture(self, path: str) -> np.ndarray:
-        answer = outcome(Source(path), self._recipe, self._decoding, nullcontext())
-        return np.full(self._recipe.shape, 128, np.uint8) if isinstance(answer, Failure) else answer[0]
+    def _image(self, path: str) -> np.ndarray:
+        decoded = outcome(Source(path), self._preprocessing, self._decoding, nullcontext())
+        return np.full(self._preprocessing.shape, 128, np.uint8) if isinstance(decoded, Failure) else decoded[0]

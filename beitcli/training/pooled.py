@@ -1,4 +1,4 @@
-"""A checkpoint whose final states are pooled as a probe is asked to, and the folder that it becomes."""
+"""A checkpoint with the requested pooling of its final states, and the folder it is saved to."""
 
 import json
 import os
@@ -13,20 +13,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from beitcli.model.checkpoint import Checkpoint
-from beitcli.model.recipe import Recipe
+from beitcli.model.preprocessing import Preprocessing
 from beitcli.training.processor import processor_of
-from beitcli.training.regression import Layer
-from beitcli.training.workplace import work_errors
+from beitcli.training.regression import LinearLayer
+from beitcli.training.work_dir import work_errors
 
 ProbePool = Literal["mean", "cls"]
 
 _NORMS = {"mean": "beit.pooler.layernorm.", "cls": "beit.layernorm."}
-"""Where transformers has the final layer norm: on the mean of the patch states, or on all states."""
+"""Names of the final layer norm in transformers: on the mean of the patch states, or on all states."""
 
 
 @dataclass(frozen=True, slots=True)
 class PooledCheckpoint(Checkpoint):
-    """A checkpoint with another config; `norm` has the weights that it lacks for that."""
+    """A checkpoint with another pooling; `norm` holds the weights it lacks for that."""
 
     norm: Mapping[str, Tensor]
 
@@ -35,17 +35,17 @@ class PooledCheckpoint(Checkpoint):
         return "mean" if self.config["use_mean_pooling"] else "cls"
 
     def tensors(self) -> Mapping[str, Tensor]:
-        return ChainMap(dict(self.norm), Checkpoint.tensors(self))  # type: ignore[arg-type]  # which is only read
+        return ChainMap(dict(self.norm), Checkpoint.tensors(self))  # type: ignore[arg-type]  # it is only read
 
 
 def pooled(checkpoint: Checkpoint, pool: ProbePool) -> PooledCheckpoint:
-    """The checkpoint that classifies by these states, behind its own final layer norm if it has one for them.
+    """The checkpoint with this pooling, followed by its own final layer norm if it has one for it.
 
-    Else the norm has a gain of 1 and no shift: it only brings the states to one scale.
+    Otherwise the norm has weight 1 and bias 0, and only standardises the states.
     """
     has_own = checkpoint.config.get("use_mean_pooling", True) == (pool == "mean")
     name, width = _NORMS[pool], int(checkpoint.config.get("hidden_size", 768))
-    plain = {name + "weight": torch.ones(width), name + "bias": torch.zeros(width)}
+    identity = {name + "weight": torch.ones(width), name + "bias": torch.zeros(width)}
     return PooledCheckpoint(
         name=checkpoint.name,
         repository=checkpoint.repository,
@@ -53,35 +53,37 @@ def pooled(checkpoint: Checkpoint, pool: ProbePool) -> PooledCheckpoint:
         config={**checkpoint.config, "use_mean_pooling": pool == "mean"},
         processor=checkpoint.processor,
         labels=checkpoint.labels,
-        norm={} if has_own and name + "weight" in checkpoint.tensors() else plain,
+        norm={} if has_own and name + "weight" in checkpoint.tensors() else identity,
     )
 
 
-def save(checkpoint: PooledCheckpoint, layer: Layer, classes: Sequence[str], recipe: Recipe, folder: str) -> None:
-    """Writes the checkpoint with that classifier: its weights as they are, from disk to disk, and the layer in float32.
+def save(
+    checkpoint: PooledCheckpoint, layer: LinearLayer, classes: Sequence[str], preprocessing: Preprocessing, folder: str
+) -> None:
+    """Writes the checkpoint with this classifier: encoder weights unchanged, from disk to disk, the layer in float32.
 
     Raises OutputError.
     """
     path = os.path.join(folder, "model.safetensors")
     with work_errors():
-        shutil.rmtree(folder, ignore_errors=True)  # half of one, where an earlier run was killed
+        shutil.rmtree(folder, ignore_errors=True)  # incomplete, if an earlier run was killed
         os.makedirs(folder)
         with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as stream:
             json.dump(_config(checkpoint.config, classes), stream, indent=2, sort_keys=True)
-        processor_of(recipe).save_pretrained(folder)
+        processor_of(preprocessing).save_pretrained(folder)
         classifier = {
             "classifier.weight": torch.from_numpy(layer.weight),
             "classifier.bias": torch.from_numpy(layer.bias),
         }
         save_file({**_encoder(checkpoint), **classifier}, path, metadata={"format": "pt"})
-        shutil.copymode(os.path.join(folder, "config.json"), path)  # safetensors lets nobody else read it
+        shutil.copymode(os.path.join(folder, "config.json"), path)  # safetensors lets only the owner read it
 
 
 def _config(config: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
-    of_another = ("id2label", "label2id", "num_labels", "problem_type", "architectures", "torch_dtype")
+    replaced = ("id2label", "label2id", "num_labels", "problem_type", "architectures", "torch_dtype")
     return {
-        **{key: value for key, value in config.items() if key not in of_another},
-        "dtype": "float32",  # whatever the encoder's weights are kept in: transformers would compute in that
+        **{key: value for key, value in config.items() if key not in replaced},
+        "dtype": "float32",  # transformers would compute in the dtype of the encoder's weights
         "architectures": ["BeitForImageClassification"],
         "id2label": {str(number): name for number, name in enumerate(classes)},
         "label2id": {name: number for number, name in enumerate(classes)},
@@ -89,7 +91,7 @@ def _config(config: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]
 
 
 def _encoder(checkpoint: PooledCheckpoint) -> dict[str, Tensor]:
-    """What comes before the classifier, mapped from disk: no heads for other ends, nor the norm of the other pool."""
+    """The encoder's weights, mapped from disk, without other heads and the norm of the other pooling."""
     tensors = checkpoint.tensors()
     other = _NORMS["cls" if checkpoint.pool == "mean" else "mean"]
     kept = (name for name in tensors if name.startswith("beit.") and not name.startswith(other))

@@ -1,4 +1,4 @@
-"""Examples -> pixels to learn from and to validate with, read once and reported on before anything is trained."""
+"""Examples -> training and validation pixels, read once and checked before the training starts."""
 
 import hashlib
 import os
@@ -10,38 +10,38 @@ from typing import Any
 
 from beitcli.errors import UsageError
 from beitcli.inputs.sources import look
-from beitcli.model.recipe import Recipe
+from beitcli.model.preprocessing import Preprocessing
 from beitcli.records import Failure, Source, printable
 from beitcli.training.examples import Example, Split
-from beitcli.training.pixels import MOST_KEPT, DecodedPixels, KeptPixels, Pixels, Reader, read_all
+from beitcli.training.pixels import MAX_KEPT, DecodedPixels, KeptPixels, Pixels, Reader, read_all
 from beitcli.training.reading import Reading, check_readings, location
-from beitcli.training.workplace import Workplace, work_errors
+from beitcli.training.work_dir import WorkDir, work_errors
 
-TRAINING, VALIDATION, DOUBLES = "training", "validation", "doubles"
+TRAINING, VALIDATION, OVERLAP = "training", "validation", "overlap"
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """The pictures of a training, how they are read, and how many may fail."""
+class Images:
+    """The images of a training, how to read them, and how many may fail."""
 
     split: Split
     reader: Reader
-    most_errors: int
+    max_errors: int
 
     def examples(self, name: str) -> Sequence[Example]:
         return self.split.training if name == TRAINING else self.split.validation
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Pixels and the number of each picture's class."""
+class LabelledPixels:
+    """Pixels and the class number of each image."""
 
     pixels: Pixels
     targets: tuple[int, ...]
 
 
 def fingerprint(split: Split) -> str:
-    """What tells whether the pictures are still the same: their paths, classes, sizes and times, digested."""
+    """Digest of the paths, classes, sizes and modification times of the images, to detect changes."""
     digest = hashlib.sha256(repr(split.classes).encode())
     for part in (split.training, split.validation):
         digest.update(str(len(part)).encode())
@@ -52,44 +52,50 @@ def fingerprint(split: Split) -> str:
 
 
 def prepare(
-    work: Workplace, pictures: Pictures, recipes: Mapping[str, Recipe], tell: Callable[[int], object]
+    work: WorkDir, images: Images, preprocessings: Mapping[str, Preprocessing], on_progress: Callable[[int], object]
 ) -> dict[str, Any]:
-    """Reads every picture once, keeps its pixels where there is room, and gives back what `part_of` needs.
+    """Reads every image once and keeps its pixels where there is room; the result is JSON for `labelled_pixels`.
 
-    `recipes` are those of both parts. With it comes how many pictures are doubles: to learn from and to validate with.
-    Raises UsageError as `check_readings` does.
+    `preprocessings` are those of both parts. OVERLAP is the number of images in both parts. Raises UsageError as
+    `check_readings` does.
     """
     work.start()
-    readings = {name: _read(work, name, pictures, recipes[name], tell) for name in (TRAINING, VALIDATION)}
-    doubles = check_readings(pictures.split, readings[TRAINING], readings[VALIDATION], pictures.most_errors)
-    return {name: list(reading.readable) for name, reading in readings.items()} | {DOUBLES: doubles}
+    readings = {name: _read(work, name, images, preprocessings[name], on_progress) for name in (TRAINING, VALIDATION)}
+    overlap = check_readings(images.split, readings[TRAINING], readings[VALIDATION], images.max_errors)
+    return {name: list(reading.readable) for name, reading in readings.items()} | {OVERLAP: overlap}
 
 
-def part_of(work: Workplace, name: str, pictures: Pictures, recipe: Recipe, readable: Sequence[int]) -> Part:
-    """The pixels and classes of the pictures that could be read."""
-    examples = pictures.examples(name)
+def labelled_pixels(
+    work: WorkDir, name: str, images: Images, preprocessing: Preprocessing, readable: Sequence[int]
+) -> LabelledPixels:
+    """The pixels and classes of the readable images."""
+    examples = images.examples(name)
     chosen = [examples[number] for number in readable]
     path = work.path(f"{name}.pixels")
     pixels: Pixels = (
-        KeptPixels(path, recipe.shape)
+        KeptPixels(path, preprocessing.shape)
         if os.path.exists(path)
-        else DecodedPixels([location(example) for example in chosen], recipe, pictures.reader.decoding_for(recipe))
+        else DecodedPixels(
+            [location(example) for example in chosen], preprocessing, images.reader.decoding_for(preprocessing)
+        )
     )
-    return Part(pixels, tuple(example.target for example in chosen))
+    return LabelledPixels(pixels, tuple(example.target for example in chosen))
 
 
-def _read(work: Workplace, name: str, pictures: Pictures, recipe: Recipe, tell: Callable[[int], object]) -> Reading:
-    found = [example.found for example in pictures.examples(name)]
+def _read(
+    work: WorkDir, name: str, images: Images, preprocessing: Preprocessing, on_progress: Callable[[int], object]
+) -> Reading:
+    found = [example.found for example in images.examples(name)]
     path = work.path(f"{name}.pixels")
     with suppress(FileNotFoundError):
-        os.unlink(path)  # of an earlier run that was killed here, perhaps of other pictures
-    if len(found) * prod(recipe.shape) <= MOST_KEPT:
+        os.unlink(path)  # of an earlier run that was killed, perhaps with other images
+    if len(found) * prod(preprocessing.shape) <= MAX_KEPT:
         with work_errors(), open(path, "wb") as stream:
-            return read_all(found, recipe, pictures.reader, stream, tell)
-    elsewhere = [one for one in found if isinstance(one, Source) and one.kind != "path"]
-    if elsewhere:
+            return read_all(found, preprocessing, images.reader, stream, on_progress)
+    remote = [one for one in found if isinstance(one, Source) and one.kind != "path"]
+    if remote:
         raise UsageError(
-            f"`{printable(elsewhere[0].name)}` would be downloaded in every epoch: there are too many pictures to keep",
+            f"`{printable(remote[0].name)}` would be downloaded in every epoch: there are too many images to keep",
             "download them first",
         )
-    return read_all(found, recipe, pictures.reader, None, tell)
+    return read_all(found, preprocessing, images.reader, None, on_progress)

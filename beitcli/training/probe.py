@@ -1,4 +1,4 @@
-"""Features of labelled pictures -> an ordinary checkpoint folder with a new linear layer."""
+"""Linear probe: features of labelled images -> an ordinary checkpoint folder with a new linear layer."""
 
 import logging
 import os
@@ -8,34 +8,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beitcli.model.recipe import Recipe
+from beitcli.model.preprocessing import Preprocessing
 from beitcli.records import Embedding, Failure
-from beitcli.training.card import Facts, model_card
-from beitcli.training.examples import SHARE, Example, Split, check_several, dealt, held_out
+from beitcli.training.examples import DEFAULT_VAL_SHARE, Example, Split, check_can_hold_out, held_out, stratified_folds
+from beitcli.training.model_card import Facts, model_card
 from beitcli.training.pooled import PooledCheckpoint, save
 from beitcli.training.reading import Reading, check_readings
-from beitcli.training.regression import STRENGTHS, Array, Fold, fitted, validated
-from beitcli.training.workplace import Workplace
+from beitcli.training.regression import STRENGTHS, Array, Fold, cross_validate, fit_layer
+from beitcli.training.work_dir import WorkDir
 
 log = logging.getLogger(__name__)
 
-CROSS_VALIDATED = 5000
-"""Different pictures below which all are validated with in turn: a tenth of a few hundred says too little."""
+CROSS_VALIDATION_LIMIT = 5000
+"""Distinct images below which cross-validation is used: a tenth of a few hundred is too few."""
 
-PARTS = 5
+FOLDS = 5
 
 _STATES = {"mean": "the mean of its final patch states", "cls": "its first final state"}
 
 
 @dataclass(frozen=True, slots=True)
 class ProbePlan:
-    """What a probe is asked for; without a `share` the number of pictures decides how they are validated.
+    """Options of a probe; without `share`, the number of images decides between hold-out and cross-validation.
 
-    `started` is when, by the monotonic clock.
+    `started` is the start by the monotonic clock.
     """
 
     share: float | None
-    most_errors: int
+    max_errors: int
     seed: int
     command: str
     started: float
@@ -43,7 +43,7 @@ class ProbePlan:
 
 @dataclass(frozen=True, slots=True)
 class _Examples:
-    """Pictures that could be read: features (examples, width) in float32, the numbers of their classes, SHA-256."""
+    """The readable images: features (examples, width) in float32, class numbers, SHA-256."""
 
     features: Array
     targets: Array
@@ -55,39 +55,39 @@ def train_probe(
     split: Split,
     records: Sequence[Embedding | Failure],
     checkpoint: PooledCheckpoint,
-    recipe: Recipe,
-    work: Workplace,
+    preprocessing: Preprocessing,
+    work: WorkDir,
 ) -> tuple[Facts, float]:
-    """Chooses a strength, fits, writes the folder, and gives back what its card says, and the strength.
+    """Chooses a penalty strength, fits, and writes the folder; returns the content of its card, and the strength.
 
-    `records` are those of the pictures to learn from, and behind them of those to validate with. Raises UsageError
-    where they do not suffice.
+    `records` are those of the training images, then those of the validation images. Raises UsageError where they do
+    not suffice.
     """
-    learnt, shown = records[: len(split.training)], records[len(split.training) :]
-    doubles = check_readings(split, _reading(learnt), _reading(shown), plan.most_errors)
+    training, validation = records[: len(split.training)], records[len(split.training) :]
+    overlap = check_readings(split, _reading(training), _reading(validation), plan.max_errors)
     examples = _examples([*split.training, *split.validation], records)
-    ours = len(_reading(learnt).readable)
+    count = len(_reading(training).readable)
     numbers = np.arange(len(examples.targets))
-    folds = [(numbers[:ours], numbers[ours:])] if split.validation else _folds(examples, plan)
-    unvalidated = _unvalidated(examples, folds, split.classes)
-    validation = validated(examples.features, examples.targets, folds)
-    strength = STRENGTHS[validation.best]
-    layer = fitted(examples.features, examples.targets, strength)
-    how = "in five parts, each by a layer of the other four" if len(folds) > 1 else "by a layer of the others"
+    folds = [(numbers[:count], numbers[count:])] if split.validation else _folds(examples, plan)
+    unvalidated = _count_unvalidated(examples, folds, split.classes)
+    scores = cross_validate(examples.features, examples.targets, folds)
+    strength = STRENGTHS[scores.best]
+    layer = fit_layer(examples.features, examples.targets, strength)
+    how = "five-fold cross-validation" if len(folds) > 1 else "by a layer trained on the others"
     without = f", without any of {unvalidated} of the {len(split.classes)} classes" if unvalidated else ""
-    doubled = f", which had learnt from {doubles} of them" if doubles else ""
+    known = f", {overlap} of them training images, too" if overlap else ""
     facts = Facts(
         command=plan.command,
-        recipe=_text(checkpoint, strength, validation.right),
+        description=_description(checkpoint, strength, scores.accuracy),
         classes=split.classes,
-        learnt_from=len(examples.targets),
-        ranks=validation.places[validation.best].tolist(),
-        held_out=f"that were held out ({how}{doubled}{without}; the model has learnt from all since)",
+        trained_on=len(examples.targets),
+        ranks=scores.ranks[scores.best].tolist(),
+        held_out=f"that were held out ({how}{known}{without}; the final model is trained on all)",
         seed=plan.seed,
         seconds=time.monotonic() - plan.started,
     )
     folder = work.path("model")
-    save(checkpoint, layer, split.classes, recipe, folder)
+    save(checkpoint, layer, split.classes, preprocessing, folder)
     work.finish(folder, model_card(os.path.basename(work.out), facts))
     return facts, strength
 
@@ -101,8 +101,8 @@ def _reading(records: Sequence[Embedding | Failure]) -> Reading:
     )
 
 
-def _examples(asked: Sequence[Example], records: Sequence[Embedding | Failure]) -> _Examples:
-    read = [(one, example) for one, example in zip(records, asked, strict=True) if isinstance(one, Embedding)]
+def _examples(examples: Sequence[Example], records: Sequence[Embedding | Failure]) -> _Examples:
+    read = [(one, example) for one, example in zip(records, examples, strict=True) if isinstance(one, Embedding)]
     return _Examples(
         np.stack([one.features for one, _ in read]),
         np.array([example.target for _, example in read]),
@@ -111,37 +111,37 @@ def _examples(asked: Sequence[Example], records: Sequence[Embedding | Failure]) 
 
 
 def _folds(examples: _Examples, plan: ProbePlan) -> list[Fold]:
-    """Who learns and who validates: identical pictures of a class together, and of a class with one picture none.
+    """Training and validation examples of each fold; identical images of a class stay in one part.
 
-    Raises UsageError where no class has two.
+    A class with one image is not validated. Raises UsageError where no class has two.
     """
     number: dict[tuple[bytes, int], int] = {}
-    pictures = zip(examples.digests, examples.targets.tolist(), strict=True)
-    picture = np.array([number.setdefault(each, len(number)) for each in pictures])
+    images = zip(examples.digests, examples.targets.tolist(), strict=True)
+    image = np.array([number.setdefault(each, len(number)) for each in images])
     targets = [target for _, target in number]
-    check_several(targets)
-    if plan.share is None and len(number) < CROSS_VALIDATED:
-        parts = dealt(targets, PARTS, plan.seed)
+    check_can_hold_out(targets)
+    if plan.share is None and len(number) < CROSS_VALIDATION_LIMIT:
+        parts = stratified_folds(targets, FOLDS, plan.seed)
     else:
-        parts = [held_out(targets, plan.share or SHARE, plan.seed)]
-    chosen = (np.isin(picture, part) for part in parts if part)
-    return [(np.flatnonzero(~validates), np.flatnonzero(validates)) for validates in chosen]
+        parts = [held_out(targets, plan.share or DEFAULT_VAL_SHARE, plan.seed)]
+    masks = (np.isin(image, part) for part in parts if part)
+    return [(np.flatnonzero(~mask), np.flatnonzero(mask)) for mask in masks]
 
 
-def _unvalidated(examples: _Examples, folds: Sequence[Fold], classes: Sequence[str]) -> int:
-    """How many classes have no picture to validate with, which is said."""
-    lone = np.setdiff1d(examples.targets, np.concatenate([examples.targets[part] for _, part in folds]))
-    if lone.size:
-        name = classes[lone[0]]
-        log.warning("%d of %d classes have no picture to validate with, such as %s", lone.size, len(classes), name)
-    return lone.size
+def _count_unvalidated(examples: _Examples, folds: Sequence[Fold], classes: Sequence[str]) -> int:
+    """Warns of classes that have no validation image, and counts them."""
+    missing = np.setdiff1d(examples.targets, np.concatenate([examples.targets[part] for _, part in folds]))
+    if missing.size:
+        name = classes[missing[0]]
+        log.warning("%d of %d classes have no validation image, such as %s", missing.size, len(classes), name)
+    return missing.size
 
 
-def _text(checkpoint: PooledCheckpoint, strength: float, rights: Array) -> str:
-    """How it was trained, with what each strength came to."""
-    rows = [f"| {each:.3g} | {100 * right:.2f} % |" for each, right in zip(STRENGTHS, rights, strict=True)]
+def _description(checkpoint: PooledCheckpoint, strength: float, accuracies: Array) -> str:
+    """Description of the training, with the accuracy at each strength."""
+    rows = [f"| {each:.3g} | {100 * accuracy:.2f} % |" for each, accuracy in zip(STRENGTHS, accuracies, strict=True)]
     head = (
-        f"A linear probe: `{checkpoint.name}` as it is, with a new linear layer on {_STATES[checkpoint.pool]}: "
+        f"A linear probe: `{checkpoint.name}`, frozen, with a new linear layer on {_STATES[checkpoint.pool]}: "
         "scikit-learn's multinomial logistic regression on standardised features, their standardisation folded in, "
         f"with an L2 penalty of strength {strength:.3g}, which was the best in validation:"
     )

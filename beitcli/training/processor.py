@@ -1,19 +1,21 @@
-"""Recipe -> transformers' image processor: the same pixels, for whoever loads the model."""
+"""Preprocessing -> transformers' image processor, which gives the same pixels."""
 
 from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
 
-from beitcli.model.recipe import Recipe
+from beitcli.model.preprocessing import Preprocessing
 
 
-def processor_of(recipe: Recipe) -> BeitImageProcessorPil:
+def processor_of(preprocessing: Preprocessing) -> BeitImageProcessorPil:
     return BeitImageProcessorPil(
-        size={"shortest_edge": recipe.resize} if isinstance(recipe.resize, int) else _sides(recipe.resize),
-        do_center_crop=recipe.crop is not None,
-        crop_size=_sides(recipe.size),
-        resample=recipe.resample,
-        rescale_factor=recipe.factor,
-        image_mean=list(recipe.mean),
-        image_std=list(recipe.std),
+        size={"shortest_edge": preprocessing.resize}
+        if isinstance(preprocessing.resize, int)
+        else _sides(preprocessing.resize),
+        do_center_crop=preprocessing.crop is not None,
+        crop_size=_sides(preprocessing.size),
+        resample=preprocessing.resample,
+        rescale_factor=preprocessing.factor,
+        image_mean=list(preprocessing.mean),
+        image_std=list(preprocessing.std),
     )
 
 

@@ -1,4 +1,4 @@
-"""What could be read of the examples, and what is said of the rest before anything is trained."""
+"""Result of reading the examples, and the checks and warnings before the training starts."""
 
 import logging
 from collections.abc import Sequence
@@ -10,63 +10,59 @@ from beitcli.training.examples import Example, Split
 
 log = logging.getLogger(__name__)
 
-_TOLD = 20
-"""Names of broken or doubled pictures that are listed."""
+_MAX_LISTED = 20
+"""Number of failures and of overlapping images that are listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one pass over pictures found: the numbers of those that can be read, their SHA-256, and the failures."""
+    """Result of one pass over the images: the numbers of the readable ones, their SHA-256, and the failures."""
 
     readable: tuple[int, ...]
     digests: tuple[bytes, ...]
     failures: tuple[Failure, ...]
 
 
-def check_readings(split: Split, training: Reading, validation: Reading, most_errors: int) -> int:
-    """Lists the failures, and the pictures that are both learnt from and validated with, whose number it gives back.
+def check_readings(split: Split, training: Reading, validation: Reading, max_errors: int) -> int:
+    """Lists the failures and the overlap of training and validation images; the result is the size of the overlap.
 
-    Raises UsageError where more than `most_errors` pictures cannot be read, or a class has none left to learn from.
+    Raises UsageError where more than `max_errors` images cannot be read, or a class has no training image left.
     """
-    _report_failures([*training.failures, *validation.failures], most_errors)
-    learnt = {split.training[number].target for number in training.readable}
-    lost = [name for target, name in enumerate(split.classes) if target not in learnt]
+    _report_failures([*training.failures, *validation.failures], max_errors)
+    trained = {split.training[number].target for number in training.readable}
+    lost = [name for target, name in enumerate(split.classes) if target not in trained]
     if lost:
-        raise UsageError(
-            f"the class `{printable(lost[0])}` has no readable picture to learn from", "add pictures to it"
-        )
+        raise UsageError(f"the class `{printable(lost[0])}` has no readable image to train on", "add images to it")
     if split.validation and not validation.readable:
-        raise UsageError("no picture to validate with can be read")
-    return _report_doubles(split, training, validation)
+        raise UsageError("no validation image can be read")
+    return _report_overlap(split, training, validation)
 
 
-def _report_failures(failures: Sequence[Failure], most: int) -> None:
-    for failure in failures[:_TOLD]:
+def _report_failures(failures: Sequence[Failure], max_errors: int) -> None:
+    for failure in failures[:_MAX_LISTED]:
         log.warning("left out: %s: %s: %s", failure.source.name, failure.code, failure.message)
-    if len(failures) > _TOLD:
-        log.warning("left out: %d more that cannot be read", len(failures) - _TOLD)
-    if len(failures) > most:
+    if len(failures) > _MAX_LISTED:
+        log.warning("left out: %d more that cannot be read", len(failures) - _MAX_LISTED)
+    if len(failures) > max_errors:
         raise UsageError(
-            f"{len(failures)} pictures cannot be read, and --max-errors allows {most}",
+            f"{len(failures)} images cannot be read, and --max-errors allows {max_errors}",
             f"repair or remove them, or leave them out: --max-errors {len(failures)}",
         )
 
 
-def _report_doubles(split: Split, training: Reading, validation: Reading) -> int:
-    """Says which pictures are both learnt from and validated with: they make the validation look better than it is."""
+def _report_overlap(split: Split, training: Reading, validation: Reading) -> int:
+    """Warns of images in both parts, which inflate the validation accuracy."""
     known = dict(zip(training.digests, training.readable, strict=True))
-    doubles = [
+    overlap = [
         (split.validation[number], split.training[known[digest]])
         for digest, number in zip(validation.digests, validation.readable, strict=True)
         if digest in known
     ]
-    for validated, learnt in doubles[:_TOLD]:
-        log.warning(
-            "the same picture to validate with and to learn from: %s, %s", location(validated), location(learnt)
-        )
-    if len(doubles) > _TOLD:
-        log.warning("%d pictures to validate with are to learn from, too", len(doubles))
-    return len(doubles)
+    for held_out, trained in overlap[:_MAX_LISTED]:
+        log.warning("the same image in validation and training: %s, %s", location(held_out), location(trained))
+    if len(overlap) > _MAX_LISTED:
+        log.warning("%d validation images are training images, too", len(overlap))
+    return len(overlap)
 
 
 def location(example: Example) -> str:

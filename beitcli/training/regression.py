@@ -1,4 +1,4 @@
-"""Features and classes -> a linear layer: multinomial logistic regression, its strength chosen by validation."""
+"""Features and classes -> a linear layer: multinomial logistic regression, its penalty chosen by validation."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -14,16 +14,16 @@ from threadpoolctl import threadpool_limits
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Fold: TypeAlias = tuple[Array, Array]
-"""Numbers of examples: those to learn from, and those to validate with."""
+"""Numbers of the training and of the validation examples."""
 
 STRENGTHS = tuple(np.logspace(4, -4, 10).tolist())
-"""Weights of the L2 penalty beside the sum of the examples' losses, strongest first: scikit-learn's 1 / C."""
+"""Weights of the L2 penalty against the summed loss, strongest first: scikit-learn's 1 / C."""
 
-_MOST_STEPS = 1000
+_MAX_ITERATIONS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LinearLayer:
     """A linear layer: `weight` (classes, width) and `bias` (classes,), float32."""
 
     weight: Array
@@ -32,69 +32,70 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What each strength came to on the examples of all folds, one by one: arrays of (strengths, examples).
+    """Validation results for each strength on the examples of all folds: arrays of (strengths, examples).
 
-    `places` are those, from 0, of the right classes, `losses` the negative logarithms of their probabilities.
+    `ranks` are the ranks, from 0, of the true classes, `losses` their negative log-likelihoods.
     """
 
-    places: Array
+    ranks: Array
     losses: Array
 
     @property
-    def right(self) -> Array:
-        """For each strength the share of examples whose class comes first."""
-        share: Array = (self.places == 0).mean(axis=1)
-        return share
+    def accuracy(self) -> Array:
+        """Top-1 accuracy for each strength."""
+        accuracy: Array = (self.ranks == 0).mean(axis=1)
+        return accuracy
 
     @property
     def best(self) -> int:
-        """The number of the strength that is right most often; of equals, the one whose probabilities are best.
+        """The index of the strength with the highest accuracy; of equals, the one with the lowest mean loss.
 
-        Where the classes are easy, many are equal, and the strongest would call everything unlikely.
+        For easy classes many are equal, and the strongest penalty makes all probabilities small.
         """
-        equals = np.flatnonzero(self.right == self.right.max())
+        accuracy = self.accuracy
+        equals = np.flatnonzero(accuracy == accuracy.max())
         return int(equals[self.losses[equals].mean(axis=1).argmin()])
 
 
-def validated(features: Array, targets: Array, folds: Iterable[Fold]) -> Validation:
-    """Learns and validates in each fold, by every strength.
+def cross_validate(features: Array, targets: Array, folds: Iterable[Fold]) -> Validation:
+    """Fits and validates every strength in each fold.
 
-    `features` is (examples, width) in float32, `targets` the numbers of their classes, all of which are to be learnt
-    from in every fold.
+    `features` is (examples, width) in float32, `targets` the class numbers, each of which must be among the training
+    examples of every fold.
     """
-    places, losses = [], []
-    for learnt, held_out in folds:
-        scaler = StandardScaler().fit(features[learnt])
-        path = _path(scaler.transform(features[learnt]), targets[learnt])
-        seen = scaler.transform(features[held_out])
-        scores = [_scores(model, seen) for model in path]
-        right = (np.arange(len(held_out)), targets[held_out])
-        places.append([_places(each, targets[held_out]) for each in scores])
-        losses.append([-log_softmax(each, axis=1)[right] for each in scores])
-    return Validation(np.concatenate(places, axis=1), np.concatenate(losses, axis=1))
+    ranks, losses = [], []
+    for training, held_out in folds:
+        scaler = StandardScaler().fit(features[training])
+        path = _regularisation_path(scaler.transform(features[training]), targets[training])
+        inputs = scaler.transform(features[held_out])
+        scores = [_scores(model, inputs) for model in path]
+        true = (np.arange(len(held_out)), targets[held_out])
+        ranks.append([_ranks(each, targets[held_out]) for each in scores])
+        losses.append([-log_softmax(each, axis=1)[true] for each in scores])
+    return Validation(np.concatenate(ranks, axis=1), np.concatenate(losses, axis=1))
 
 
-def fitted(features: Array, targets: Array, strength: float) -> Layer:
-    """The layer that all examples make, for features as they are: their standardisation is folded into it."""
+def fit_layer(features: Array, targets: Array, strength: float) -> LinearLayer:
+    """The layer fitted to all examples, for raw features: their standardisation is folded into it."""
     scaler = StandardScaler().fit(features)
-    path = _path(scaler.transform(features), targets)  # where fits stop short, what came before them matters
-    model = next(model for model, passed in zip(path, STRENGTHS, strict=False) if passed == strength)
+    path = _regularisation_path(scaler.transform(features), targets)  # unconverged fits depend on those before
+    model = next(model for model, each in zip(path, STRENGTHS, strict=False) if each == strength)
     weight, bias = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
-    if len(weight) == 1:  # of two classes, scikit-learn has the second one's odds
+    if len(weight) == 1:  # for two classes, scikit-learn gives the second one's log-odds
         weight, bias = np.concatenate((-weight, weight)) / 2, np.concatenate((-bias, bias)) / 2
     weight = weight / scaler.scale_
-    return Layer(weight.astype(np.float32, "C"), (bias - weight @ scaler.mean_).astype(np.float32))
+    return LinearLayer(weight.astype(np.float32, "C"), (bias - weight @ scaler.mean_).astype(np.float32))
 
 
-def _path(features: Array, targets: Array) -> Iterator[LogisticRegression]:
-    """The model at each strength, every one begun where the one before has ended."""
-    model = LogisticRegression(max_iter=_MOST_STEPS, warm_start=True)
+def _regularisation_path(features: Array, targets: Array) -> Iterator[LogisticRegression]:
+    """The regularisation path: the model at each strength, warm-started from the one before."""
+    model = LogisticRegression(max_iter=_MAX_ITERATIONS, warm_start=True)
     for strength in STRENGTHS:
         with (
             warnings.catch_warnings(),
             threadpool_limits(1, "blas"),
-        ):  # whose threads spin: 60 times slower on busy cores
-            warnings.simplefilter("ignore", ConvergenceWarning)  # validation judges what has not converged, too
+        ):  # spinning BLAS threads are 60 times slower on busy cores
+            warnings.simplefilter("ignore", ConvergenceWarning)  # validation also judges models that have not converged
             model.set_params(C=1 / strength).fit(features, targets)
         yield model
 
@@ -104,7 +105,7 @@ def _scores(model: LogisticRegression, features: Array) -> Array:
     return np.stack((-scores, scores), axis=1) / 2 if scores.ndim == 1 else scores
 
 
-def _places(scores: Array, targets: Array) -> Array:
+def _ranks(scores: Array, targets: Array) -> Array:
     order = np.argsort(-scores, axis=1, kind="stable")
-    places: Array = (order == targets[:, None]).argmax(axis=1)
-    return places
+    ranks: Array = (order == targets[:, None]).argmax(axis=1)
+    return ranks

@@ -1,6 +1,6 @@
-"""A small BEiT from random weights, for thousands of small pictures.
+"""Training recipe of a small BEiT from random weights, for thousands of small images.
 
-The recipe is made to get far in an hour or two on two cores. It began as that of the bundled demonstration model
+It is tuned for an hour or two on two cores, and derives from the recipe of the bundled demonstration model
 (`beitcli/demo/README.md`).
 """
 
@@ -14,17 +14,17 @@ from torch import Generator, Tensor
 from transformers import BeitConfig
 
 from beitcli.model.compiler import compiler
-from beitcli.model.recipe import Recipe
+from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import Runtime
 from beitcli.training.augmentation import jittered, mixed, shifted_and_flipped, smoothed
-from beitcli.training.dropping import DroppingBeit
-from beitcli.training.initialisation import look_around
+from beitcli.training.initialization import init_attention
 from beitcli.training.method import Length, Method, Schedule
-from beitcli.training.optimiser import BIAS_RATE, muon_and_adamw
+from beitcli.training.optimizers import BIAS_RATE, muon_and_adamw
+from beitcli.training.patch_dropout import DroppingBeit
 from beitcli.training.shapes import SCRATCH_SHAPES
 
 WORTH_COMPILING = 500
-"""Steps from which on a training repays the minute that compiling its layers takes."""
+"""Steps above which a training repays the minute of compiling its layers."""
 
 RATE = 2.5e-3
 WEIGHT_DECAY = 0.05
@@ -43,7 +43,7 @@ JITTER = 0.2
 
 @dataclass(frozen=True, slots=True)
 class ScratchPlan:
-    """What a training from random weights is asked for."""
+    """Options of a training from random weights."""
 
     shape: str
     image_size: int
@@ -56,13 +56,13 @@ class ScratchPlan:
     dtype: str
 
     @property
-    def recipe(self) -> Recipe:
-        """Pictures resized to squares, as the Hub's BEiT checkpoints have it."""
-        return Recipe((self.image_size,) * 2, None, Resampling.BILINEAR, 1 / 255, (0.5,) * 3, (0.5,) * 3)
+    def preprocessing(self) -> Preprocessing:
+        """Resizing to squares, as in the Hub's BEiT checkpoints."""
+        return Preprocessing((self.image_size,) * 2, None, Resampling.BILINEAR, 1 / 255, (0.5,) * 3, (0.5,) * 3)
 
     @property
-    def learning_recipe(self) -> Recipe:
-        return self.recipe
+    def training_preprocessing(self) -> Preprocessing:
+        return self.preprocessing
 
     def settings(self) -> Mapping[str, Any]:
         return {"way": "--from-scratch", **asdict(self)}
@@ -73,10 +73,10 @@ class ScratchPlan:
         if length.steps >= WORTH_COMPILING and runtime.device == "cpu" and compiler() is not None:
             network.compile_layers()
         dtype = torch.bfloat16 if runtime.dtype == "bf16" else torch.float32
-        optimiser = muon_and_adamw(network.to(runtime.device), self.rate, WEIGHT_DECAY, dtype)
+        optimizer = muon_and_adamw(network.to(runtime.device), self.rate, WEIGHT_DECAY, dtype)
         schedule = Schedule(min(WARMUP_STEPS, length.steps // 2), CLIP, AVERAGE_DECAY, self.accumulate)
-        text = self._text(schedule.warmup_steps, length.step_size)
-        return Method(network, optimiser, ScratchAugment(len(classes)), schedule, text)
+        description = self._description(schedule.warmup_steps, length.step_size)
+        return Method(network, optimizer, ScratchAugment(len(classes)), schedule, description)
 
     def _network(self, classes: tuple[str, ...]) -> DroppingBeit:
         torch.manual_seed(self.seed)
@@ -96,33 +96,33 @@ class ScratchPlan:
             label2id={name: number for number, name in enumerate(classes)},
         )
         network = DroppingBeit(config)
-        look_around(network)
+        init_attention(network)
         return network
 
-    def _text(self, warmup_steps: int, step_size: int) -> str:
+    def _description(self, warmup_steps: int, step_size: int) -> str:
         return (
-            f"A BEiT of size `{self.shape}` from random weights whose heads begin by looking at the nine nearest "
-            f"patches, pictures of {self.image_size} pixels in patches of {self.patch_size}. {self.epochs} epochs, in "
+            f"A BEiT of size `{self.shape}` from random weights, heads initialised to the nine nearest "
+            f"patches, images of {self.image_size} pixels in patches of {self.patch_size}. {self.epochs} epochs, in "
             f"batches of {step_size}: Muon for the matrices of the layers and of the patches, "
-            f"AdamW for all else, peak rate {self.rate:g} ({BIAS_RATE} times as much for the position bias) after "
-            f"{warmup_steps} steps, then a cosine; weight decay {WEIGHT_DECAY}, stochastic depth {STOCHASTIC_DEPTH}, "
-            f"{DROPPED:.0%} of the patches dropped for {DROPPED_UNTIL:.0%} of the time, mixup or cutmix on {MIXED:.0%} "
-            f"of the batches for {MIXED_UNTIL:.0%}, label smoothing {SMOOTHING}; moved, flipped and jittered pictures; "
-            f"averaged weights ({AVERAGE_DECAY})."
+            f"AdamW for the other parameters, peak rate {self.rate:g} ({BIAS_RATE} times that for the position bias) "
+            f"after {warmup_steps} steps, then a cosine; weight decay {WEIGHT_DECAY}, stochastic depth "
+            f"{STOCHASTIC_DEPTH}, {DROPPED:.0%} patch dropout for {DROPPED_UNTIL:.0%} of the steps, mixup or cutmix "
+            f"on {MIXED:.0%} of the batches for {MIXED_UNTIL:.0%}, label smoothing {SMOOTHING}; "
+            f"shifts, flips and colour jitter; averaged weights ({AVERAGE_DECAY})."
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ScratchAugment:
-    """Moved, flipped and jittered pictures, some batches blended, the last ones not."""
+    """Shifts, flips and colour jitter; mixup or cutmix of some batches, but not of the last ones."""
 
     classes: int
 
     def __call__(self, pixels: Tensor, targets: Tensor, progress: float, generator: Generator) -> dict[str, Any]:
-        moved = shifted_and_flipped(pixels, pixels.shape[1] // 8, generator)
-        pictures = jittered(moved.float() / 255, JITTER, generator)
-        shares = smoothed(targets, self.classes, SMOOTHING)
+        shifted = shifted_and_flipped(pixels, pixels.shape[1] // 8, generator)
+        images = jittered(shifted.float() / 255, JITTER, generator)
+        soft = smoothed(targets, self.classes, SMOOTHING)
         if progress < MIXED_UNTIL and torch.rand((), generator=generator) < MIXED:
-            pictures, shares = mixed(pictures, shares, ALPHAS, generator)
-        normalised = (pictures * 2 - 1).permute(0, 3, 1, 2).contiguous()
-        return {"pixel_values": normalised, "targets": shares, "drop": DROPPED if progress < DROPPED_UNTIL else 0.0}
+            images, soft = mixed(images, soft, ALPHAS, generator)
+        normalised = (images * 2 - 1).permute(0, 3, 1, 2).contiguous()
+        return {"pixel_values": normalised, "targets": soft, "drop": DROPPED if progress < DROPPED_UNTIL else 0.0}

@@ -1,11 +1,11 @@
-"""The sizes of model that are trained from random weights."""
+"""Model sizes for training from random weights."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class ScratchShape:
-    """How wide and deep a BEiT is; its feed-forward parts are four times as wide."""
+    """Width, depth and heads of a BEiT; its feed-forward layers are four times as wide."""
 
     hidden: int
     layers: int
@@ -13,4 +13,4 @@ class ScratchShape:
 
 
 SCRATCH_SHAPES = {"tiny": ScratchShape(128, 6, 2), "small": ScratchShape(256, 8, 4)}
-"""`small` is the bundled demonstration model's; `tiny` takes a fifth of its arithmetic."""
+"""`small` is that of the bundled demonstration model; `tiny` takes a fifth of its arithmetic."""

@@ -1,4 +1,4 @@
-"""Everything in order: labelled pictures -> an ordinary checkpoint folder, in as many runs as it takes."""
+"""Training from start to end: labelled images -> an ordinary checkpoint folder, resumable at any step."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from math import ceil, prod
 import torch
 from torch import Tensor
 from transformers import BeitConfig, BeitForImageClassification
-from transformers.utils import logging as reports
+from transformers.utils import logging as transformers_logging
 
 from beitcli import __version__
 from beitcli.errors import UsageError
@@ -18,131 +18,139 @@ from beitcli.inputs.worker import shared_memory
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.classifier import Classifier
 from beitcli.model.memory import keep_freed_memory
-from beitcli.model.recipe import Recipe
+from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import Runtime, choose_runtime
 from beitcli.training.batches import Batches, Order
-from beitcli.training.card import SEEN, UNSEEN, Facts, model_card
-from beitcli.training.loop import Pace, Place, device_errors, train
+from beitcli.training.loop import Environment, TrainingProgress, device_errors, train
 from beitcli.training.method import Length, Plan
+from beitcli.training.model_card import SEEN, UNSEEN, Facts, model_card
 from beitcli.training.pixels import KeptPixels
 from beitcli.training.preparation import (
-    DOUBLES,
+    OVERLAP,
     TRAINING,
     VALIDATION,
-    Part,
-    Pictures,
+    Images,
+    LabelledPixels,
     fingerprint,
-    part_of,
+    labelled_pixels,
     prepare,
 )
 from beitcli.training.processor import processor_of
-from beitcli.training.workplace import PICTURES, Workplace, work_errors
+from beitcli.training.work_dir import IMAGES, WorkDir, work_errors
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 64
-"""Pictures that are validated at a time."""
+_BATCH_SIZE = 64
+"""Batch size of the validation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where a training runs, and how many processes make its batches."""
+    """Runtime of a training, and the number of processes that make its batches."""
 
     runtime: Runtime
     workers: int
 
 
 def training_runtime(device: str, dtype: str) -> Runtime:
-    """As for a model that answers; but gradients want the range of bf16 where a GPU has it.
+    """The runtime as at inference, but with bf16 where a GPU has it: gradients need its range.
 
-    Raises UsageError for what cannot train.
+    Raises UsageError for a device and dtype that cannot train.
     """
     runtime = choose_runtime(device, dtype)
     if runtime == Runtime("cpu", "fp16"):
         raise UsageError("--dtype fp16: gradients in fp16 need a GPU", "leave it out, or --dtype bf16")
-    is_free = dtype == "auto" and runtime.device.startswith("cuda")
-    if is_free and torch.cuda.is_bf16_supported(including_emulation=False):
+    is_auto = dtype == "auto" and runtime.device.startswith("cuda")
+    if is_auto and torch.cuda.is_bf16_supported(including_emulation=False):
         return replace(runtime, dtype="bf16")
     return runtime
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What is trained of which pictures, and where it is until it is done; `command` is what the user has typed."""
+    """Plan, images and work directory of a training; `command` is the command line."""
 
     plan: Plan
-    pictures: Pictures
-    work: Workplace
+    images: Images
+    work: WorkDir
     command: str
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """What is learnt from and what is validated with; so many pictures of the latter are `doubles` of the former."""
+class TrainingData:
+    """Training and validation images; `overlap` validation images are training images, too."""
 
-    learning: Part
-    validation: Part
-    doubles: int
+    training: LabelledPixels
+    validation: LabelledPixels
+    overlap: int
 
 
-def read_pictures(training: Training, tell: Callable[[int], object]) -> Material:
-    """The pixels, as an earlier run has prepared them or read now. `tell` is given how many more have been read.
+def read_images(training: Training, on_progress: Callable[[int], object]) -> TrainingData:
+    """The pixels, prepared by an earlier run or read now.
 
-    Raises UsageError where the pictures make no training, or an earlier run was another.
+    `on_progress` is called with the number of images read since the last call. Raises UsageError where the images are
+    not fit for training, or an earlier run had other settings.
     """
-    plan, pictures, work = training.plan, training.pictures, training.work
-    recipes = {TRAINING: plan.learning_recipe, VALIDATION: plan.recipe}
-    reader = pictures.reader
+    plan, images, work = training.plan, training.images, training.work
+    preprocessings = {TRAINING: plan.training_preprocessing, VALIDATION: plan.preprocessing}
+    reader = images.reader
     reading = {"max_pixels": reader.decoding.max_pixels, "fast_decode": reader.fast}
     settings = {
         "version of beit": __version__,
         **plan.settings(),
         **reading,
-        PICTURES: fingerprint(pictures.split),
+        IMAGES: fingerprint(images.split),
     }
     prepared = work.begun(settings)
     if prepared is None:
         try:
-            prepared = prepare(work, pictures, recipes, tell)
+            prepared = prepare(work, images, preprocessings, on_progress)
             work.begin(settings, prepared)
         except BaseException:
-            work.leave()
+            work.remove()
             raise
     else:
         log.info("going on with the training in `%s`", work.folder)
-    learning, validation = (part_of(work, name, pictures, recipes[name], prepared[name]) for name in recipes)
-    return Material(learning, validation, prepared[DOUBLES])
+    train_part, validation_part = (
+        labelled_pixels(work, name, images, preprocessings[name], prepared[name]) for name in preprocessings
+    )
+    return TrainingData(train_part, validation_part, prepared[OVERLAP])
 
 
-def train_model(training: Training, material: Material, machine: Machine, tell: Callable[[Pace], None]) -> Facts:
-    """Trains, writes the folder, and gives back what its card says. Where it was begun before, it goes on.
+def train_model(
+    training: Training, data: TrainingData, machine: Machine, on_progress: Callable[[TrainingProgress], None]
+) -> Facts:
+    """Trains, or resumes, and writes the folder; the result is the content of its card.
 
     Raises as `loop.train` does.
     """
-    reports.set_verbosity_error()
-    reports.disable_progress_bar()
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.abspath(training.work.path("compiled"))  # gone with the rest
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.abspath(
+        training.work.path("compiled")
+    )  # removed with the work directory
     keep_freed_memory()
-    plan, classes, runtime = training.plan, training.pictures.split.classes, machine.runtime
-    learning = material.learning
-    order = Order(len(learning.targets), plan.batch_size, plan.epochs, plan.seed)
+    plan, classes, runtime = training.plan, training.images.split.classes, machine.runtime
+    order = Order(len(data.training.targets), plan.batch_size, plan.epochs, plan.seed)
     with device_errors(runtime.device, training.work.folder):
         length = Length(ceil(len(order) / plan.accumulate), order.size * plan.accumulate)
         method = plan.method(classes, runtime, length)
-    batches = Batches(learning.pixels, torch.tensor(learning.targets), method.augment, order)
-    is_cheap = isinstance(learning.pixels, KeptPixels) and runtime.device == "cpu"  # whose cores all learn
-    numbers = order.size * prod(plan.recipe.shape)
-    workers = 0 if is_cheap else min(machine.workers, _most_workers(numbers, plan.accumulate))
-    trained = train(method, batches, Place(training.work.folder, runtime.device, runtime.dtype, workers), tell)
+    batches = Batches(data.training.pixels, torch.tensor(data.training.targets), method.augment, order)
+    is_cheap = isinstance(data.training.pixels, KeptPixels) and runtime.device == "cpu"  # training uses all cores
+    numbers = order.size * prod(plan.preprocessing.shape)
+    workers = 0 if is_cheap else min(machine.workers, _max_workers(numbers, plan.accumulate))
+    trained = train(
+        method, batches, Environment(training.work.folder, runtime.device, runtime.dtype, workers), on_progress
+    )
     folder = training.work.path("model")
-    _save(method.network.config, trained.weights, plan.recipe, folder)
+    _save(method.network.config, trained.weights, plan.preprocessing, folder)
     facts = Facts(
         command=training.command,
-        recipe=method.text,
+        description=method.description,
         classes=classes,
-        learnt_from=len(learning.targets),
-        ranks=_ranks(folder, material.validation, plan.recipe, runtime.device),
-        held_out=UNSEEN if not material.doubles else SEEN.format(material.doubles),
+        trained_on=len(data.training.targets),
+        ranks=_ranks(folder, data.validation, plan.preprocessing, runtime.device),
+        held_out=UNSEEN if not data.overlap else SEEN.format(data.overlap),
         seed=plan.seed,
         seconds=trained.seconds,
     )
@@ -150,32 +158,32 @@ def train_model(training: Training, material: Material, machine: Machine, tell: 
     return facts
 
 
-def _most_workers(numbers: int, accumulate: int) -> int:
-    """How many processes' batches, of so many numbers of float32, find room in the shared memory.
+def _max_workers(numbers: int, accumulate: int) -> int:
+    """The number of workers whose batches, of so many float32 numbers, fit into shared memory.
 
-    Each is ahead by two, as torch has it, and the Trainer holds those of two steps.
+    Each worker prefetches two, torch's default, and the Trainer holds those of two steps.
     """
     return max(0, (shared_memory() // (4 * numbers) - 2 * accumulate) // 2)
 
 
-def _save(config: BeitConfig, weights: dict[str, Tensor], recipe: Recipe, folder: str) -> None:
+def _save(config: BeitConfig, weights: dict[str, Tensor], preprocessing: Preprocessing, folder: str) -> None:
     """Writes an ordinary checkpoint: config, weights and image processor."""
     network = BeitForImageClassification(config)
     network.load_state_dict(weights)
     with work_errors():
         network.save_pretrained(folder)
-        processor_of(recipe).save_pretrained(folder)
-        # safetensors lets nobody else read it
+        processor_of(preprocessing).save_pretrained(folder)
+        # safetensors lets only the owner read it
         shutil.copymode(os.path.join(folder, "config.json"), os.path.join(folder, "model.safetensors"))
 
 
-def _ranks(folder: str, part: Part, recipe: Recipe, device: str) -> list[int]:
-    """For each picture the place, from 0, that the saved model gives its class among all."""
-    classifier = Classifier(open_checkpoint(folder, None), recipe, Runtime(device, "fp32"), 0, _AT_ONCE)
+def _ranks(folder: str, part: LabelledPixels, preprocessing: Preprocessing, device: str) -> list[int]:
+    """The rank, from 0, of each image's true class in the saved model's predictions."""
+    classifier = Classifier(open_checkpoint(folder, None), preprocessing, Runtime(device, "fp32"), 0, _BATCH_SIZE)
     ranks = []
-    for start in range(0, len(part.targets), _AT_ONCE):
-        targets = part.targets[start : start + _AT_ONCE]
-        answers = classifier(part.pixels[range(start, start + len(targets))])
-        for target, scores in zip(targets, answers, strict=True):
+    for start in range(0, len(part.targets), _BATCH_SIZE):
+        targets = part.targets[start : start + _BATCH_SIZE]
+        predictions = classifier(part.pixels[range(start, start + len(targets))])
+        for target, scores in zip(targets, predictions, strict=True):
             ranks.append([score.index for score in scores].index(target))
     return ranks

@@ -1,4 +1,4 @@
-"""Whole processes: timed, ended with us, and failing with a reason."""
+"""Whole processes: timed, ended with their parent, and failing with a reason."""
 
 import signal
 import subprocess
@@ -32,19 +32,19 @@ def test_a_process_is_timed_to_its_end() -> None:
     assert printed == "x\n"
 
 
-def test_a_process_that_fails_says_why() -> None:
+def test_a_failing_process_is_reported() -> None:
     code = "import sys; print('no\\nway', file=sys.stderr); sys.exit(7)"
     with pytest.raises(BeitError, match="ended with status 7") as caught:
         finished([sys.executable, "-c", code])
-    assert caught.value.hint == "it said: way"
+    assert caught.value.hint == "its last line: way"
 
 
-def test_a_rate_that_is_not_there() -> None:
+def test_a_missing_rate() -> None:
     with pytest.raises(BeitError, match="reports no images/s"):
         classified([sys.executable, "-c", "pass"])
 
 
-def test_runs_together() -> None:
+def test_summary_of_runs() -> None:
     runs = whole_runs(30, [Run(3.0, 20.0), Run(1.0, 60.0), Run(2.0, 40.0)])
     assert runs.images.per_second == 15
     assert runs.reported == (20.0, 60.0, 40.0)
@@ -53,19 +53,19 @@ def test_runs_together() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_child_ends_with_its_parent(tmp_path: Path, number: signal.Signals) -> None:
-    noted = tmp_path / "pid"
-    with subprocess.Popen([sys.executable, "-c", PARENT, CHILD, str(noted)], stderr=subprocess.DEVNULL) as parent:
+    pid_file = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, "-c", PARENT, CHILD, str(pid_file)], stderr=subprocess.DEVNULL) as parent:
         until = time.monotonic() + 20
-        while not (noted.exists() and noted.read_text()):
+        while not (pid_file.exists() and pid_file.read_text()):
             assert time.monotonic() < until
             time.sleep(0.02)
         parent.send_signal(number)
         parent.wait(timeout=20)
     time.sleep(0.3)
-    assert not is_running(int(noted.read_text()))
+    assert not is_running(int(pid_file.read_text()))
 
 
-def test_rivals_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_rivals(monkeypatch: pytest.MonkeyPatch) -> None:
     check_rivals(["transformers"])
     with pytest.raises(UsageError, match="--vs timm: no such rival"):
         check_rivals(["timm"])

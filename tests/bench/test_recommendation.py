@@ -1,4 +1,4 @@
-"""Made-up figures and the options that follow from them."""
+"""Recommended options for made-up measurements."""
 
 import time
 
@@ -44,12 +44,12 @@ def test_workers_are_enough_for_the_model_and_no_more_than_cores(full: float, co
     assert recommend(rates("bf16", b8=39), decoding(full), cores).workers == workers
 
 
-def test_what_limits() -> None:
+def test_bottlenecks() -> None:
     fast = rates("fp16", b32=3000)
-    assert recommend(SLOW, decoding(400), 2).limit.startswith("The model limits this machine: a picture takes 142.9 ms")
+    assert recommend(SLOW, decoding(400), 2).limit.startswith("The model limits this machine: an image takes 142.9 ms")
     assert "2.5 ms of one core" in recommend(SLOW, decoding(400), 2).limit
     limit = recommend(fast, decoding(400), 4).limit
-    assert limit.startswith("Decoding limits this machine: 4 cores decode 1600 pictures/s where the model takes 3000")
+    assert limit.startswith("Decoding limits this machine: 4 cores decode 1600 images/s, the model could take 3000")
     assert "--fast-decode it is 4800" in limit
 
 
@@ -59,7 +59,7 @@ def test_rates_are_of_medians() -> None:
     assert rate.timing.seconds == (1.0, 9.0, 2.0)
 
 
-def test_work_is_done_until_there_is_enough_to_tell() -> None:
+def test_work_is_repeated_for_long_enough() -> None:
     calls: list[int] = []
     start = time.monotonic()
     rate = measured_rate(1, lambda: (calls.append(1), time.sleep(0.01)), FULL)

@@ -1,4 +1,4 @@
-"""The rivals do the same work: the same labels and scores for the same pictures, as real processes."""
+"""The rivals do the same task: the same labels and scores for the same images, as real processes."""
 
 import csv
 import subprocess
@@ -14,19 +14,19 @@ from beitcli.bench import versus
 from beitcli.bench.clock import FULL
 from beitcli.bench.machine import this_machine
 from beitcli.bench.processes import Run, finished
-from beitcli.bench.versus import Contest, duels
+from beitcli.bench.versus import Workload, duels
 
 RIVALS = "beitcli.bench.rivals"
 
 
-def answers(path: Path) -> list[tuple[str, str, float]]:
+def predictions(path: Path) -> list[tuple[str, str, float]]:
     with open(path, newline="") as stream:
         return [(row[0], row[1], float(row[2])) for row in csv.reader(stream)]
 
 
 @pytest.fixture(scope="module")
-def ours(made_model: Path, made_pictures: list[str]) -> list[tuple[str, str, float]]:
-    command = [sys.executable, "-m", "beitcli", "classify", *made_pictures, "-m", str(made_model), "--dtype", "fp32"]
+def ours(made_model: Path, made_images: list[str]) -> list[tuple[str, str, float]]:
+    command = [sys.executable, "-m", "beitcli", "classify", *made_images, "-m", str(made_model), "--dtype", "fp32"]
     process = subprocess.run([*command, "--format", "csv"], capture_output=True, text=True, check=True)
     return [(row["source"], row["label"], float(row["score"])) for row in csv.DictReader(process.stdout.splitlines())]
 
@@ -42,7 +42,7 @@ def test_transformers(made_model: Path, listed: Path, ours: list[tuple[str, str,
     tuned = ("--device", "cpu", "--dtype", "float32", "--batch-size", "2", "--workers", "1")
     _, printed = finished([*map(str, command), *tuned])
     assert printed.endswith(" images/s\n")
-    assert_same(answers(tmp_path / "out.csv"), ours)
+    assert_same(predictions(tmp_path / "out.csv"), ours)
 
 
 @pytest.mark.slow
@@ -54,11 +54,11 @@ def test_openvino(made_model: Path, listed: Path, ours: list[tuple[str, str, flo
     queue = [sys.executable, "-m", f"{RIVALS}.openvino_queue", made_model, exported, listed, tmp_path / "out.csv"]
     _, printed = finished(list(map(str, queue)))
     assert printed.endswith(" images/s\n")
-    assert_same(answers(tmp_path / "out.csv"), ours)
+    assert_same(predictions(tmp_path / "out.csv"), ours)
 
 
 def test_duels_alternate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Processes are made up here: ours takes 1, 2 and 3 seconds for 12 pictures, theirs 4."""
+    """With fake processes: ours takes 1, 2 and 3 seconds for 12 images, theirs 4."""
     started: list[str] = []
 
     def run(command: Sequence[str]) -> Run:
@@ -66,12 +66,12 @@ def test_duels_alternate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         return Run(float(1 + started.count("ours") % 3), 9.0) if started[-1] == "ours" else Run(4.0, 3.0)
 
     monkeypatch.setattr(versus, "classified", run)
-    contest = Contest("model", "list", 12, replace(this_machine("cpu", 2), compiles=True))
-    fought = duels(["transformers", "transformers"], contest, str(tmp_path), FULL)
+    workload = Workload("model", "list", 12, replace(this_machine("cpu", 2), compiles=True))
+    results = duels(["transformers", "transformers"], workload, str(tmp_path), FULL)
     assert started == 8 * ["ours", "theirs"]
-    assert [duel.options for duel in fought] == ["", "--compile"]
-    assert [duel.setting.partition(":")[0] for duel in fought] == ["defaults", "tuned"]
-    for duel in fought:
+    assert [duel.options for duel in results] == ["", "--compile"]
+    assert [duel.setting.partition(":")[0] for duel in results] == ["defaults", "tuned"]
+    for duel in results:
         assert duel.ours.images.per_second == 6
         assert duel.theirs.images.timing.seconds == (4.0, 4.0, 4.0)
         assert (duel.ratio, duel.ratio_reported) == (2, 3)

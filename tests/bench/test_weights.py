@@ -1,4 +1,4 @@
-"""The shapes' arithmetic, and the checkpoint that is made: ordinary enough for transformers."""
+"""The shapes' arithmetic, and a generated checkpoint that transformers can load."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from beitcli.bench.shapes import PUBLISHED, TINY
 from beitcli.bench.weights import make_checkpoint
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.network import Beit, PixelScale
-from beitcli.model.recipe import checkpoint_recipe
+from beitcli.model.preprocessing import checkpoint_preprocessing
 
 
 @pytest.mark.parametrize(("name", "gflop"), [("base-224", 35.1), ("base-384", 111), ("large-384", 382)])
@@ -26,15 +26,17 @@ def test_the_same_shape_gives_the_same_weights(made_model: Path, tmp_path: Path)
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_the_checkpoint_is_one_for_transformers_too(made_model: Path) -> None:
+def test_transformers_loads_the_checkpoint(made_model: Path) -> None:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     checkpoint = open_checkpoint(str(made_model), None)
-    recipe = checkpoint_recipe(checkpoint.processor, None)
+    preprocessing = checkpoint_preprocessing(checkpoint.processor, None)
     assert len(checkpoint.labels) == 1000
-    scale = PixelScale(recipe.factor, recipe.mean, recipe.std)
-    network = Beit(checkpoint.config, checkpoint.tensors(), recipe.size, scale)
-    pixels = torch.randint(0, 256, (2, *recipe.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    scale = PixelScale(preprocessing.factor, preprocessing.mean, preprocessing.std)
+    network = Beit(checkpoint.config, checkpoint.tensors(), preprocessing.size, scale)
+    pixels = torch.randint(
+        0, 256, (2, *preprocessing.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
     reference = AutoModelForImageClassification.from_pretrained(made_model)
     processor = AutoImageProcessor.from_pretrained(made_model, backend="pil")
     inputs = processor(images=list(pixels.numpy()), return_tensors="pt", input_data_format="channels_last")

@@ -1,4 +1,4 @@
-"""What the tests of restartable runs share: pictures of noise, `beit batch` as a process, and a look at its ledger."""
+"""Helpers for tests of resumable runs: images of noise, `beit batch` as a process, and the contents of its ledger."""
 
 import ctypes
 import os
@@ -33,7 +33,7 @@ class Counts(NamedTuple):
 
 
 def grow(folder: Path, names: Sequence[str], seed: int = 1) -> None:
-    """Small pictures of noise, none like another."""
+    """Create small images of noise, all different."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     for name in names:
@@ -49,13 +49,13 @@ def command(*arguments: object, python: Sequence[str] = ()) -> list[str]:
 
 
 def clean_environment() -> dict[str, str]:
-    """For fixtures that outlive a test, and with it the private environment of `conftest`."""
+    """Environment for fixtures that outlive a test and the private environment of `conftest`."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("BEIT_", "HF_", "TRANSFORMERS_"))}
     return kept | {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
 
 
 def batch(folder: Path, *arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
-    """`beit batch` in a folder, to its end."""
+    """Run `beit batch` in a folder to its end."""
     settings = {"stdin": subprocess.DEVNULL, "timeout": 120, "capture_output": True, **options}
     if "input" in settings:
         del settings["stdin"]
@@ -66,19 +66,19 @@ def batch(folder: Path, *arguments: object, **options: Any) -> "subprocess.Compl
 
 
 def light(folder: Path, *arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
-    """The same, of which it is known that it imported nothing heavy."""
+    """Run `beit batch` to its end and check that it imported nothing heavy."""
     settings = {"stdin": subprocess.DEVNULL, "timeout": 120, "capture_output": True, "text": True, **options}
     process = subprocess.run(command(*arguments, python=("-X", "importtime")), cwd=folder, **settings)
     lines = process.stderr.splitlines()
     imported = {line.rpartition("|")[2].strip().split(".")[0] for line in lines if line.startswith("import time:")}
     assert "beitcli" in imported
     assert not imported & HEAVY
-    said = "\n".join(line for line in lines if not line.startswith("import time:"))
-    return subprocess.CompletedProcess(process.args, process.returncode, process.stdout, said)
+    stderr = "\n".join(line for line in lines if not line.startswith("import time:"))
+    return subprocess.CompletedProcess(process.args, process.returncode, process.stdout, stderr)
 
 
 class Starter:
-    """Starts `beit batch` in a folder, each in a process group of its own, and leaves none of them behind."""
+    """Starts `beit batch` in a folder, each in a process group of its own, and ends all of them."""
 
     def __init__(self) -> None:
         self._started: list[subprocess.Popen[str]] = []
@@ -99,7 +99,7 @@ class Starter:
 
 
 def bound_by_modes() -> None:
-    """For `preexec_fn`: from here on file modes bind root too, also in what is executed next."""
+    """For `preexec_fn`: from here on file modes bind root too, also after `exec`."""
     drop_from_bounding_set, dac_override, dac_read_search = 24, 1, 2  # prctl(2), capabilities(7)
     if not os.geteuid():
         for capability in (dac_override, dac_read_search):
@@ -125,12 +125,12 @@ def counts(stderr: str) -> Counts:
 
 
 def states(stdout: str) -> dict[str, int]:
-    """What `--dry-run` prints."""
+    """Counts printed by `--dry-run`, by state."""
     return {state: int(count) for count, _, state in (line.partition(" ") for line in stdout.splitlines())}
 
 
-def answered(ledger: Path) -> int:
-    """How many pictures have an answer in what is on the disk now; the ledger itself is left alone."""
+def stored_results(ledger: Path) -> int:
+    """Number of results in the ledger on disk; reads a copy."""
     with tempfile.TemporaryDirectory() as folder:
         for suffix in ("", "-wal"):
             if os.path.exists(f"{ledger}{suffix}"):
@@ -139,14 +139,14 @@ def answered(ledger: Path) -> int:
             return int(database.execute("SELECT count(*) FROM pictures WHERE answered > 0").fetchone()[0])
 
 
-def wait_for_answers(process: "subprocess.Popen[str]", ledger: Path, more_than: int) -> None:
-    """Until the ledger has more answers than that, while the process is at work."""
+def wait_for_results(process: "subprocess.Popen[str]", ledger: Path, more_than: int) -> None:
+    """Wait until the ledger has more results than that, while the process runs."""
     until = time.monotonic() + 60
     while True:
         try:
-            if answered(ledger) > more_than:
+            if stored_results(ledger) > more_than:
                 return
-        except sqlite3.Error:  # not made yet, or copied while a page was written
+        except sqlite3.Error:  # not created yet, or copied during a write
             pass
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < until

@@ -1,4 +1,4 @@
-"""`beit batch` run again, as a process: it does what is missing, changed or worth another try, and nothing else."""
+"""`beit batch` run again, as a process: only missing and changed images, and failures that may pass, are processed."""
 
 import gzip
 import json
@@ -17,7 +17,6 @@ from beitcli.errors import UsageError
 from beitcli.model.catalog import DEMO_FOLDER
 from tests.cli.batches import (
     Counts,
-    answered,
     batch,
     bound_by_modes,
     clean_environment,
@@ -28,25 +27,26 @@ from tests.cli.batches import (
     numbered,
     skip_unless_modes_bind,
     states,
+    stored_results,
 )
 
 MODEL = ("-m", "demo", "--dtype", "fp32", "-b", 8, "-j", 2)
-INPUTS = ("pictures", "more", "late.png")
+INPUTS = ("images", "more", "late.png")
 SAME = (*INPUTS, *MODEL, "--out", "out.jsonl")
 ALL = Counts(images=63, kept=59, decoded=0, reused=0, failed=4)
-"""What a run says of `finished` when there is nothing to do."""
+"""Counts of a run on `finished` with nothing to do."""
 
 
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run over 63 pictures, three of them broken for good, and one a link that leads nowhere yet."""
+    """A finished run over 63 images, three of them broken, and one a dangling link."""
     folder = tmp_path_factory.mktemp("first")
-    grow(folder / "pictures", numbered(60))
+    grow(folder / "images", numbered(60))
     grow(folder / "more", ["a.png", "b.png"], seed=2)
-    with open(folder / "pictures" / "007.png", "r+b") as broken:
+    with open(folder / "images" / "007.png", "r+b") as broken:
         broken.truncate(100)
-    (folder / "pictures" / "013.png").write_bytes(b"")
-    (folder / "pictures" / "021.png").write_text("no picture")
+    (folder / "images" / "013.png").write_bytes(b"")
+    (folder / "images" / "021.png").write_text("no image")
     (folder / "late.png").symlink_to("later.png")
     process = batch(folder, *SAME, env=clean_environment())
     assert process.returncode == 3, process.stderr
@@ -57,13 +57,13 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def finished(first_run: Path, tmp_path: Path) -> Path:
-    """A copy of it to work on. Its output is a copy too, and so written once more by the next run."""
+    """A copy to work on. Its output is a copy too, so the next run writes it once more."""
     return Path(shutil.copytree(first_run, tmp_path / "work", symlinks=True))
 
 
 @pytest.fixture
 def settled(finished: Path) -> Path:
-    """The same, with an output that is what this ledger wrote."""
+    """The same, with an output written by this ledger."""
     assert counts(light(finished, *SAME).stderr) == ALL
     return finished
 
@@ -86,14 +86,14 @@ def everything(folder: Path) -> dict[str, tuple[int, int, bytes]]:
 
 
 def test_only_what_is_new_or_changed_is_decoded_and_the_file_is_that_of_a_run_without_a_ledger(finished: Path) -> None:
-    pictures, out, ledger = finished / "pictures", finished / "out.jsonl", finished / "out.jsonl.ledger"
-    grow(pictures, ["003a.png", "zz.png", "007.png"], seed=3)
-    (pictures / "030.png").unlink()
-    shutil.copy(pictures / "000.png", pictures / "041a.png")  # of the run before
-    shutil.copy(pictures / "003a.png", pictures / "041b.png")  # of this run
+    images, out, ledger = finished / "images", finished / "out.jsonl", finished / "out.jsonl.ledger"
+    grow(images, ["003a.png", "zz.png", "007.png"], seed=3)
+    (images / "030.png").unlink()
+    shutil.copy(images / "000.png", images / "041a.png")  # of the previous run
+    shutil.copy(images / "003a.png", images / "041b.png")  # of this run
     process = batch(finished, *SAME)
     assert counts(process.stderr) == (66, 58, 3, 2, 3)
-    assert "1 answers in the ledger are to what is not among the inputs" in process.stderr
+    assert "1 results in the ledger are of images no longer among the inputs" in process.stderr
     assert process.returncode == 3
     resumed, before = out.read_bytes(), version(ledger)
     out.write_text("before")
@@ -134,7 +134,7 @@ def restore_from_a_backup(path: Path) -> None:
 
 
 @pytest.mark.parametrize("meddle", [delete, edit, restore_from_a_backup])
-def test_an_output_that_is_not_what_was_written_is_written_again(settled: Path, meddle: Callable[[Path], None]) -> None:
+def test_a_changed_output_is_written_again(settled: Path, meddle: Callable[[Path], None]) -> None:
     out = settled / "out.jsonl"
     expected = out.read_bytes()
     meddle(out)
@@ -163,7 +163,7 @@ def is_best(row: dict[str, Any], label: str) -> bool:
     ],
     ids=["threshold", "label", "speed"],
 )
-def test_what_only_changes_the_look_decodes_nothing(
+def test_options_of_appearance_decode_nothing(
     settled: Path, options: list[object], expected: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 ) -> None:
     before = rows(settled / "out.jsonl")
@@ -179,7 +179,7 @@ def test_another_format_or_order_decodes_nothing(settled: Path) -> None:
     lines = (settled / "out.jsonl").read_text().splitlines()
     assert lines[0].startswith("source,status")
     assert [line.partition(",")[0] for line in lines[1:]] == before
-    turned = light(settled, "more", "late.png", "more/a.png", "pictures", *MODEL, "--out", "out.jsonl")
+    turned = light(settled, "more", "late.png", "more/a.png", "images", *MODEL, "--out", "out.jsonl")
     assert counts(turned.stderr) == (64, 60, 0, 0, 4)
     assert sources(settled / "out.jsonl") == [*before[60:], "more/a.png", *before[:60]]
 
@@ -211,7 +211,7 @@ def test_a_compressed_file_is_the_same_each_time(finished: Path) -> None:
     assert out.read_bytes() == seen[0][2]
 
 
-# What an answer depends on
+# Dependencies of a prediction
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=str,
 )
-def test_what_decides_an_answer_and_what_does_not(
+def test_which_options_change_a_prediction(
     first_run: Path, weights: Path, options: list[object], changed: bool
 ) -> None:
     given = [str(option).format(weights=weights) for option in options]
@@ -265,7 +265,7 @@ def test_what_decides_an_answer_and_what_does_not(
     assert found == {"new": 0, "to retry": 1, "gone": 0} | expected
 
 
-def test_another_pillow_may_decode_otherwise(first_run: Path, tmp_path: Path) -> None:
+def test_another_version_of_pillow_decodes_again(first_run: Path, tmp_path: Path) -> None:
     for number, expected in ((f"{pillow_version()}.99", 0), ("99.0.0", 62)):
         installed = tmp_path / number / "pillow-1.dist-info"
         installed.mkdir(parents=True)
@@ -280,12 +280,12 @@ def pillow_version() -> str:
     return ".".join(version("pillow").split(".")[:2])
 
 
-def test_answers_to_other_settings_are_given_again_with_one_notice(finished: Path) -> None:
+def test_predictions_of_other_settings_are_repeated_with_one_notice(finished: Path) -> None:
     before = rows(finished / "out.jsonl")
     process = batch(finished, *SAME, "-k", 3)
     assert counts(process.stderr) == (63, 0, 59, 0, 4)
     [notice] = [line for line in process.stderr.splitlines() if "other settings" in line]
-    assert "62 answers" in notice
+    assert "62 results" in notice
     assert "--top-k 5 -> 3" in notice
     assert "--dtype" not in notice
     assert rows(finished / "out.jsonl") == [
@@ -300,7 +300,7 @@ def test_answers_to_other_settings_are_given_again_with_one_notice(finished: Pat
 def test_failures_stay_or_are_tried_again(tmp_path: Path) -> None:
     skip_unless_modes_bind(tmp_path)
     grow(tmp_path, ["a.png", "locked.png", "later.png"])
-    (tmp_path / "notes.png").write_text("no picture")
+    (tmp_path / "notes.png").write_text("no image")
     (tmp_path / "folder").mkdir()
     os.rename(tmp_path / "later.png", tmp_path / "not yet")
     (tmp_path / "locked.png").chmod(0)
@@ -315,7 +315,7 @@ def test_failures_stay_or_are_tried_again(tmp_path: Path) -> None:
     assert codes() == ["ok", "permission", "not_found", "not_an_image", "not_an_image", "not_found"]
     assert states(light(tmp_path, *same, "--dry-run", **settings).stdout)["to retry"] == 3
     assert states(light(tmp_path, *same, "--dry-run", "--retry-errors", **settings).stdout)["to retry"] == 5
-    (tmp_path / "locked.png").chmod(0o644)  # which changes neither its size nor its time
+    (tmp_path / "locked.png").chmod(0o644)  # changes neither its size nor its time
     os.rename(tmp_path / "not yet", tmp_path / "later.png")
     process = batch(tmp_path, *same, **settings)
     assert (counts(process.stderr), process.returncode) == ((6, 1, 2, 0, 3), 3)
@@ -325,36 +325,36 @@ def test_failures_stay_or_are_tried_again(tmp_path: Path) -> None:
     assert codes()[2] == "not_found"
 
 
-# Identical pictures
+# Identical images
 
 
-def test_identical_pictures_have_a_forward_pass_each_if_asked_for(tmp_path: Path) -> None:
-    grow(tmp_path / "pictures", ["a.png"])
-    shutil.copy(tmp_path / "pictures" / "a.png", tmp_path / "pictures" / "b.png")
-    arguments = ("pictures", "pictures/a.png", *MODEL, "--out", "out.jsonl", "--no-dedupe")
-    assert counts(batch(tmp_path, *arguments).stderr) == (3, 0, 2, 1, 0)  # a name given twice is one picture
+def test_no_dedupe_gives_identical_images_a_forward_pass_each(tmp_path: Path) -> None:
+    grow(tmp_path / "images", ["a.png"])
+    shutil.copy(tmp_path / "images" / "a.png", tmp_path / "images" / "b.png")
+    arguments = ("images", "images/a.png", *MODEL, "--out", "out.jsonl", "--no-dedupe")
+    assert counts(batch(tmp_path, *arguments).stderr) == (3, 0, 2, 1, 0)  # a name given twice is one image
     first, second, third = rows(tmp_path / "out.jsonl")
     assert first == third
     assert first["predictions"] == second["predictions"]
 
 
-# What is gone
+# Removed images
 
 
-def test_what_is_gone_leaves_the_output_at_once_and_the_ledger_when_pruned(settled: Path) -> None:
-    picture, elsewhere = settled / "pictures" / "030.png", settled / "030.png"
-    for option, notice in (((), "(--prune forgets them)"), (("--prune",), "forgotten")):
-        os.rename(picture, elsewhere)
+def test_removed_images_leave_the_output_at_once_and_the_ledger_when_pruned(settled: Path) -> None:
+    image, elsewhere = settled / "images" / "030.png", settled / "030.png"
+    for option, notice in (((), "(--prune deletes them)"), (("--prune",), "deleted")):
+        os.rename(image, elsewhere)
         assert states(light(settled, *SAME, "--dry-run").stdout)["gone"] == 1
         process = light(settled, *SAME, *option)
         assert counts(process.stderr) == ALL._replace(images=62, kept=58)
-        assert [line for line in process.stderr.splitlines() if "1 answers" in line and notice in line]
-        assert "pictures/030.png" not in sources(settled / "out.jsonl")
-        os.rename(elsewhere, picture)
+        assert [line for line in process.stderr.splitlines() if "1 results" in line and notice in line]
+        assert "images/030.png" not in sources(settled / "out.jsonl")
+        os.rename(elsewhere, image)
     assert states(light(settled, *SAME, "--dry-run").stdout)["new"] == 1
 
 
-@pytest.mark.parametrize("inputs", [INPUTS, ("more",), ("more/", "late.png"), ("pictures", "more//")], ids=" ".join)
+@pytest.mark.parametrize("inputs", [INPUTS, ("more",), ("more/", "late.png"), ("images", "more//")], ids=" ".join)
 def test_a_share_that_is_not_mounted_stops_the_run(settled: Path, inputs: tuple[str, ...]) -> None:
     os.rename(settled / "more", settled / "elsewhere")
     (settled / "more").mkdir()
@@ -363,35 +363,35 @@ def test_a_share_that_is_not_mounted_stops_the_run(settled: Path, inputs: tuple[
     for options in ((), ("--dry-run",), ("-q",)):
         process = light(settled, *inputs, *MODEL, "--out", "out.jsonl", *options)
         assert process.returncode == 1
-        assert "beit: error: there is no picture in `more" in process.stderr
+        assert "beit: error: there is no image in `more" in process.stderr
         assert "--prune" in process.stderr
         assert version(settled / "out.jsonl") == before
-    assert answered(settled / "out.jsonl.ledger") == 63
+    assert stored_results(settled / "out.jsonl.ledger") == 63
 
 
-def test_prune_says_that_a_folder_is_empty_for_good(settled: Path) -> None:
+def test_prune_accepts_an_emptied_folder(settled: Path) -> None:
     shutil.rmtree(settled / "more")
     (settled / "more").mkdir()
     process = light(settled, *SAME, "--prune")
     assert counts(process.stderr) == ALL._replace(images=61, kept=57)
-    assert "2 answers" in process.stderr
-    assert answered(settled / "out.jsonl.ledger") == 61
+    assert "2 results" in process.stderr
+    assert stored_results(settled / "out.jsonl.ledger") == 61
     assert counts(light(settled, *SAME).stderr) == ALL._replace(images=61, kept=57)
 
 
 def test_an_empty_folder_that_always_was_empty_stops_nothing(settled: Path) -> None:
-    for name in ("more-", "more0", "pictur", "empty"):
+    for name in ("more-", "more0", "imag", "empty"):
         (settled / name).mkdir()
         assert counts(light(settled, *INPUTS, name, *MODEL, "--out", "out.jsonl").stderr) == ALL
 
 
-# Before, over, and without
+# Dry runs, fresh starts, shards and options
 
 
 def test_a_dry_run_counts_and_changes_nothing(settled: Path) -> None:
-    grow(settled / "pictures", ["zz.png", "030.png"], seed=3)
-    (settled / "pictures" / "031.png").unlink()
-    os.utime(settled / "pictures" / "032.png")
+    grow(settled / "images", ["zz.png", "030.png"], seed=3)
+    (settled / "images" / "031.png").unlink()
+    os.utime(settled / "images" / "032.png")
     before = everything(settled)
     process = light(settled, *SAME, "--dry-run")
     assert process.stdout.splitlines() == ["1 new", "2 changed", "1 to retry", "59 up to date", "1 gone"]
@@ -407,7 +407,7 @@ def test_fresh_starts_over_and_keeps_the_old_ledger(finished: Path) -> None:
     process = batch(finished, *SAME, "--fresh")
     assert counts(process.stderr) == (63, 0, 59, 0, 4)
     assert (finished / "out.jsonl").read_bytes() == expected
-    assert answered(finished / "out.jsonl.ledger.old") == answered(finished / "out.jsonl.ledger") == 63
+    assert stored_results(finished / "out.jsonl.ledger.old") == stored_results(finished / "out.jsonl.ledger") == 63
     assert counts(light(finished, *SAME).stderr) == ALL
 
 
@@ -440,7 +440,7 @@ NO_SHARDS = ["0/3", "4/3", "1/0", "0/0", "1", "x", "-1/2", "1/2/3", " 1/2", "1.0
     ],
     ids=str,
 )
-def test_options_that_make_no_sense(options: BatchOptions, message: str) -> None:
+def test_options_that_contradict_each_other(options: BatchOptions, message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         options.check()
 
@@ -450,20 +450,20 @@ def test_options_that_make_no_sense(options: BatchOptions, message: str) -> None
     [(["--prune"], "--prune needs a ledger"), (["--shard", "4/3"], "--shard 4/3"), (["--shard"], "Option '--shard'")],
     ids=str,
 )
-def test_what_makes_no_sense_ends_with_status_2(first_run: Path, options: list[str], message: str) -> None:
-    process = light(first_run, "pictures", *MODEL, *options)
+def test_invalid_options_end_with_status_2(first_run: Path, options: list[str], message: str) -> None:
+    process = light(first_run, "images", *MODEL, *options)
     assert (process.returncode, process.stdout) == (2, "")
     assert process.stderr.startswith(f"beit: error: {message}")
 
 
-def test_a_picture_on_standard_input_is_counted_and_done_each_time(settled: Path) -> None:
+def test_an_image_on_standard_input_is_counted_and_done_each_time(settled: Path) -> None:
     grow(settled, ["one.png", "two.png"], seed=5)
     arguments = (*INPUTS, "-", *MODEL, "--out", "out.jsonl")
     for name in ("one.png", "two.png"):
         process = batch(settled, *arguments, input=(settled / name).read_bytes())
         assert counts(process.stderr) == ALL._replace(images=64, decoded=1)
         assert rows(settled / "out.jsonl")[-1]["source"] == "-"
-    process = batch(settled, "pictures/000.png", "-", *MODEL, "--out", "out.jsonl", input=b"no picture")
+    process = batch(settled, "images/000.png", "-", *MODEL, "--out", "out.jsonl", input=b"no image")
     assert (counts(process.stderr), process.returncode) == ((2, 1, 0, 0, 1), 3)
 
 
@@ -477,48 +477,48 @@ def test_colours_are_not_the_look_of_a_file(settled: Path) -> None:
 
 @pytest.mark.parametrize("option", ["--dry-run", "--prune", "--fresh"])
 def test_a_device_has_no_ledger(first_run: Path, option: str) -> None:
-    process = light(first_run, "pictures", *MODEL, "--out", "/dev/null", "-f", "csv", option)
+    process = light(first_run, "images", *MODEL, "--out", "/dev/null", "-f", "csv", option)
     assert (process.returncode, process.stdout) == (2, "")
     assert f"{option} needs a ledger" in process.stderr
 
 
-def test_a_dry_run_counts_a_picture_named_twice_alike_whatever_its_state(finished: Path) -> None:
-    twice = ("pictures", "pictures", *MODEL, "--dry-run", "--out")
+def test_a_dry_run_counts_an_image_named_twice_in_any_state(finished: Path) -> None:
+    twice = ("images", "images", *MODEL, "--dry-run", "--out")
     assert states(light(finished, *twice, "new.jsonl").stdout)["new"] == 120
     assert states(light(finished, *twice, "out.jsonl").stdout)["up to date"] == 120
 
 
 def test_a_folder_in_a_list_does_not_change_each_time(finished: Path) -> None:
-    (finished / "list").write_text("pictures\n")
+    (finished / "list").write_text("images\n")
     same = ("--files-from", "list", *MODEL, "--out", "out.jsonl")
     light(finished, *same)
     assert states(light(finished, *same, "--dry-run").stdout)["changed"] == 0
 
 
-def test_a_folder_that_is_empty_for_good_is_forgotten_by_prune(finished: Path) -> None:
-    for path in (finished / "pictures").rglob("*.*"):
+def test_prune_deletes_the_results_of_an_emptied_folder(finished: Path) -> None:
+    for path in (finished / "images").rglob("*.*"):
         path.unlink()
-    process = light(finished, "pictures", *MODEL, "--out", "out.jsonl", "--prune")
+    process = light(finished, "images", *MODEL, "--out", "out.jsonl", "--prune")
     assert (process.returncode, counts(process.stderr)) == (0, (0, 0, 0, 0, 0))
     assert (finished / "out.jsonl").read_bytes() == b""
-    assert light(finished, "pictures", *MODEL, "--out", "out.jsonl").returncode == 2
+    assert light(finished, "images", *MODEL, "--out", "out.jsonl").returncode == 2
 
 
-def test_an_answer_outlives_what_kept_its_file_away(finished: Path) -> None:
+def test_a_prediction_survives_the_absence_of_its_file(finished: Path) -> None:
     before = (finished / "out.jsonl").read_bytes()
-    (finished / "list").write_text("".join(f"pictures/{number:03}.png\n" for number in range(3)))
+    (finished / "list").write_text("".join(f"images/{number:03}.png\n" for number in range(3)))
     same = ("--files-from", "list", *MODEL, "--out", "out.jsonl")
-    os.rename(finished / "pictures", finished / "away")
+    os.rename(finished / "images", finished / "away")
     assert counts(light(finished, *same).stderr) == Counts(3, 0, 0, 0, 3)
-    os.rename(finished / "away", finished / "pictures")
+    os.rename(finished / "away", finished / "images")
     assert counts(light(finished, *same).stderr) == Counts(3, 3, 0, 0, 0)
     assert (finished / "out.jsonl").read_bytes() == b"".join(before.splitlines(keepends=True)[:3])
 
 
 def test_other_names_for_labels_reach_the_output(tmp_path: Path) -> None:
-    grow(tmp_path / "pictures", numbered(3))
+    grow(tmp_path / "images", numbered(3))
     shutil.copytree(DEMO_FOLDER, tmp_path / "model")
-    same = ("pictures", "-m", "./model", "--dtype", "fp32", "-k", 0, "--out", "out.jsonl")
+    same = ("images", "-m", "./model", "--dtype", "fp32", "-k", 0, "--out", "out.jsonl")
     batch(tmp_path, *same)
     config = tmp_path / "model" / "config.json"
     config.write_text(config.read_text().replace('"frog"', '"KERMIT"'))
@@ -546,11 +546,11 @@ def test_a_descriptor_by_name_is_streamed_to(tmp_path: Path) -> None:
 
 
 def test_the_name_of_a_ledger_is_no_name_for_an_output(finished: Path) -> None:
-    process = light(finished, "pictures", *MODEL, "-f", "csv", "--out", "out.jsonl.ledger")
-    assert (process.returncode, answered(finished / "out.jsonl.ledger")) == (1, 63)
+    process = light(finished, "images", *MODEL, "-f", "csv", "--out", "out.jsonl.ledger")
+    assert (process.returncode, stored_results(finished / "out.jsonl.ledger")) == (1, 63)
 
 
-def test_the_notice_counts_what_is_given_again(finished: Path) -> None:
-    process = batch(finished, "pictures/000.png", "pictures/001.png", *MODEL, "-k", 3, "--out", "out.jsonl")
+def test_the_notice_counts_the_repeated_predictions(finished: Path) -> None:
+    process = batch(finished, "images/000.png", "images/001.png", *MODEL, "-k", 3, "--out", "out.jsonl")
     [notice] = [line for line in process.stderr.splitlines() if "other settings" in line]
-    assert "beit: 2 answers" in notice
+    assert "beit: 2 results" in notice

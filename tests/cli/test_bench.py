@@ -1,7 +1,8 @@
-"""`beit bench` as a real process: its JSON, its tables, its mistakes, and how it stops."""
+"""`beit bench` as a real process: JSON, tables, usage errors, and stopping."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,9 +17,9 @@ from beitcli.bench.agreement import Agreement
 from beitcli.bench.ceiling import Ceiling
 from beitcli.bench.clock import rate_of, timing_of
 from beitcli.bench.decoding import DecodingRates
+from beitcli.bench.images import Images
 from beitcli.bench.machine import Machine
 from beitcli.bench.model import ModelRate
-from beitcli.bench.pictures import Pictures
 from beitcli.bench.processes import StartUp, WholeRuns
 from beitcli.bench.recommendation import recommend
 from beitcli.bench.report import Report, tables
@@ -46,10 +47,10 @@ def test_json_holds_every_figure(beit: Beit, tmp_path: Path) -> None:
     report = json.loads(process.stdout)
     assert (process.returncode, report["shape"]["name"]) == (0, "tiny")
     assert list(report) == [
-        "version", "shape", "gflop_per_image", "machine", "pictures", "ceilings", "models",
+        "version", "shape", "gflop_per_image", "machine", "images", "ceilings", "models",
         "agreements", "decoding", "start_up", "batch", "duels", "recommendation",
     ]  # fmt: skip
-    assert report["pictures"] | {"median_bytes": 0} == {
+    assert report["images"] | {"median_bytes": 0} == {
         "count": 3,
         "left_out": 0,
         "median_bytes": 0,
@@ -59,7 +60,7 @@ def test_json_holds_every_figure(beit: Beit, tmp_path: Path) -> None:
     assert {rate["runtime"]["dtype"] for rate in report["models"]} == {most["dtype"] for most in report["ceilings"]}
     assert len(report["agreements"]) == len(report["ceilings"])
     exact = report["agreements"][-1]
-    assert (exact["pictures"], exact["same_label"], exact["largest"]) == (3, 1.0, 0.0)
+    assert (exact["images"], exact["same_label"], exact["largest"]) == (3, 1.0, 0.0)
     assert all(each["largest"] > 0 for each in report["agreements"][:-1])
     assert report["batch"]["images"]["per_second"] == 3 / report["batch"]["images"]["timing"]["median"]
     assert len(report["start_up"]) == 3
@@ -67,7 +68,7 @@ def test_json_holds_every_figure(beit: Beit, tmp_path: Path) -> None:
     assert all(seconds and min(seconds) > 0 for seconds in times(report))
     assert report["recommendation"]["batch_size"] in (1, 8, 16, 32)
     notices = process.stderr.decode().splitlines()
-    assert "beit: measuring beit batch on 3 pictures" in notices
+    assert "beit: measuring beit batch on 3 images" in notices
     assert all(line.startswith("beit: ") for line in notices)
 
 
@@ -82,7 +83,7 @@ def report() -> Report:
         shape=TINY,
         gflop_per_image=35.13,
         machine=Machine("Abacus", 2, 4, True, None, "cpu", "bf16", True, "3.11.7", "2.6.0"),
-        pictures=Pictures(7, 2, 50_400.0, made_here=False),
+        images=Images(7, 2, 50_400.0, synthetic=False),
         ceilings=[Ceiling("bf16", 4096, rate, rate, packed=True)],
         models=models,
         agreements=[Agreement(Runtime("cpu", "bf16", compiled=True), 7, 0.9714, 0.0123)],
@@ -98,15 +99,15 @@ def test_tables_are_plain_text_in_a_pipe(report: Report, capsys: pytest.CaptureF
     show(tables(report))
     blocks = capsys.readouterr().out.rstrip().split("\n\n")
     assert [block.splitlines()[0] for block in blocks] == [table.title for table in tables(report)]
-    assert "  pictures             7 of 50 KB, yours, 2 more could not be read" in blocks[0]
+    assert re.search(r"^  images +7 of 50 KB, yours, 2 more could not be read$", blocks[0], re.MULTILINE)
     assert blocks[2].splitlines()[1:3] == [
         "  dtype  batch  images/s  GFLOP/s  of its linear maps",
         "  bf16   1      3.00      900      50%",
     ]
-    assert blocks[3].splitlines()[0] == "Against fp32, 7 pictures"
+    assert blocks[3].splitlines()[0] == "Against fp32, 7 images"
     assert blocks[3].splitlines()[-1].split() == ["bf16,", "compiled", "0.012", "97.1%"]
     assert blocks[7].splitlines()[-1].split() == ["ours", "over", "theirs", "1.00", "×", "1.50", "×"]
-    assert "  options  --dtype bf16 -b 1 -j 2" in blocks[-1]
+    assert "  options     --dtype bf16 -b 1 -j 2" in blocks[-1]
 
 
 def test_tables_are_drawn_on_a_terminal(
@@ -126,7 +127,7 @@ def test_tables_are_drawn_on_a_terminal(
         (["--vs", "timm"], b"--vs timm: no such rival"),
         (["--device", "tpu"], b"--device tpu: no such device"),
         (["no-such-file"], b"no-such-file"),
-        (["-n", "0"], b"--pictures"),
+        (["-n", "0"], b"--images"),
     ],
 )
 def test_mistakes(beit: Beit, arguments: list[str], message: bytes) -> None:

@@ -1,6 +1,6 @@
-"""Disks that are full, folders that may not be written to, ledgers that are broken: one clear error, and on from there.
+"""Full disks, read-only folders, damaged ledgers: one clear error, and the next run resumes.
 
-Never is there half a file under the final name, and what was committed is not lost.
+The final name never holds a partial file, and committed results are not lost.
 """
 
 import os
@@ -18,7 +18,6 @@ from PIL import Image
 
 from tests.cli.batches import (
     DEMO,
-    answered,
     batch,
     bound_by_modes,
     clean_environment,
@@ -27,38 +26,39 @@ from tests.cli.batches import (
     light,
     numbered,
     skip_unless_modes_bind,
+    stored_results,
 )
 
 TOTAL = 160
-SAME = ("pictures", *DEMO, "-b", 4, "-j", 2)
+SAME = ("images", *DEMO, "-b", 4, "-j", 2)
 
 
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("disk")
-    grow(folder / "pictures", numbered(TOTAL))
+    grow(folder / "images", numbered(TOTAL))
     process = batch(folder, *SAME, "--out", "out.csv", env=clean_environment())
     assert counts(process.stderr) == (TOTAL, 0, TOTAL, 0, 0)
     return folder
 
 
 @pytest.fixture
-def pictures(first_run: Path, tmp_path: Path) -> Path:
-    """A folder with the pictures alone."""
-    (tmp_path / "pictures").symlink_to(first_run / "pictures")
+def images(first_run: Path, tmp_path: Path) -> Path:
+    """A folder with the images alone."""
+    (tmp_path / "images").symlink_to(first_run / "images")
     return tmp_path
 
 
 @pytest.fixture
-def finished(first_run: Path, pictures: Path) -> Path:
+def finished(first_run: Path, images: Path) -> Path:
     """A folder with a finished run."""
     for name in ("out.csv", "out.csv.ledger"):
-        shutil.copy2(first_run / name, pictures)
-    return pictures
+        shutil.copy2(first_run / name, images)
+    return images
 
 
 def error(process: "subprocess.CompletedProcess[str]") -> str:
-    """The error, which is one line, and its hint."""
+    """The error, one line, with its hint."""
     assert process.returncode == 1, process.stderr
     assert "Traceback" not in process.stderr
     lines = process.stderr.splitlines()
@@ -68,7 +68,7 @@ def error(process: "subprocess.CompletedProcess[str]") -> str:
 
 
 def limit(size: int) -> None:
-    """No file may grow beyond this: writing fails with EFBIG, as Python ignores the signal."""
+    """Limit the size of files: writing beyond it fails with EFBIG, as Python ignores the signal."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
@@ -83,17 +83,17 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_a_disk_that_fills_up_stops_the_run_and_room_lets_it_go_on(
-    first_run: Path, pictures: Path, small_disk: Path
+    first_run: Path, images: Path, small_disk: Path
 ) -> None:
     same = (*SAME, "--out", small_disk / "out.csv")
-    said = error(batch(pictures, *same))
-    assert "no room" in said
-    assert "hint: make room" in said
+    message = error(batch(images, *same))
+    assert "no room" in message
+    assert "hint: make room" in message
     assert {*os.listdir(small_disk)} <= {"out.csv.ledger", "out.csv.ledger-wal"}
-    kept = answered(small_disk / "out.csv.ledger")
+    kept = stored_results(small_disk / "out.csv.ledger")
     assert 0 < kept < TOTAL
     subprocess.run(["mount", "-o", "remount,size=16m", small_disk], check=True)
-    assert counts(batch(pictures, *same).stderr) == (TOTAL, kept, TOTAL - kept, 0, 0)
+    assert counts(batch(images, *same).stderr) == (TOTAL, kept, TOTAL - kept, 0, 0)
     assert (small_disk / "out.csv").read_bytes() == (first_run / "out.csv").read_bytes()
     assert sorted(os.listdir(small_disk)) == ["out.csv", "out.csv.ledger"]
 
@@ -104,9 +104,9 @@ def test_no_room_for_the_file_leaves_the_old_one(finished: Path, small_disk: Pat
     (small_disk / "out.csv").write_text("before")
     with open(small_disk / "filler", "wb") as filler:
         filler.write(bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize - 16_384))
-    said = error(light(finished, *SAME, "--out", small_disk / "out.csv"))
-    assert "No space left" in said or "no room" in said
-    assert "hint: make room" in said
+    message = error(light(finished, *SAME, "--out", small_disk / "out.csv"))
+    assert "No space left" in message or "no room" in message
+    assert "hint: make room" in message
     assert (small_disk / "out.csv").read_text() == "before"
     os.unlink(small_disk / "filler")
     assert counts(light(finished, *SAME, "--out", small_disk / "out.csv").stderr).kept == TOTAL
@@ -114,24 +114,24 @@ def test_no_room_for_the_file_leaves_the_old_one(finished: Path, small_disk: Pat
     assert sorted(os.listdir(small_disk)) == ["out.csv", "out.csv.ledger"]
 
 
-def test_no_room_for_anything_is_one_error(pictures: Path, small_disk: Path) -> None:
+def test_no_room_for_anything_is_one_error(images: Path, small_disk: Path) -> None:
     with open(small_disk / "filler", "wb") as filler:
         filler.write(bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize))
-    said = error(light(pictures, *SAME, "--out", small_disk / "out.csv"))
-    assert "No space left" in said or "no room" in said
-    assert "hint: make room" in said
+    message = error(light(images, *SAME, "--out", small_disk / "out.csv"))
+    assert "No space left" in message or "no room" in message
+    assert "hint: make room" in message
     assert not (small_disk / "out.csv").exists()
 
 
 @pytest.mark.slow
-def test_a_ledger_that_may_not_grow_stops_the_run(first_run: Path, pictures: Path) -> None:
-    said = error(batch(pictures, *SAME, "--out", "out.csv", preexec_fn=partial(limit, 200_000)))
-    assert "ledger" in said
-    assert not [name for name in os.listdir(pictures) if name in ("out.csv", "out.csv.part", "out.csv.lock")]
-    kept = answered(pictures / "out.csv.ledger")
+def test_a_ledger_that_may_not_grow_stops_the_run(first_run: Path, images: Path) -> None:
+    message = error(batch(images, *SAME, "--out", "out.csv", preexec_fn=partial(limit, 200_000)))
+    assert "ledger" in message
+    assert not [name for name in os.listdir(images) if name in ("out.csv", "out.csv.part", "out.csv.lock")]
+    kept = stored_results(images / "out.csv.ledger")
     assert 0 < kept < TOTAL
-    assert counts(batch(pictures, *SAME, "--out", "out.csv").stderr) == (TOTAL, kept, TOTAL - kept, 0, 0)
-    assert (pictures / "out.csv").read_bytes() == (first_run / "out.csv").read_bytes()
+    assert counts(batch(images, *SAME, "--out", "out.csv").stderr) == (TOTAL, kept, TOTAL - kept, 0, 0)
+    assert (images / "out.csv").read_bytes() == (first_run / "out.csv").read_bytes()
 
 
 @pytest.mark.parametrize("before", ["before", None])
@@ -141,27 +141,27 @@ def test_a_file_that_may_not_grow_is_not_replaced(finished: Path, before: str | 
     out.unlink()
     if before:
         out.write_text(before)
-    said = error(light(finished, *SAME, "--out", "out.csv", preexec_fn=partial(limit, 8_000)))
-    assert "cannot write the records" in said
-    assert "too large" in said
+    message = error(light(finished, *SAME, "--out", "out.csv", preexec_fn=partial(limit, 8_000)))
+    assert "cannot write the records" in message
+    assert "too large" in message
     assert (out.read_text() if out.exists() else None) == before
-    assert sorted({*os.listdir(finished)} - {"out.csv"}) == ["out.csv.ledger", "pictures"]
+    assert sorted({*os.listdir(finished)} - {"out.csv"}) == ["images", "out.csv.ledger"]
     assert counts(light(finished, *SAME, "--out", "out.csv").stderr).kept == TOTAL
     assert out.read_bytes() == expected
 
 
 @pytest.mark.parametrize("closed", ["folder", "ledger"])
-def test_what_may_not_be_written_to_is_one_error(finished: Path, closed: str) -> None:
+def test_read_only_files_and_folders_are_one_error(finished: Path, closed: str) -> None:
     skip_unless_modes_bind(finished)
     before = {name: (finished / name).read_bytes() for name in ("out.csv", "out.csv.ledger")}
     path = {"folder": finished, "ledger": finished / "out.csv.ledger"}[closed]
     mode = path.stat().st_mode
     path.chmod(0o555 if closed == "folder" else 0o444)
     settings: dict[str, Any] = {"preexec_fn": bound_by_modes}
-    said = error(light(finished, *SAME, "-k", 3, "--out", "out.csv", **settings))
-    assert ("may not be written to" if closed == "folder" else "cannot use the ledger") in said
+    message = error(light(finished, *SAME, "-k", 3, "--out", "out.csv", **settings))
+    assert ("may not be written to" if closed == "folder" else "cannot use the ledger") in message
     assert {name: (finished / name).read_bytes() for name in before} == before
-    assert sorted(os.listdir(finished)) == ["out.csv", "out.csv.ledger", "pictures"]
+    assert sorted(os.listdir(finished)) == ["images", "out.csv", "out.csv.ledger"]
     path.chmod(mode)
     assert counts(light(finished, *SAME, "--out", "out.csv", **settings).stderr).kept == TOTAL
 
@@ -172,21 +172,21 @@ def test_a_broken_ledger_is_one_error_and_fresh_starts_over(finished: Path) -> N
     ledger.write_bytes(broken)
     (finished / "out.csv").write_text("before")
     for options in ((), ("--dry-run",), ("-q", "--prune")):
-        said = error(light(finished, *SAME, "--out", "out.csv", *options))
-        assert "damaged" in said
-        assert "--fresh" in said
+        message = error(light(finished, *SAME, "--out", "out.csv", *options))
+        assert "damaged" in message
+        assert "--fresh" in message
         assert (finished / "out.csv").read_text() == "before"
         assert ledger.read_bytes() == broken
-    (finished / "list").write_text("pictures/missing.png\n")
+    (finished / "list").write_text("images/missing.png\n")
     process = light(finished, "--files-from", "list", *DEMO, "--out", "out.csv", "--fresh")
     assert counts(process.stderr) == (1, 0, 0, 0, 1)
-    assert "pictures/missing.png,error" in (finished / "out.csv").read_text()
+    assert "images/missing.png,error" in (finished / "out.csv").read_text()
     assert Path(f"{ledger}.old").read_bytes() == broken
-    assert answered(ledger) == 1
+    assert stored_results(ledger) == 1
 
 
-def test_no_room_in_the_shared_memory_costs_time_and_no_picture(tmp_path: Path) -> None:
-    """Lists of eight pictures of 3,072 bytes each do not fit, as where a container's 64 MB are full."""
+def test_no_room_in_the_shared_memory_costs_time_and_no_image(tmp_path: Path) -> None:
+    """Lists of eight images of 3,072 bytes each do not fit, as in a container whose 64 MB are full."""
     for number in range(40):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number:02}.png")
     process = subprocess.run(
@@ -202,7 +202,7 @@ def test_no_room_in_the_shared_memory_costs_time_and_no_picture(tmp_path: Path) 
     assert process.stdout.count(",ok,") == 40
 
 
-def test_no_room_for_what_is_measured_with_is_one_error(tmp_path: Path) -> None:
+def test_no_room_for_the_benchmarks_model_is_one_error(tmp_path: Path) -> None:
     process = subprocess.run(
         [sys.executable, "-m", "beitcli", "bench", "--shape", "tiny", "-q"],
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""Features from a terminal: the formats, what is in them, and a run that goes on after another."""
+"""`beit embed` as a real process: formats, features, and resumed runs."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ TOTAL = 120
 
 
 def embed(folder: Path, *arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
-    """`beit embed` with the demo model in fp32, to its end."""
+    """Run `beit embed` with the demo model in fp32 to its end."""
     command = [sys.executable, "-m", "beitcli", "embed", *DEMO, *map(str, arguments)]
     settings = {"stdin": subprocess.DEVNULL, "timeout": 120, "capture_output": True, "text": True, **options}
     process = subprocess.run(command, cwd=folder, **settings)
@@ -50,16 +50,16 @@ GOOD = [name for name in NAMES if "bro" not in name]
 
 
 def reference(pool: str, folder: str | Path = DEMO_FOLDER) -> "np.ndarray[Any, Any]":
-    """What transformers makes of the good photographs."""
+    """Features of the readable photographs by transformers."""
     import torch
     from transformers import BeitModel
     from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
 
     model = BeitModel.from_pretrained(folder, dtype=torch.float32).eval()
     processor = BeitImageProcessorPil.from_pretrained(folder)
-    pictures = [Image.open(SAMPLES / os.path.basename(name)).convert("RGB") for name in GOOD]
+    images = [Image.open(SAMPLES / os.path.basename(name)).convert("RGB") for name in GOOD]
     with torch.no_grad():
-        states = model(**processor(pictures, return_tensors="pt"))
+        states = model(**processor(images, return_tensors="pt"))
     last = states.last_hidden_state
     features: np.ndarray[Any, Any] = {"mean": states.pooler_output, "cls": last[:, 0], "patches": last[:, 1:]}[
         pool
@@ -88,7 +88,7 @@ def test_an_array_has_the_features_of_transformers_and_an_index_of_its_rows(
 
 
 def masked_image_model(folder: Path, tiny_beit: Path) -> Path:
-    """What pre-training leaves: an encoder without a pooler, behind it a layer norm and a head for visual tokens."""
+    """A model after pre-training: an encoder without a pooler, then a layer norm and a head for visual tokens."""
     import torch
     from transformers import BeitConfig, BeitForMaskedImageModeling
 
@@ -114,7 +114,7 @@ def test_a_model_that_is_no_classifier_has_features_too(folder: Path, tiny_beit:
     )
 
 
-def test_what_float16_cannot_hold_is_its_largest_number(folder: Path, tiny_beit: Path) -> None:
+def test_features_beyond_float16_are_clipped(folder: Path, tiny_beit: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(tiny_beit, folder / "large")
@@ -166,7 +166,7 @@ def test_normalized_and_half(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["out.npy", "out.npz", "out.parquet"])
-def test_without_any_picture_the_file_is_valid_and_empty(folder: Path, name: str) -> None:
+def test_without_any_image_the_file_is_valid_and_empty(folder: Path, name: str) -> None:
     assert embed(folder, "--files-from", os.devnull, "-o", name).returncode == 0
     if name == "out.parquet":
         from pyarrow import parquet
@@ -189,14 +189,14 @@ def test_without_any_picture_the_file_is_valid_and_empty(folder: Path, name: str
         (["-o", "x.npy"], 2, "nothing to"),
     ],
 )
-def test_what_cannot_be_done_is_said_at_once(folder: Path, arguments: list[str], status: int, words: str) -> None:
+def test_impossible_requests_fail_at_once(folder: Path, arguments: list[str], status: int, words: str) -> None:
     process = embed(folder, *arguments)
     assert process.returncode == status
     assert words in process.stderr
     assert os.listdir(folder) == ["in"]
 
 
-def test_a_second_run_does_what_has_changed(folder: Path) -> None:
+def test_a_second_run_processes_changed_images(folder: Path) -> None:
     embed(folder, "in", "-o", "out.npy")
     before = np.load(folder / "out.npy")
     assert counts(embed(folder, "in", "-o", "out.npy").stderr) == (4, 3, 0, 0, 1)
@@ -211,7 +211,10 @@ def test_a_second_run_does_what_has_changed(folder: Path) -> None:
         "in/coffee.jpg",
     ]
     assert np.array_equal(after, before[[1, 1, 2]])
-    assert counts(embed(folder, "in", "-o", "out.npy", "--half").stderr)[1:3] == (0, 2)  # other settings, other answers
+    assert counts(embed(folder, "in", "-o", "out.npy", "--half").stderr)[1:3] == (
+        0,
+        2,
+    )  # other settings, other features
 
 
 def test_with_nothing_to_do_nothing_heavy_is_imported(folder: Path) -> None:
@@ -224,7 +227,7 @@ def test_with_nothing_to_do_nothing_heavy_is_imported(folder: Path) -> None:
     assert (folder / "out.npy").stat() == status
 
 
-def test_features_that_are_not_what_they_were_are_found_out(folder: Path) -> None:
+def test_damaged_features_are_detected(folder: Path) -> None:
     embed(folder, "in", "-o", "out.npy")
     with (folder / "out.npy.ledger-features").open("r+b") as stream:
         stream.write(b"\0" * 8)
@@ -236,11 +239,11 @@ def test_features_that_are_not_what_they_were_are_found_out(folder: Path) -> Non
     assert not (folder / "out.npy").exists()
     assert embed(folder, "in", "-o", "out.npy", "--fresh").returncode == 3
     assert np.load(folder / "out.npy").shape == (3, 256)
-    assert not list(folder.glob("*.old*-features"))  # as large as the output, and can be made again
+    assert not list(folder.glob("*.old*-features"))  # as large as the output, and reproducible
 
 
 @pytest.mark.parametrize("left", [0, 2000, None])
-def test_features_that_are_gone_are_made_again(folder: Path, left: int | None) -> None:
+def test_lost_features_are_computed_again(folder: Path, left: int | None) -> None:
     embed(folder, "in", "-o", "out.npy")
     before = (folder / "out.npy").read_bytes()
     os.unlink(folder / "out.npy")
@@ -282,7 +285,7 @@ def test_the_index_is_checked_before_anything_is_done(folder: Path) -> None:
 def test_killed_again_and_again_it_ends_with_the_file_of_an_undisturbed_run(tmp_path: Path) -> None:
     name = "out.npy"
     grow(tmp_path / "in", numbered(TOTAL))
-    (tmp_path / "in" / "050.png").write_bytes(b"no picture")
+    (tmp_path / "in" / "050.png").write_bytes(b"no image")
     same = ("in", "-b", "4", "-j", "1", "-o")
     assert embed(tmp_path, *same, f"whole{Path(name).suffix}").returncode == 3
     kept = 0

@@ -1,4 +1,4 @@
-"""`beit eval` as a real process: its figures beside the rows of `beit batch`, its files, its mistakes, how it stops."""
+"""`beit eval` as a real process: figures against the rows of `beit batch`, files, usage errors, and stopping."""
 
 import csv
 import json
@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beitcli.outputs.lock import alone
-from tests.cli.batches import answered, counts, grow, numbered, wait_for_answers
+from beitcli.outputs.lock import exclusive
+from tests.cli.batches import counts, grow, numbered, stored_results, wait_for_results
 from tests.cli.test_exit_status import check_mistake
 from tests.cli.test_runs import on_terminal
 from tests.cli.test_signals import descendants, start
@@ -32,7 +32,7 @@ SAMPLE_CLASSES = {"cat.jpg": "cat", "boats.jpg": "ship", "coffee.jpg": "frog"}
 
 @pytest.fixture
 def val(tmp_path: Path) -> Path:
-    """Forty pictures in four classes, some in folders further down; five are broken in three ways."""
+    """Forty images in four classes, some in folders further down; five are broken in three ways."""
     folder, random = tmp_path / "val", np.random.default_rng(4)
     for name, label in SAMPLE_CLASSES.items():
         (folder / label / "more").mkdir(parents=True)
@@ -44,7 +44,7 @@ def val(tmp_path: Path) -> Path:
         Image.fromarray(colors).resize((48, 40)).save(folder / label / f"{number:02}.png")
     broken = sorted(folder.glob("**/*.png"))[::8]
     for number, path in enumerate(broken):
-        path.write_bytes((path.read_bytes()[:90], b"", b"no picture at all")[number % 3])
+        path.write_bytes((path.read_bytes()[:90], b"", b"no image at all")[number % 3])
     return folder
 
 
@@ -61,35 +61,35 @@ def test_figures_are_those_of_the_rows_of_batch(beit: Beit, val: Path, tmp_path:
             error = {"source": row["source"], "message": row["error"]["message"]}
             failed.setdefault(row["error"]["code"], []).append(error)
             continue
-        truth = Path(row["source"]).relative_to(val).parts[0]
+        true = Path(row["source"]).relative_to(val).parts[0]
         best = row["predictions"][0]
-        pairs[truth, best["label"]] += 1
-        top5 += truth in [prediction["label"] for prediction in row["predictions"]]
-        if best["label"] != truth:
+        pairs[true, best["label"]] += 1
+        top5 += true in [prediction["label"] for prediction in row["predictions"]]
+        if best["label"] != true:
             mistakes.append((best["score"], row["source"]))
     assert (len(rows), sum(map(len, failed.values())), len(failed)) == (40, 5, 3)
     assert report["failures"] == failed
     assert (report["read"], report["failed"]) == (35, 5)
     figures = report["figures"]
     label = {each["index"]: each["label"] for each in figures["classes"]}
-    assert {(label[c["truth"]], label[c["predicted"]]): c["pictures"] for c in figures["confusion"]} == pairs
-    right = sum(count for (truth, best), count in pairs.items() if truth == best)
-    assert 0 < right < 35
-    assert (figures["top1"]["value"], figures["top5"]["value"]) == (right / 35, top5 / 35)
+    assert {(label[c["true"]], label[c["predicted"]]): c["images"] for c in figures["confusion"]} == pairs
+    correct = sum(count for (true, best), count in pairs.items() if true == best)
+    assert 0 < correct < 35
+    assert (figures["top1"]["value"], figures["top5"]["value"]) == (correct / 35, top5 / 35)
     assert [(each["score"], each["source"]) for each in figures["mistakes"]] == sorted(mistakes, key=lambda m: -m[0])
-    recalls = {each["label"]: each["recall"]["value"] for each in figures["classes"] if each["pictures"]}
-    by_class = Counter(truth for truth, _ in pairs.elements())
-    assert recalls == {truth: pytest.approx(pairs[truth, truth] / count) for truth, count in by_class.items()}
+    recalls = {each["label"]: each["recall"]["value"] for each in figures["classes"] if each["images"]}
+    by_class = Counter(true for true, _ in pairs.elements())
+    assert recalls == {true: pytest.approx(pairs[true, true] / count) for true, count in by_class.items()}
     assert figures["macro"]["value"] == pytest.approx(sum(recalls.values()) / 4)
     assert b"40 images: 0 kept, 35 decoded, 0 reused, 5 failed\n" in process.stderr
 
 
-def test_json_says_what_was_measured_and_how(beit: Beit, val: Path, tmp_path: Path) -> None:
+def test_json_names_what_was_measured_and_how(beit: Beit, val: Path, tmp_path: Path) -> None:
     process = beit("eval", val, *DEMO, "--preprocess", "paper", "--json", "eval.json", "--fail-on", "never")
     assert process.returncode == 0
     report = json.loads((tmp_path / "eval.json").read_text())
     assert list(report) == [
-        "version", "setting", "truth", "published", "read", "failed", "skipped", "failures", "figures",
+        "version", "setting", "ground_truth", "published", "read", "failed", "skipped", "failures", "figures",
     ]  # fmt: skip
     assert report["setting"] | {"location": "", "device": ""} == {
         "model": "demo",
@@ -102,8 +102,8 @@ def test_json_says_what_was_measured_and_how(beit: Beit, val: Path, tmp_path: Pa
         "device": "",
         "dtype": "fp32",
     }
-    assert report["truth"] == {"source": str(val), "classes": 4, "matched_by": {"name": 4}}
-    assert report["published"] == {"top1": 87.8, "top5": 99.56, "pictures": "CIFAR-10", "preprocess": "checkpoint"}
+    assert report["ground_truth"] == {"source": str(val), "classes": 4, "matched_by": {"name": 4}}
+    assert report["published"] == {"top1": 87.8, "top5": 99.56, "images": "CIFAR-10", "preprocess": "checkpoint"}
     assert b"on CIFAR-10 with --preprocess checkpoint, other than this run" in process.stdout
 
 
@@ -121,20 +121,20 @@ def test_tables_give_what_folders_give(beit: Beit, val: Path, tmp_path: Path, na
     process = beit("eval", "--labels", name, *DEMO, "--json", "eval.json")
     assert process.returncode == 0, process.stderr
     report = json.loads((tmp_path / "eval.json").read_text())
-    confusion = {(each["truth"], each["predicted"]) for each in report["figures"]["confusion"]}
+    confusion = {(each["true"], each["predicted"]) for each in report["figures"]["confusion"]}
     assert confusion == {(3, 3), (8, 8), (6, 1)}
-    assert sum(report["truth"]["matched_by"].values()) == report["truth"]["classes"] == 3
+    assert sum(report["ground_truth"]["matched_by"].values()) == report["ground_truth"]["classes"] == 3
 
 
 def test_a_missing_file_of_a_table_is_a_failure(beit: Beit, tmp_path: Path) -> None:
-    (tmp_path / "truth.csv").write_text(f"{SAMPLES}/cat.jpg,cat\nmissing.jpg,ship\n{SAMPLES}/cat.jpg,dog\n")
-    process = beit("eval", "--labels", "truth.csv", *DEMO, "--json", "eval.json")
+    (tmp_path / "labels.csv").write_text(f"{SAMPLES}/cat.jpg,cat\nmissing.jpg,ship\n{SAMPLES}/cat.jpg,dog\n")
+    process = beit("eval", "--labels", "labels.csv", *DEMO, "--json", "eval.json")
     assert process.returncode == 3
     report = json.loads((tmp_path / "eval.json").read_text())
     assert counts(process.stderr.decode()) == (3, 0, 1, 1, 1)
     assert list(report["failures"]) == ["not_found"]
     assert report["figures"]["top1"]["value"] == 0.5  # the cat is there twice, once as a dog
-    assert f"1 pictures have more than one label, such as {SAMPLES}/cat.jpg".encode() in process.stderr
+    assert f"1 images have more than one label, such as {SAMPLES}/cat.jpg".encode() in process.stderr
 
 
 def test_synonyms_of_another_model(beit: Beit, tiny_beit: Path, tmp_path: Path) -> None:
@@ -143,18 +143,18 @@ def test_synonyms_of_another_model(beit: Beit, tiny_beit: Path, tmp_path: Path) 
         shutil.copy(SAMPLES / "cat.jpg", tmp_path / "val" / name)
     assert beit("eval", "val", "-m", tiny_beit, "--json", "eval.json").returncode == 0
     report = json.loads((tmp_path / "eval.json").read_text())
-    assert report["truth"] == {"source": "val", "classes": 2, "matched_by": {"name": 2, "synonym": 1}}
+    assert report["ground_truth"] == {"source": "val", "classes": 2, "matched_by": {"name": 2, "synonym": 1}}
     assert report["published"] is None
     assert report["figures"]["top5"]["value"] == 1  # five labels
 
 
-def test_nothing_that_can_be_read_is_said_and_divides_nothing(beit: Beit, tmp_path: Path) -> None:
+def test_no_readable_image_gives_a_notice_and_no_figures(beit: Beit, tmp_path: Path) -> None:
     (tmp_path / "val" / "cat").mkdir(parents=True)
     (tmp_path / "val" / "cat" / "a.jpg").write_bytes(b"")
     process = beit("eval", "val", *DEMO, "--json", "eval.json", "--plots", "plots")
     assert process.returncode == 3
-    assert b"beit: no picture could be read: there are no figures\n" in process.stderr
-    assert re.search(rb"pictures +0 read, 1 failed\n", process.stdout)
+    assert b"beit: no image could be read: there are no figures\n" in process.stderr
+    assert re.search(rb"images +0 read, 1 failed\n", process.stdout)
     report = json.loads((tmp_path / "eval.json").read_text())
     assert (report["read"], report["failed"], report["figures"]["top1"]) == (0, 1, None)
     assert sorted(os.listdir(tmp_path / "plots")) == ["confusion.csv", "confusion.png", "reliability.png"]
@@ -173,7 +173,7 @@ def test_plots_and_the_matrix(beit: Beit, val: Path, tmp_path: Path) -> None:
     figures = json.loads((tmp_path / "eval.json").read_text())["figures"]
     label = {each["index"]: each["label"] for each in figures["classes"]}
     assert {pair: count for pair, count in counts.items() if count} == {
-        (label[each["truth"]], label[each["predicted"]]): each["pictures"] for each in figures["confusion"]
+        (label[each["true"]], label[each["predicted"]]): each["images"] for each in figures["confusion"]
     }
 
 
@@ -193,7 +193,7 @@ def test_a_pipe_gets_plain_text_and_a_terminal_tables(val: Path, beit: Beit, mon
 
 @pytest.fixture
 def folder(val: Path, tmp_path: Path) -> Path:
-    """Where every kind of mistake can be made."""
+    """A folder with inputs for every kind of usage error."""
     shutil.copytree(val, tmp_path / "unknown")
     (tmp_path / "unknown" / "frog").rename(tmp_path / "unknown" / "forg")
     (tmp_path / "empty").mkdir()
@@ -227,7 +227,7 @@ LIGHT = [
     ("eval val -m demo --json /dev/stdout --prune", 2, "--prune needs a ledger"),
     ("eval val -m demo --json nowhere/x.json", 1, "does not exist"),
     ("eval val -m demo --json val", 1, "names no file"),
-    ("eval val -m demo --plots val/plots", 2, "`val/plots` is in the folder of the pictures"),
+    ("eval val -m demo --plots val/plots", 2, "`val/plots` is in the folder of the images"),
     ("eval val -m demo --plots nowhere/x", 1, "does not exist"),
     ("eval val -m demo --plots file", 1, "`file` is no folder"),
     ("eval val", 1, "is not cached and the Hub cannot be reached"),
@@ -255,7 +255,7 @@ def test_plots_without_matplotlib_name_the_extra(val: Path, tmp_path: Path) -> N
     assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 3
 
 
-def test_json_goes_where_a_stream_is(val: Path, beit: Beit) -> None:
+def test_json_into_a_stream(val: Path, beit: Beit) -> None:
     process = beit("eval", val, *DEMO, "--json", "/dev/stderr", "-q")
     assert json.loads(process.stderr)["read"] == 35
     assert process.stdout.startswith(b"Evaluation\n")
@@ -277,7 +277,7 @@ def test_stopped_it_gives_no_figure_and_goes_on_from_there(beit: Beit, tmp_path:
         grow(tmp_path / "val" / label, numbered(120), seed=len(label))
     options = ("eval", tmp_path / "val", *DEMO, "-b", 4, "--json", tmp_path / "eval.json")
     process = start(*options, "--plots", tmp_path / "plots", stdout=subprocess.PIPE)
-    wait_for_answers(process, tmp_path / "eval.json.ledger", more_than=7)
+    wait_for_results(process, tmp_path / "eval.json.ledger", more_than=7)
     workers = descendants(process)
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=30)
@@ -285,11 +285,11 @@ def test_stopped_it_gives_no_figure_and_goes_on_from_there(beit: Beit, tmp_path:
     assert b"Traceback" not in stderr
     assert not (tmp_path / "eval.json").exists() and not (tmp_path / "plots").exists()
     assert workers
-    until = time.monotonic() + 5  # where nobody stopped them, they see that nobody is left
+    until = time.monotonic() + 5  # after SIGKILL, workers notice that the parent is gone
     while any(map(is_running, workers)):
         assert time.monotonic() < until
         time.sleep(0.05)
-    done = answered(tmp_path / "eval.json.ledger")
+    done = stored_results(tmp_path / "eval.json.ledger")
     assert 8 <= done < 240
     again = counts(beit(*options).stderr.decode())
     assert (again.kept, again.decoded) == (done, 240 - done)
@@ -301,7 +301,7 @@ def test_stopped_it_gives_no_figure_and_goes_on_from_there(beit: Beit, tmp_path:
 
 
 @pytest.mark.slow
-def test_what_has_changed_is_measured_again(beit: Beit, val: Path, tmp_path: Path) -> None:
+def test_changed_images_are_measured_again(beit: Beit, val: Path, tmp_path: Path) -> None:
     options = ("eval", val, *DEMO, "--json", "eval.json")
     first = beit(*options)
     shutil.copy(SAMPLES / "cat.jpg", val / "ship" / "cat.jpg")
@@ -309,14 +309,14 @@ def test_what_has_changed_is_measured_again(beit: Beit, val: Path, tmp_path: Pat
     second = beit(*options, "--prune")
     report = json.loads((tmp_path / "eval.json").read_text())
     assert (first.returncode, second.returncode) == (3, 3)
-    assert counts(second.stderr.decode()) == (40, 34, 0, 1, 5)  # of an identical picture
+    assert counts(second.stderr.decode()) == (40, 34, 0, 1, 5)  # of an identical image
     assert f"{val}/ship/cat.jpg" in [mistake["source"] for mistake in report["figures"]["mistakes"]]
     assert counts(beit(*options, "-m", "demo", "--image-size", "64").stderr.decode()).decoded == 35
     assert counts(beit(*options, "--fresh").stderr.decode()).kept == 0
 
 
-def test_two_at_once_are_one_too_many(beit: Beit, val: Path, tmp_path: Path) -> None:
-    with alone(str(tmp_path / "eval.json"), wait=False):
+def test_a_second_run_at_once_is_refused(beit: Beit, val: Path, tmp_path: Path) -> None:
+    with exclusive(str(tmp_path / "eval.json"), wait=False):
         check_mistake(beit("eval", val, *DEMO, "-q", "--json", "eval.json"), 1, "another run is writing")
 
 
@@ -324,8 +324,8 @@ def test_a_table_names_files_by_their_bytes_in_any_locale(
     beit: Beit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(SAMPLES / "cat.jpg", tmp_path / "日本.jpg")
-    (tmp_path / "truth.csv").write_text("path,label\n日本.jpg,cat\n")
+    (tmp_path / "labels.csv").write_text("path,label\n日本.jpg,cat\n")
     for name, value in (("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0"), ("LC_ALL", "C")):
         monkeypatch.setenv(name, value)
-    process = beit("eval", "--labels", "truth.csv", "-m", "demo", "-q")
+    process = beit("eval", "--labels", "labels.csv", "-m", "demo", "-q")
     assert (process.returncode, b"100.00 %" in process.stdout) == (0, True), process.stderr

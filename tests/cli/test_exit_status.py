@@ -1,4 +1,4 @@
-"""How runs end: one table of arguments, exit status and first line on stderr, each as a real process."""
+"""Exit statuses: one table of arguments, exit status and first line on stderr, each as a real process."""
 
 import os
 import re
@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "good").mkdir()
     (tmp_path / "mixed").mkdir()
     (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "notes.txt").write_text("no picture")
+    (tmp_path / "empty" / "notes.txt").write_text("no image")
     (tmp_path / "odd").mkdir()
     for name in ("good/a.png", "mixed/a.png", "mixed/b.png", "mixed/c.png", "photo", "odd/a.dat"):
         Image.new("RGB", (40, 30), "red").save(tmp_path / name, "PNG")
@@ -66,9 +66,9 @@ LIGHT = [
     ("batch good --out x.gz --format parquet", 2, "compressed already"),
     ("batch good --out x.csv -k 0", 2, "do not fit a csv"),
     ("batch good --out nowhere/x.csv", 1, "does not exist"),
-    ("batch good --out mixed", 2, "no suffix says its format"),
+    ("batch good --out mixed", 2, "no suffix names its format"),
     ("batch good --out mixed -f csv", 1, "names no file"),
-    ("batch a.jpg --out b.JPG -f csv -m demo", 2, "`b.JPG` has the name of a picture"),
+    ("batch a.jpg --out b.JPG -f csv -m demo", 2, "`b.JPG` has the name of an image"),
     ("batch photo --out ./photo -f csv -m demo", 2, "`photo` is an input, and would be overwritten"),
     ("batch --files-from list --out list -f csv -m demo", 2, "`list` is an input, and would be overwritten"),
     ("batch --files-from named --out photo -f csv -m demo -q", 2, "`photo` is an input, and would be overwritten"),
@@ -82,12 +82,12 @@ LIGHT = [
 
 
 @pytest.mark.parametrize(("line", "status", "message"), LIGHT, ids=[row[0] for row in LIGHT])
-def test_what_cannot_run_says_so_in_one_line(beit: Beit, folder: Path, line: str, status: int, message: str) -> None:
+def test_errors_are_one_line(beit: Beit, folder: Path, line: str, status: int, message: str) -> None:
     check_mistake(beit(*line.split(), cwd=folder), status, message)
 
 
 def check_mistake(process: "subprocess.CompletedProcess[bytes]", status: int, message: str) -> None:
-    """Nothing on stdout, and one line that says what is wrong, or two with a way out."""
+    """Check for an empty stdout, and an error of one line, or two with a hint."""
     assert process.returncode == status, process.stderr
     assert process.stdout == b""
     lines = process.stderr.decode().splitlines()
@@ -119,12 +119,12 @@ def test_runs_count_what_they_did(beit: Beit, folder: Path, line: str, status: i
     assert text.count(b"\n") == 1 + images
 
 
-def test_quiet_runs_say_nothing_but_errors(beit: Beit, folder: Path) -> None:
+def test_quiet_runs_print_only_errors(beit: Beit, folder: Path) -> None:
     assert beit("classify", "mixed", "-m", "demo", "-q", cwd=folder).stderr == b""
     assert b"beit: error" in beit("classify", "missing", "-q", cwd=folder).stderr
 
 
-def test_a_traceback_only_where_it_is_asked_for(beit: Beit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_traceback_only_with_beit_debug(beit: Beit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BEIT_DEBUG", "1")
     process = beit("classify", "missing", cwd=folder)
     assert process.returncode == 1
@@ -176,7 +176,7 @@ def test_closed_streams(folder: Path, line: str, closed: str, status: int, rows:
 
 
 def test_a_pipe_that_does_not_wait_is_waited_for(folder: Path) -> None:
-    """As a program before this one in a pipeline may have left it."""
+    """As an earlier program in a pipeline may leave it."""
     ours, theirs = os.pipe()
     os.set_blocking(ours, False)
     command = [sys.executable, "-m", "beitcli", "classify", "--files-from", "-", "-m", "demo", "-q"]
@@ -186,13 +186,13 @@ def test_a_pipe_that_does_not_wait_is_waited_for(folder: Path) -> None:
     time.sleep(2)
     os.write(theirs, b"mixed/a.png\n")
     os.close(theirs)
-    said, _ = process.communicate(timeout=60)
-    assert (process.returncode, len(said.splitlines())) == (0, 3)
+    stdout, _ = process.communicate(timeout=60)
+    assert (process.returncode, len(stdout.splitlines())) == (0, 3)
 
 
 @pytest.mark.parametrize("line", ["classify good -m demo", "models", "--help", "classify nothing-there"])
-def test_readers_that_are_gone_change_nothing(folder: Path, line: str) -> None:
-    """stdout and stderr are pipes that nobody reads any more: whatever happens, it happens quietly."""
+def test_closed_pipes_change_nothing(folder: Path, line: str) -> None:
+    """stdout and stderr are closed pipes: every run ends quietly."""
     ours, theirs = os.pipe()
     os.close(ours)
     command = [sys.executable, "-m", "beitcli", *line.split()]
@@ -201,7 +201,7 @@ def test_readers_that_are_gone_change_nothing(folder: Path, line: str) -> None:
     assert process.returncode == (2 if "nothing" in line else 0)
 
 
-def test_notices_that_nobody_reads_cost_no_row(folder: Path) -> None:
+def test_notices_to_a_closed_pipe_cost_no_row(folder: Path) -> None:
     ours, theirs = os.pipe()
     os.close(ours)
     command = [sys.executable, "-m", "beitcli", "classify", "good", "-m", "demo"]

@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped, robbed of their workers or started twice: nothing is lost, and nothing done twice."""
+"""Runs that are killed, stopped, lose their workers or start twice: nothing is lost, and nothing done twice."""
 
 import fcntl
 import os
@@ -18,41 +18,41 @@ import pytest
 from tests.cli.batches import (
     DEMO,
     Starter,
-    answered,
     batch,
     clean_environment,
     counts,
     grow,
     light,
     numbered,
-    wait_for_answers,
+    stored_results,
+    wait_for_results,
 )
 from tests.inputs.test_loader import is_running
 
 TOTAL = 360
 BATCH = 4
-SAME = ("pictures", *DEMO, "-b", BATCH, "-j", 2, "--out", "out.csv")
-FILES = ["out.csv", "out.csv.ledger", "pictures"]
+SAME = ("images", *DEMO, "-b", BATCH, "-j", 2, "--out", "out.csv")
+FILES = ["images", "out.csv", "out.csv.ledger"]
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("many") / "pictures"
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many") / "images"
     grow(folder, numbered(TOTAL))
     return folder
 
 
 @pytest.fixture(scope="module")
-def undisturbed(pictures: Path) -> bytes:
-    """What a run writes that nobody disturbs."""
-    process = batch(pictures.parent, *SAME, env=clean_environment())
+def undisturbed(images: Path) -> bytes:
+    """Output of an undisturbed run."""
+    process = batch(images.parent, *SAME, env=clean_environment())
     assert counts(process.stderr) == (TOTAL, 0, TOTAL, 0, 0)
-    return (pictures.parent / "out.csv").read_bytes()
+    return (images.parent / "out.csv").read_bytes()
 
 
 @pytest.fixture
-def folder(pictures: Path, tmp_path: Path) -> Path:
-    (tmp_path / "pictures").symlink_to(pictures)
+def folder(images: Path, tmp_path: Path) -> Path:
+    (tmp_path / "images").symlink_to(images)
     return tmp_path
 
 
@@ -64,7 +64,7 @@ def start() -> Iterator[Starter]:
 
 
 def end(process: "subprocess.Popen[str]") -> str:
-    """What it said until its end, which was no accident."""
+    """stderr of the process up to its end, without a traceback."""
     _, stderr = process.communicate(timeout=60)
     assert "Traceback" not in stderr
     return stderr
@@ -76,7 +76,7 @@ def children(process: "subprocess.Popen[str]") -> list[int]:
 
 
 def done(ledger: Path) -> int:
-    return answered(ledger) if ledger.exists() else 0
+    return stored_results(ledger) if ledger.exists() else 0
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ def test_killed_at_any_instant_a_run_goes_on_where_it_was(start: Starter, folder
         if attempt == 1:  # also while it starts
             time.sleep(random.uniform(0, 1))
         else:
-            wait_for_answers(process, ledger, more_than=history[-1])
+            wait_for_results(process, ledger, more_than=history[-1])
             time.sleep(random.uniform(0, 0.05))
         process.kill()
         assert end(process).count("\n") <= 2
@@ -105,11 +105,11 @@ def test_killed_at_any_instant_a_run_goes_on_where_it_was(start: Starter, folder
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_ended_while_the_file_is_written_only_that_is_left_to_do(
-    start: Starter, folder: Path, pictures: Path, undisturbed: bytes, number: signal.Signals
+    start: Starter, folder: Path, images: Path, undisturbed: bytes, number: signal.Signals
 ) -> None:
-    shutil.copy(pictures.parent / "out.csv.ledger", folder)
+    shutil.copy(images.parent / "out.csv.ledger", folder)
     (folder / "out.csv").write_text("before")
-    os.mkfifo(folder / "out.csv.part")  # takes a few rows, and then lets the writer wait
+    os.mkfifo(folder / "out.csv.part")  # takes a few rows, then blocks the writer
     reader = os.open(folder / "out.csv.part", os.O_RDONLY | os.O_NONBLOCK)
     fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
     process = start(folder, *SAME)
@@ -131,26 +131,26 @@ def test_ended_while_the_file_is_written_only_that_is_left_to_do(
 
 
 @pytest.mark.slow
-def test_stopped_by_any_signal_a_run_commits_whole_batches_and_says_how_to_go_on(
+def test_stopped_by_any_signal_a_run_commits_whole_batches_and_names_how_to_resume(
     start: Starter, folder: Path, undisturbed: bytes
 ) -> None:
     ledger, before = folder / "out.csv.ledger", 0
     for number in (signal.SIGTERM, signal.SIGINT):
         for send in (os.kill, os.killpg):
             process = start(folder, *SAME)
-            wait_for_answers(process, ledger, more_than=before)
+            wait_for_results(process, ledger, more_than=before)
             workers = children(process)
             assert workers
             send(process.pid, number)
             stderr = end(process)
             assert process.returncode == -number
-            now = answered(ledger)
+            now = stored_results(ledger)
             assert now % BATCH == 0
             assert counts(stderr) == (now, before, now - before, 0, 0)
-            said = [line for line in stderr.splitlines() if line.startswith("beit: stopped")]
-            assert ["the same command goes on" in line and str(ledger) in line for line in said] == [True]
+            notices = [line for line in stderr.splitlines() if line.startswith("beit: stopped")]
+            assert ["the same command goes on" in line and str(ledger) in line for line in notices] == [True]
             assert not any(map(is_running, workers))
-            assert sorted(os.listdir(folder)) == FILES[1:]
+            assert sorted(os.listdir(folder)) == ["images", "out.csv.ledger"]
             before = now
     assert before < TOTAL
     process = batch(folder, *SAME)
@@ -163,17 +163,17 @@ def test_stopped_by_any_signal_a_run_commits_whole_batches_and_says_how_to_go_on
 def test_workers_that_are_killed_cost_nothing(start: Starter, folder: Path, undisturbed: bytes) -> None:
     process, ledger = start(folder, *SAME), folder / "out.csv.ledger"
     for death in (signal.SIGSEGV, signal.SIGKILL):
-        wait_for_answers(process, ledger, more_than=done(ledger) + 20)
+        wait_for_results(process, ledger, more_than=done(ledger) + 20)
         workers = children(process)
         assert workers
-        with suppress(ProcessLookupError):  # it may have come to its end already
+        with suppress(ProcessLookupError):  # it may have ended already
             os.kill(workers[-1], death)
     assert counts(end(process)) == (TOTAL, 0, TOTAL, 0, 0)
     assert process.returncode == 0
     assert (folder / "out.csv").read_bytes() == undisturbed
 
 
-# Two runs on one output; the first reads a list that does not end before the test wants it to
+# Two runs on one output; the first reads a list that ends when the test closes it
 
 LISTED = ("--files-from", "-", *DEMO, "--out", "out.csv")
 
@@ -214,7 +214,7 @@ def test_of_two_runs_that_start_together_one_works(start: Starter, folder: Path)
     assert not is_locked(folder)
 
 
-def test_a_run_waits_for_another_if_it_is_told_to_and_can_be_stopped_meanwhile(start: Starter, folder: Path) -> None:
+def test_with_wait_a_run_waits_for_another_and_can_be_stopped_meanwhile(start: Starter, folder: Path) -> None:
     first = listening(start, folder)
     wait_for_the_lock(folder, first)
     patient, stopped = (start(folder, *LISTED, "--wait") for _ in range(2))

@@ -1,4 +1,4 @@
-"""`beit merge` as a real process: parts of one run are that run again, byte for byte."""
+"""`beit merge` as a real process: the merged parts of a run equal the whole run, byte for byte."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def test_the_parts_of_a_run_are_the_run(beit: Beit, tmp_path: Path, suffix: str)
         beit("batch", "--files-from", "list", *DEMO, "--out", f"part-{number}.{suffix}")
     process = beit("merge", f"merged.{suffix}", f"part-1.{suffix}", f"part-0.{suffix}")
     assert (process.returncode, process.stdout) == (0, b"")
-    assert process.stderr == b"5 images from 2 parts: 0 equal rows left out, 0 errors overruled, 1 failed\n"
+    assert process.stderr == b"5 images from 2 parts: 0 equal rows left out, 0 errors replaced, 1 failed\n"
     assert (tmp_path / f"merged.{suffix}").read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
 
 
@@ -59,7 +59,7 @@ def test_formats_mix_and_equal_rows_are_one(beit: Beit, tmp_path: Path) -> None:
     for suffix in SUFFIXES:
         process = beit("merge", f"all.{suffix}", *parts)
         assert process.returncode == 0, process.stderr
-        assert process.stderr == b"2 images from 7 parts: 12 equal rows left out, 0 errors overruled, 0 failed\n"
+        assert process.stderr == b"2 images from 7 parts: 12 equal rows left out, 0 errors replaced, 0 failed\n"
         expected = write(tmp_path / f"expected.{suffix}", DOG, CAT)
         assert (tmp_path / f"all.{suffix}").read_bytes() == expected.read_bytes()
 
@@ -73,7 +73,7 @@ def test_rows_have_room_for_the_widest_part(beit: Beit, tmp_path: Path) -> None:
 def test_a_second_try_mends_the_first_in_its_place(beit: Beit, tmp_path: Path) -> None:
     first, again = write(tmp_path / "first.jsonl", GONE, CAT), write(tmp_path / "again.csv", DOG)
     process = beit("merge", first, first, again)
-    assert process.stderr == b"2 images from 2 parts: 0 equal rows left out, 1 errors overruled, 0 failed\n"
+    assert process.stderr == b"2 images from 2 parts: 0 equal rows left out, 1 errors replaced, 0 failed\n"
     assert [row["status"] for row in rows(first)] == ["ok", "ok"]
     assert sorted(os.listdir(tmp_path)) == ["again.csv", "first.jsonl"]
 
@@ -84,14 +84,14 @@ def test_rows_that_are_errors_are_well_merged(beit: Beit, tmp_path: Path) -> Non
     assert rows(tmp_path / "all.jsonl")[0]["error"]["code"] == "io_error"
 
 
-def test_two_answers_for_one_picture_are_an_error_and_nothing_is_written(beit: Beit, tmp_path: Path) -> None:
+def test_two_predictions_for_one_image_are_an_error_and_nothing_is_written(beit: Beit, tmp_path: Path) -> None:
     other = Prediction(DOG.source, (Score("dog", 5, 0.7500001),))
     parts = [write(tmp_path / "one.csv", CAT, DOG), write(tmp_path / "two.parquet", other)]
     (tmp_path / "all.csv").write_text("before")
     process = beit("merge", "all.csv", *parts)
     assert process.returncode == 1
     assert process.stderr.decode().splitlines()[0] == (
-        f"beit: error: different answers for `a.jpg` in `{parts[0]}` and `{parts[1]}`"
+        f"beit: error: different predictions for `a.jpg` in `{parts[0]}` and `{parts[1]}`"
     )
     assert (tmp_path / "all.csv").read_text() == "before"
     assert sorted(os.listdir(tmp_path)) == ["all.csv", "one.csv", "two.parquet"]
@@ -105,8 +105,8 @@ def test_two_answers_for_one_picture_are_an_error_and_nothing_is_written(beit: B
         ("merge all.csv missing.csv", 2, "`missing.csv` does not exist"),
         ("merge all.csv folder", 2, "`folder` is no file"),
         ("merge all.csv part.csv.part", 2, "`part.csv.part`: no format has the suffix `.part`"),
-        ("merge all part.csv", 2, "`all`: no suffix says its format"),
-        ("merge - part.csv", 2, "`-`: no suffix says its format"),
+        ("merge all part.csv", 2, "`all`: no suffix names its format"),
+        ("merge - part.csv", 2, "`-`: no suffix names its format"),
         ("merge all.parquet.gz part.csv", 2, "compressed already"),
         ("merge pipe.csv part.csv", 2, "`pipe.csv` is a FIFO or device"),
         ("merge nowhere/all.csv part.csv", 1, "does not exist"),

@@ -1,4 +1,4 @@
-"""`beit train` without another way, as a process: what it makes, from what, and what it refuses."""
+"""Linear probes by `beit train`, as a process: models, inputs, and usage errors."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.cli.batches import answered, counts, grow, wait_for_answers
+from tests.cli.batches import counts, grow, stored_results, wait_for_results
 from tests.cli.test_signals import start
 from tests.conftest import SAMPLES
 from tests.training.shapes import draw_classes
@@ -28,16 +28,16 @@ DEMO = ("-m", "demo", "--dtype", "fp32", "-j", "1")
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four classes: shapes of three colours, and parts of a photograph."""
-    folder = draw_classes(tmp_path_factory.mktemp("probe") / "pictures", 14, COLOURS)
+    folder = draw_classes(tmp_path_factory.mktemp("probe") / "images", 14, COLOURS)
     (folder / "boats").mkdir()
     random = np.random.default_rng(5)
-    with Image.open(SAMPLES / "boats.jpg") as picture:
+    with Image.open(SAMPLES / "boats.jpg") as image:
         for number in range(14):
-            side = int(min(picture.size) * random.uniform(0.5, 0.9))
-            left, top = (int(random.integers(0, length - side)) for length in picture.size)
-            picture.crop((left, top, left + side, top + side)).resize((64, 64)).save(folder / f"boats/{number}.png")
+            side = int(min(image.size) * random.uniform(0.5, 0.9))
+            left, top = (int(random.integers(0, length - side)) for length in image.size)
+            image.crop((left, top, left + side, top + side)).resize((64, 64)).save(folder / f"boats/{number}.png")
     return folder
 
 
@@ -76,13 +76,13 @@ def by_transformers(model: Path, paths: list[Path]) -> torch.Tensor:
 def by_us(model: Path, paths: list[Path]) -> torch.Tensor:
     from beitcli.model.checkpoint import open_checkpoint
     from beitcli.model.network import Beit, PixelScale
-    from beitcli.model.recipe import checkpoint_recipe
+    from beitcli.model.preprocessing import checkpoint_preprocessing
 
     checkpoint = open_checkpoint(str(model), None)
-    recipe = checkpoint_recipe(checkpoint.processor, None)
-    scale = PixelScale(recipe.factor, recipe.mean, recipe.std)
-    network = Beit(checkpoint.config, checkpoint.tensors(), recipe.size, scale).eval()
-    pixels = np.stack([recipe(Image.open(path).convert("RGB")) for path in paths])
+    preprocessing = checkpoint_preprocessing(checkpoint.processor, None)
+    scale = PixelScale(preprocessing.factor, preprocessing.mean, preprocessing.std)
+    network = Beit(checkpoint.config, checkpoint.tensors(), preprocessing.size, scale).eval()
+    pixels = np.stack([preprocessing(Image.open(path).convert("RGB")) for path in paths])
     with torch.inference_mode():
         logits: torch.Tensor = network(torch.from_numpy(pixels))
     return logits
@@ -101,11 +101,11 @@ def by_us(model: Path, paths: list[Path]) -> torch.Tensor:
     ],
     ids=lambda value: value if isinstance(value, str) else "".join(value) or "mean",
 )
-def test_it_tells_the_classes_apart_and_transformers_agrees(
-    source: str, options: tuple[str, ...], beit: Beit, pictures: Path, unseen: Path, tiny_beit: Path, tmp_path: Path
+def test_it_separates_the_classes_and_transformers_agrees(
+    source: str, options: tuple[str, ...], beit: Beit, images: Path, unseen: Path, tiny_beit: Path, tmp_path: Path
 ) -> None:
     model = "demo" if source == "demo" else cls_pooled(tmp_path / "source", tiny_beit)
-    run = beit("train", pictures, *DEMO, "-m", model, *options, "--out", "model")
+    run = beit("train", images, *DEMO, "-m", model, *options, "--out", "model")
     assert run.returncode == 0, run.stderr
     assert run.stdout == b""
     made = tmp_path / "model"
@@ -122,35 +122,35 @@ def test_it_tells_the_classes_apart_and_transformers_agrees(
     assert [labels[str(path)] for path in paths] == [classes[best] for best in logits.argmax(1).tolist()]
     if source == "demo":
         assert sum(labels[str(path)] == path.parent.name for path in paths) >= len(paths) - 1
-        right = float(run.stderr.decode().splitlines()[-1].partition(" %")[0])
-        assert right > 90
+        accuracy = float(run.stderr.decode().splitlines()[-1].partition(" %")[0])
+        assert accuracy > 90
 
 
-def test_the_card_says_what_was_done(
-    beit: Beit, pictures: Path, unseen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_card_describes_the_training(
+    beit: Beit, images: Path, unseen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BEIT_MODEL", "demo")
-    run = beit("train", pictures, *DEMO[2:], "--val", unseen, "--seed", "4", "--out", "model")
+    run = beit("train", images, *DEMO[2:], "--val", unseen, "--seed", "4", "--out", "model")
     assert run.returncode == 0, run.stderr
     card = (tmp_path / "model" / "README.md").read_text()
-    for said in (
-        "on 15 pictures",
-        "learnt from 71 pictures",
+    for text in (
+        "on 15 images",
+        "trained on 71 images",
         "--seed 4",
         "--model demo",
         "Seed 4.",
         "blue, boats",
         "scikit-learn 1.",
     ):
-        assert said in card
-    assert card.count(" % |") == 11  # one for each strength, and the best's
-    assert b" of 15 pictures right at a strength of " in run.stderr
+        assert text in card
+    assert card.count(" % |") == 11  # one per strength, and the best
+    assert b" of 15 images correct at a strength of " in run.stderr
 
 
 @pytest.mark.slow
-def test_the_same_command_gives_the_same_bytes(beit: Beit, pictures: Path, tmp_path: Path) -> None:
+def test_the_same_command_gives_the_same_bytes(beit: Beit, images: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        assert beit("train", pictures, *DEMO, "--out", name).returncode == 0
+        assert beit("train", images, *DEMO, "--out", name).returncode == 0
     first, second = (tmp_path / name / "model.safetensors" for name in ("one", "two"))
     assert first.read_bytes() == second.read_bytes()
     source = load_file(Path(__file__).parent.parent.parent / "beitcli" / "demo" / "model.safetensors")
@@ -160,10 +160,10 @@ def test_the_same_command_gives_the_same_bytes(beit: Beit, pictures: Path, tmp_p
     assert made["classifier.weight"].dtype == torch.float32
 
 
-def test_a_class_of_one_trains_and_a_broken_picture_is_left_out_when_it_may_be(
-    beit: Beit, pictures: Path, tmp_path: Path
+def test_a_class_of_one_trains_and_max_errors_leaves_a_broken_image_out(
+    beit: Beit, images: Path, tmp_path: Path
 ) -> None:
-    own = shutil.copytree(pictures, tmp_path / "own")
+    own = shutil.copytree(images, tmp_path / "own")
     (own / "cat").mkdir()
     shutil.copy(SAMPLES / "cat.jpg", own / "cat")
     (own / "red" / "half.png").write_bytes((own / "red" / "000.png").read_bytes()[:90])
@@ -172,26 +172,26 @@ def test_a_class_of_one_trains_and_a_broken_picture_is_left_out_when_it_may_be(
     run = beit("train", own, *DEMO, "--max-errors", "1", "--out", "model")
     assert run.returncode == 0, run.stderr
     assert f"left out: {own}/red/half.png: truncated".encode() in run.stderr
-    assert b" of 59 pictures right" in run.stderr
-    assert b" classes have no picture to validate with, such as cat" in run.stderr
+    assert b" of 59 images correct" in run.stderr
+    assert b" classes have no validation image, such as cat" in run.stderr
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "learnt from 60 pictures" in card and re.search(r", without any of 1 of the [3-5] classes; ", card)
-    answer = beit("classify", SAMPLES / "cat.jpg", *DEMO, "-m", "./model", "-k", "1", "-q")
-    assert b",ok,cat," in answer.stdout
+    assert "trained on 60 images" in card and re.search(r", without any of 1 of the [3-5] classes; ", card)
+    process = beit("classify", SAMPLES / "cat.jpg", *DEMO, "-m", "./model", "-k", "1", "-q")
+    assert b",ok,cat," in process.stdout
 
 
-def test_pictures_to_learn_from_and_to_validate_with_are_named(
-    beit: Beit, pictures: Path, unseen: Path, tmp_path: Path
+def test_the_overlap_of_training_and_validation_is_named(
+    beit: Beit, images: Path, unseen: Path, tmp_path: Path
 ) -> None:
     own = shutil.copytree(unseen, tmp_path / "own")
-    shutil.copy(pictures / "red" / "003.png", own / "red" / "again.png")
-    run = beit("train", pictures, *DEMO, "--val", own, "--out", "model")
+    shutil.copy(images / "red" / "003.png", own / "red" / "again.png")
+    run = beit("train", images, *DEMO, "--val", own, "--out", "model")
     assert run.returncode == 0, run.stderr
-    assert f"{own}/red/again.png, {pictures}/red/003.png".encode() in run.stderr
+    assert f"{own}/red/again.png, {images}/red/003.png".encode() in run.stderr
 
 
 def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
-    """What is wrong, the arguments, and what the error names."""
+    """Cases of bad input: the arguments, and a text that the error contains."""
     (folder / "link").symlink_to(folder / "elsewhere")
     (folder / "elsewhere").mkdir()
     good = draw_classes(folder / "good", 2)
@@ -211,9 +211,9 @@ def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
         "one class": ([draw_classes(folder / "one", 2, ("red",))], "`red`"),
         "same but for case": ([draw_classes(folder / "case", 2, ("red", "Red"))], "`Red` and `red`"),
         "an empty class": ([empty], "empty/green"),
-        "a broken picture": ([broken], "1 pictures cannot be read"),
-        "a lost class": ([lost, "--max-errors", "2"], "the class `red` has no readable picture"),
-        "one picture a class": ([draw_classes(folder / "single", 1)], "--val"),
+        "a broken image": ([broken], "1 images cannot be read"),
+        "a lost class": ([lost, "--max-errors", "2"], "the class `red` has no readable image"),
+        "one image a class": ([draw_classes(folder / "single", 1)], "--val"),
         "a class without training": ([good, "--val", draw_classes(folder / "alien", 1, ("green",))], "`green`"),
         "a size that does not fit": ([good, "--image-size", "33"], "--image-size 33"),
         "another way's option": ([good, "--epochs", "3"], "--epochs"),
@@ -221,8 +221,8 @@ def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
         "both validations": ([good, "--val", good, "--val-share", "0.5"], "--val-share"),
         "nothing to walk": (["--labels", folder / "t.csv", "--ext", "png"], "nothing is walked"),
         "a link": ([good, "--out", folder / "link"], "link` is a link"),
-        "among the classes": ([good, "--out", good / "model"], "is in a folder of the pictures"),
-        "among the validated": ([good, "--val", other, "--out", other / "model"], "is in a folder of the pictures"),
+        "among the classes": ([good, "--out", good / "model"], "is in a folder of the images"),
+        "among the validated": ([good, "--val", other, "--out", other / "model"], "is in a folder of the images"),
         "where we are": ([good, "--out", "."], "names no folder"),
         "above us": ([good, "--out", f"{folder}/good/.."], "names no folder"),
         "an unfinished training": ([good, "--out", folder / "begun"], "another way: --finetune"),
@@ -237,28 +237,28 @@ def test_bad_input_is_a_usage_error_that_names_it(beit: Beit, tmp_path: Path) ->
         assert named in message, (what, message)
         assert "Traceback" not in message
         assert not (tmp_path / "model").exists(), what
-        assert (tmp_path / "model.part").exists() == (what in ("a broken picture", "a lost class")), what
+        assert (tmp_path / "model.part").exists() == (what in ("a broken image", "a lost class")), what
         shutil.rmtree(tmp_path / "model.part", ignore_errors=True)
     assert (tmp_path / "begun.part" / "run.json").exists()
 
 
-def test_what_is_no_beit_is_refused(beit: Beit, pictures: Path, tiny_beit: Path, tmp_path: Path) -> None:
+def test_what_is_no_beit_is_refused(beit: Beit, images: Path, tiny_beit: Path, tmp_path: Path) -> None:
     config = json.loads((tiny_beit / "config.json").read_text()) | {"model_type": "vit"}
     (tmp_path / "vit").mkdir()
     (tmp_path / "vit" / "config.json").write_text(json.dumps(config))
-    run = beit("train", pictures, "-m", "./vit", "--out", "model")
+    run = beit("train", images, "-m", "./vit", "--out", "model")
     assert run.returncode == 2
     assert b"no BEiT" in run.stderr
 
 
-def test_broken_pictures_cost_no_features(beit: Beit, pictures: Path, tmp_path: Path) -> None:
-    own = shutil.copytree(pictures, tmp_path / "own")
+def test_broken_images_cost_no_features(beit: Beit, images: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(images, tmp_path / "own")
     for name in ("one.png", "two.png"):
-        (own / "red" / name).write_bytes(b"no picture")
+        (own / "red" / name).write_bytes(b"no image")
     command = ("train", own, *DEMO, "--out", "model")
     first = beit(*command, "--max-errors", "1")
     assert first.returncode == 2
-    assert b"2 pictures cannot be read, and --max-errors allows 1" in first.stderr
+    assert b"2 images cannot be read, and --max-errors allows 1" in first.stderr
     assert all(f"left out: {own}/red/{name}".encode() in first.stderr for name in ("one.png", "two.png"))
     (own / "red" / "one.png").unlink()
     second = beit(*command, "--max-errors", "1")
@@ -270,19 +270,19 @@ def test_broken_pictures_cost_no_features(beit: Beit, pictures: Path, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_it_leaves_no_model_and_goes_on(
-    ending: signal.Signals, beit: Beit, pictures: Path, tmp_path: Path
+    ending: signal.Signals, beit: Beit, images: Path, tmp_path: Path
 ) -> None:
-    own = shutil.copytree(pictures, tmp_path / "own")
+    own = shutil.copytree(images, tmp_path / "own")
     for label in ("blue", "red"):
         grow(own / label, [f"noise{number:03}.png" for number in range(100)], seed=len(label))
     command = ("train", own, *DEMO, "-b", "4", "--out")
     process = start(*command, "model", cwd=tmp_path)
-    wait_for_answers(process, tmp_path / "model.part" / "features.ledger", more_than=7)
+    wait_for_results(process, tmp_path / "model.part" / "features.ledger", more_than=7)
     process.send_signal(ending)
     process.communicate(timeout=60)
     assert process.returncode == -ending
     assert not (tmp_path / "model").exists()
-    done = answered(tmp_path / "model.part" / "features.ledger")
+    done = stored_results(tmp_path / "model.part" / "features.ledger")
     assert 8 <= done < 256
     again = beit(*command, "model")
     assert again.returncode == 0, again.stderr
@@ -293,11 +293,11 @@ def test_stopped_it_leaves_no_model_and_goes_on(
     assert sorted(os.listdir(tmp_path)) == ["model", "own", "undisturbed"]
 
 
-def test_pictures_are_found_and_read_as_elsewhere(beit: Beit, pictures: Path, tmp_path: Path) -> None:
-    own = shutil.copytree(pictures, tmp_path / "own")
+def test_images_are_found_and_read_as_elsewhere(beit: Beit, images: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(images, tmp_path / "own")
     shutil.copy(SAMPLES / "cat.jpg", own / "red" / "cat.jpg")
     shutil.copy(SAMPLES / "cat.jpg", own / "red" / ".cat.jpg")
     process = beit("train", own, *DEMO, "-E", "00?.png", "--hidden", "--max-pixels", 2000, "--out", "model")
     assert process.returncode == 2
-    assert counts(process.stderr.decode()).images == 28  # all of one class, whose names are others
+    assert counts(process.stderr.decode()).images == 28  # all images of the class with other names
     assert process.stderr.count(b"cat.jpg: too_large") == 2

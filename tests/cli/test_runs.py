@@ -1,4 +1,4 @@
-"""Whole runs as real processes: inputs, formats, and that no picture's answer depends on another."""
+"""Whole runs as real processes: inputs, formats, and predictions that depend on no other image."""
 
 import csv
 import gzip
@@ -36,9 +36,9 @@ def best(text: bytes) -> dict[str, str]:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Thirty-odd pictures of noise of many sizes, some of them broken, one in a folder of its own."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    """Thirty-odd images of noise of many sizes, some of them broken, one in a folder of its own."""
+    folder = tmp_path / "images"
     (folder / "sub").mkdir(parents=True)
     random = np.random.default_rng(3)
     for number in range(30):
@@ -51,7 +51,7 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_samples_are_what_they_are(beit: Beit) -> None:
+def test_the_samples_have_their_labels(beit: Beit) -> None:
     process = beit("classify", SAMPLES, "-m", "demo", "--format", "jsonl")
     assert best(process.stdout) == SAMPLE_LABELS
     assert b"the demo model" in process.stderr
@@ -92,24 +92,24 @@ def test_a_suffix_compresses(beit: Beit, tmp_path: Path, name: str, arguments: t
 
 
 @pytest.mark.slow
-def test_bytes_depend_on_no_worker_neighbour_or_order(beit: Beit, pictures: Path, tmp_path: Path) -> None:
+def test_bytes_depend_on_no_worker_neighbour_or_order(beit: Beit, images: Path, tmp_path: Path) -> None:
     arguments = ("batch", *DEMO, "--format", "jsonl", "-b", 4)
-    whole = beit(*arguments, "-j", 2, pictures).stdout.splitlines()
+    whole = beit(*arguments, "-j", 2, images).stdout.splitlines()
     assert len(whole) == 31
-    assert beit(*arguments, "-j", 0, pictures).stdout.splitlines() == whole
-    assert beit(*arguments, "-j", 1, pictures / "*.png", pictures / "31.jpg").stdout.splitlines() == [
+    assert beit(*arguments, "-j", 0, images).stdout.splitlines() == whole
+    assert beit(*arguments, "-j", 1, images / "*.png", images / "31.jpg").stdout.splitlines() == [
         line for line in whole if b"/sub/" not in line
     ]
-    shutil.copy(pictures / "31.jpg", pictures / "10.png")
-    broken = beit(*arguments, pictures).stdout.splitlines()
+    shutil.copy(images / "31.jpg", images / "10.png")
+    broken = beit(*arguments, images).stdout.splitlines()
     assert [line for line in broken if b"/10.png" not in line] == [line for line in whole if b"/10.png" not in line]
     listing = "".join(f"{json.loads(line)['source']}\n" for line in reversed(broken))
     backwards = beit(*arguments, "--files-from", "-", input=listing.encode()).stdout.splitlines()
     assert backwards[::-1] == broken
 
 
-def test_classify_gives_what_batch_gives(beit: Beit, pictures: Path) -> None:
-    one, other = (rows(beit(command, *DEMO, "--format", "jsonl", pictures).stdout) for command in ("classify", "batch"))
+def test_classify_gives_what_batch_gives(beit: Beit, images: Path) -> None:
+    one, other = (rows(beit(command, *DEMO, "--format", "jsonl", images).stdout) for command in ("classify", "batch"))
     assert [row["source"] for row in one] == [row["source"] for row in other]
     scores = [[[s["score"] for s in row.get("predictions", ())] for row in run] for run in (one, other)]
     for mine, theirs in zip(*scores, strict=True):
@@ -138,7 +138,7 @@ def test_names_with_dashes_and_brackets_are_typed(beit: Beit, tmp_path: Path) ->
     assert len(rows(process.stdout)) == 3, process.stderr
 
 
-def test_one_picture_on_standard_input(beit: Beit) -> None:
+def test_one_image_on_standard_input(beit: Beit) -> None:
     process = beit("classify", "-", *DEMO, "--format", "jsonl", input=(SAMPLES / "cat.jpg").read_bytes())
     assert best(process.stdout) == {"-": "cat"}
     assert beit("classify", "-", *DEMO, input=b"").returncode == 3
@@ -158,9 +158,9 @@ def test_more_labels_than_there_are(beit: Beit) -> None:
     assert header.endswith(b"label_10,index_10,score_10,error_code,error_message")
 
 
-def test_selection_acts_on_rows_and_failures_stay(beit: Beit, pictures: Path) -> None:
-    shutil.copy(SAMPLES / "cat.jpg", pictures)
-    process = beit("batch", pictures, *DEMO, "--label", "cat", "--threshold", 0.4, "--format", "jsonl")
+def test_selection_acts_on_rows_and_failures_stay(beit: Beit, images: Path) -> None:
+    shutil.copy(SAMPLES / "cat.jpg", images)
+    process = beit("batch", images, *DEMO, "--label", "cat", "--threshold", 0.4, "--format", "jsonl")
     found = rows(process.stdout)
     assert [row["status"] for row in found].count("error") == 4
     assert {"cat"} == {row["predictions"][0]["label"] for row in found if row.get("predictions")}
@@ -168,7 +168,7 @@ def test_selection_acts_on_rows_and_failures_stay(beit: Beit, pictures: Path) ->
 
 
 @pytest.mark.parametrize("options", [["--fast-decode"], ["--preprocess", "paper"], ["--image-size", 64], ["-b", 1]])
-def test_other_ways_to_the_same_cat(beit: Beit, options: list[object]) -> None:
+def test_options_that_keep_the_cat_a_cat(beit: Beit, options: list[object]) -> None:
     process = beit("classify", SAMPLES / "cat.jpg", "-m", "demo", "--format", "jsonl", *options)
     assert process.returncode == 0, process.stderr
     assert best(process.stdout) == {"cat.jpg": "cat"}
@@ -221,8 +221,8 @@ def test_urls_among_files_stay_in_their_place(beit: Beit, server: str) -> None:
     process = beit("classify", *inputs, *DEMO, "--format", "jsonl")
     found = rows(process.stdout)
     assert [row["source"] for row in found] == inputs
-    answers = [row["predictions"][0]["label"] if "predictions" in row else row["error"]["code"] for row in found]
-    assert answers == ["cat", "ship", "http_404", "automobile"]
+    results = [row["predictions"][0]["label"] if "predictions" in row else row["error"]["code"] for row in found]
+    assert results == ["cat", "ship", "http_404", "automobile"]
     assert process.returncode == 3
 
 
@@ -255,7 +255,7 @@ def test_a_full_disk_is_one_error_in_parquet_too(beit: Beit) -> None:
 
 
 def on_terminal(*arguments: str) -> str:
-    """What a person sees on a terminal of 100 columns."""
+    """Output of a run on a terminal."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "beitcli", *arguments]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
@@ -264,7 +264,7 @@ def on_terminal(*arguments: str) -> str:
         try:
             while block := os.read(ours, 65536):
                 seen += block
-        except OSError:  # Linux's way to say that the other end is closed
+        except OSError:  # Linux reports a closed terminal this way
             pass
         process.wait()
     os.close(ours)

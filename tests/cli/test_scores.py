@@ -1,4 +1,4 @@
-"""Scores that are no probabilities, of a regression or a single label, on their way through every command."""
+"""Scores of regressions and single labels in every command."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from beitcli.cli.question import classifying
+from beitcli.cli.tasks import classification_task
 from beitcli.model.catalog import DEMO_FOLDER
 from beitcli.model.checkpoint import open_checkpoint
 from tests.cli.batches import counts
@@ -51,7 +51,7 @@ def test_raw_scores_travel_through_every_format(beit: Beit, regression: Path, tm
     assert max(scores) > 2
     assert all(row == sorted(row, key=lambda each: -each["score"]) for row in rows)
     assert str(min(scores)) in (tmp_path / "a.csv").read_text()
-    for out in outputs:  # a merge reads it, and writes it as it was
+    for out in outputs:  # a merge reads it and writes it unchanged
         process = beit("merge", "merged.jsonl", out, "a.jsonl")
         assert process.returncode == 0, process.stderr
         assert predictions((tmp_path / "merged.jsonl").read_bytes()) == rows
@@ -102,9 +102,9 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(("changes", "said"), KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize(("changes", "message"), KINDS.values(), ids=KINDS)
 def test_models_without_a_best_label_are_not_evaluated(
-    changes: dict[str, Any], said: str, beit: Beit, tmp_path: Path
+    changes: dict[str, Any], message: str, beit: Beit, tmp_path: Path
 ) -> None:
     (tmp_path / "val" / "cat").mkdir(parents=True)
     shutil.copy(SAMPLES / "cat.jpg", tmp_path / "val" / "cat")
@@ -114,7 +114,7 @@ def test_models_without_a_best_label_are_not_evaluated(
     process = beit("eval", "val", "-m", "model", "--json", "eval.json")
     assert (process.returncode, process.stdout) == (2, b"")
     error, hint = process.stderr.decode().splitlines()
-    assert error.startswith(f"beit: error: `model` {said}")
+    assert error.startswith(f"beit: error: `model` {message}")
     assert hint.startswith("hint: `beit batch`")
     assert not (tmp_path / "eval.json").exists()
 
@@ -129,11 +129,11 @@ def test_models_without_a_best_label_are_not_evaluated(
     ],
     ids=str,
 )
-def test_only_scores_that_were_others_once_are_predicted_again(
+def test_only_scores_with_a_changed_definition_are_predicted_again(
     changes: dict[str, Any], fact: str | None, tmp_path: Path
 ) -> None:
     shutil.copytree(DEMO_FOLDER, tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps(config | changes))
     checkpoint = open_checkpoint(str(tmp_path / "model"), None)
-    assert classifying("batch", checkpoint, 5).facts.get("scores") == fact
+    assert classification_task("batch", checkpoint, 5).facts.get("scores") == fact

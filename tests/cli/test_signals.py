@@ -1,4 +1,4 @@
-"""Stopping: by signal, by a closed pipe, by a second signal; what was written is whole and nobody is left."""
+"""Stopping by a signal or a closed pipe: rows are whole, and no process is left."""
 
 import csv
 import os
@@ -24,7 +24,7 @@ def start(*arguments: object, **options: object) -> "subprocess.Popen[bytes]":
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """A list of more pictures than any run here gets through."""
+    """A list of more images than any run here completes."""
     path = tmp_path / "list"
     path.write_text(f"{SAMPLES / 'cat.jpg'}\n" * 200_000)
     return path
@@ -96,7 +96,7 @@ def test_a_temporary_folder_may_have_a_long_name(tmp_path: Path) -> None:
     assert (process.returncode, stdout.count(b",ok,")) == (0, 3)
 
 
-def test_a_signal_before_the_first_answer(many: Path) -> None:
+def test_a_signal_before_the_first_prediction(many: Path) -> None:
     process = start("batch", "--files-from", many, *DEMO, stdout=subprocess.DEVNULL)
     time.sleep(0.7)
     process.send_signal(signal.SIGINT)
@@ -105,7 +105,7 @@ def test_a_signal_before_the_first_answer(many: Path) -> None:
     assert b"Traceback" not in stderr
 
 
-def test_kill_leaves_nobody(many: Path, tmp_path: Path) -> None:
+def test_kill_leaves_no_process(many: Path, tmp_path: Path) -> None:
     with open(tmp_path / "out.csv", "wb") as out:
         process = start("batch", "--files-from", many, *DEMO, stdout=out)
     wait_for_rows(tmp_path / "out.csv", 20)

@@ -1,4 +1,4 @@
-"""`beit train` as a process: bad input, both ways of training, and killing it."""
+"""`beit train` as a process: bad input, fine-tuning, and training from scratch."""
 
 import json
 import os
@@ -22,12 +22,12 @@ SMALL = ("--from-scratch", "tiny", "--image-size", "16", "-b", "16", "-j", "1")
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     return draw_classes(tmp_path / "shapes", 20)
 
 
 def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
-    """What is wrong, the arguments, and what the error names."""
+    """Cases of bad input: the arguments, and a text that the error contains."""
     good = draw_classes(folder / "good", 3)
     one = draw_classes(folder / "one", 3, colours=("red",))
     case = draw_classes(folder / "case", 3, colours=("red", "Red", "blue"))
@@ -42,13 +42,13 @@ def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
     (folder / "labels.csv").write_text("path,label\n")
     return {
         "both ways": ([good, "--finetune", *SMALL], "--from-scratch"),
-        "no pictures": ([*SMALL], "--labels"),
+        "no images": ([*SMALL], "--labels"),
         "folder and table": ([good, "--labels", folder / "labels.csv", *SMALL], "--labels"),
         "an empty table": (["--labels", folder / "labels.csv", *SMALL], "labels.csv"),
         "one class": ([one, *SMALL], "`red`"),
         "same but for case": ([case, *SMALL], "`Red` and `red`"),
         "an empty class": ([empty, *SMALL], "empty/green"),
-        "a broken picture": ([broken, *SMALL], "1 pictures cannot be read"),
+        "a broken image": ([broken, *SMALL], "1 images cannot be read"),
         "a class without training": ([good, "--val", alien, *SMALL], "`green`"),
         "nothing to hold out": ([single, *SMALL], "--val"),
         "no folder": ([folder / "nowhere", *SMALL], "nowhere"),
@@ -71,7 +71,7 @@ def test_bad_input_is_a_usage_error_that_names_it(beit: Beit, tmp_path: Path) ->
         assert not (tmp_path / "model").exists() and not (tmp_path / "model.part").exists(), what
 
 
-def test_what_is_in_the_way_is_nobodys_to_remove(beit: Beit, pictures: Path, tmp_path: Path) -> None:
+def test_existing_folders_are_never_removed(beit: Beit, images: Path, tmp_path: Path) -> None:
     (tmp_path / "m.part").mkdir()
     (tmp_path / "m.part" / "precious").touch()
     (tmp_path / "n.part").touch()
@@ -85,7 +85,7 @@ def test_what_is_in_the_way_is_nobodys_to_remove(beit: Beit, pictures: Path, tmp
             ("d", "is damaged"),
             ("", "--out"),
         ]:
-            process = beit("train", pictures, *way, "-o", name and tmp_path / name)
+            process = beit("train", images, *way, "-o", name and tmp_path / name)
             assert process.returncode in (1, 2)
             assert words in process.stderr.decode()
             assert b"Traceback" not in process.stderr
@@ -94,28 +94,28 @@ def test_what_is_in_the_way_is_nobodys_to_remove(beit: Beit, pictures: Path, tmp
 
 
 @pytest.mark.slow
-def test_a_class_may_have_a_name_that_is_not_utf8(beit: Beit, pictures: Path, tmp_path: Path) -> None:
-    os.rename(pictures / "red", os.fsencode(pictures) + b"/r\xfc\x1bd")
+def test_a_class_may_have_a_name_that_is_not_utf8(beit: Beit, images: Path, tmp_path: Path) -> None:
+    os.rename(images / "red", os.fsencode(images) + b"/r\xfc\x1bd")
     for name, way in (("probe", ("-m", "demo")), ("new", (*SMALL, "--epochs", "1"))):
-        assert beit("train", pictures, *way, "-o", tmp_path / name).returncode == 0
+        assert beit("train", images, *way, "-o", tmp_path / name).returncode == 0
         assert "r\\xfc\\x1bd" in (tmp_path / name / "README.md").read_text()
         modes = {path.stat().st_mode for path in (tmp_path / name).iterdir()}
-        assert len(modes) == 1  # the weights are for whom the config is
+        assert len(modes) == 1  # weights and config have the same permissions
 
 
-def test_links_are_followed_when_that_is_asked_for(beit: Beit, pictures: Path, tmp_path: Path) -> None:
-    shutil.move(pictures / "red", tmp_path / "red")
-    (pictures / "red").symlink_to(tmp_path / "red")
-    process = beit("train", pictures, "-m", "demo", "-o", tmp_path / "m")
+def test_links_are_followed_with_follow(beit: Beit, images: Path, tmp_path: Path) -> None:
+    shutil.move(images / "red", tmp_path / "red")
+    (images / "red").symlink_to(tmp_path / "red")
+    process = beit("train", images, "-m", "demo", "-o", tmp_path / "m")
     assert (process.returncode, b"1 link (--follow" in process.stderr) == (2, True)
-    assert beit("train", pictures, "-m", "demo", "-L", "-o", tmp_path / "m").returncode == 0
+    assert beit("train", images, "-m", "demo", "-L", "-o", tmp_path / "m").returncode == 0
 
 
 def test_a_gpu_that_the_environment_does_not_show_is_refused(
-    beit: Beit, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    beit: Beit, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    run = beit("train", pictures, *SMALL, "--device", "cuda:1", "--out", "model")
+    run = beit("train", images, *SMALL, "--device", "cuda:1", "--out", "model")
     assert run.returncode == 2 and b"CUDA_VISIBLE_DEVICES is `3`" in run.stderr and b"cuda:0 is GPU 3" in run.stderr
 
 
@@ -134,113 +134,114 @@ def test_without_accelerate_the_extra_is_named_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_from_scratch_learns_shapes_and_makes_an_ordinary_checkpoint(
-    beit: Beit, pictures: Path, tmp_path: Path
-) -> None:
-    doubled = tmp_path / "val"
-    draw_classes(doubled, 10, seed=1)
-    shutil.copy(pictures / "red" / "003.png", doubled / "red" / "again.png")
-    (pictures / "red" / "broken.png").write_bytes(b"nothing")
+def test_from_scratch_learns_shapes_and_makes_an_ordinary_checkpoint(beit: Beit, images: Path, tmp_path: Path) -> None:
+    overlapping = tmp_path / "val"
+    draw_classes(overlapping, 10, seed=1)
+    shutil.copy(images / "red" / "003.png", overlapping / "red" / "again.png")
+    (images / "red" / "broken.png").write_bytes(b"nothing")
     run = beit(
-        *("train", pictures, "--val", doubled, *SMALL, "--epochs", "60", "--max-errors", "1", "--out", "model"),
+        *("train", images, "--val", overlapping, *SMALL, "--epochs", "60", "--max-errors", "1", "--out", "model"),
         timeout=300,
     )
     report = run.stderr.decode()
     assert run.returncode == 0, report
     assert run.stdout == b""
-    assert f"left out: {pictures}/red/broken.png: not_an_image" in report
-    assert f"{doubled}/red/again.png, {pictures}/red/003.png" in report
+    assert f"left out: {images}/red/broken.png: not_an_image" in report
+    assert f"{overlapping}/red/again.png, {images}/red/003.png" in report
     model = tmp_path / "model"
     assert sorted(os.listdir(model)) == ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
     assert not (tmp_path / "model.part").exists()
     card = (model / "README.md").read_text()
-    assert "pictures of which it has learnt from 1, too" in card
-    assert "on 21 pictures" in card and "from 40 pictures" in card and "beit train" in card and "Seed 0" in card
+    assert "images of which 1 are training images, too" in card
+    assert "on 21 images" in card and "from 40 images" in card and "beit train" in card and "Seed 0" in card
     assert "| top-1 | 100.00 % |" in card
-    assert_both_load_it(model, doubled)
+    assert_both_load_it(model, overlapping)
 
 
-def assert_both_load_it(model: Path, pictures: Path) -> None:
-    """That transformers and we get the same logits from a saved model."""
+def assert_both_load_it(model: Path, images: Path) -> None:
+    """Check that transformers and `beit` compute the same logits with a saved model."""
     from transformers import AutoModelForImageClassification
     from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
 
     from beitcli.model.checkpoint import open_checkpoint
     from beitcli.model.network import Beit, PixelScale
-    from beitcli.model.recipe import checkpoint_recipe
+    from beitcli.model.preprocessing import checkpoint_preprocessing
 
-    images = [Image.open(path).convert("RGB") for path in sorted(pictures.rglob("*.png"))]
+    images = [Image.open(path).convert("RGB") for path in sorted(images.rglob("*.png"))]
     checkpoint = open_checkpoint(str(model), None)
-    recipe = checkpoint_recipe(checkpoint.processor, None)
+    preprocessing = checkpoint_preprocessing(checkpoint.processor, None)
     network = Beit(
-        checkpoint.config, checkpoint.tensors(), recipe.size, PixelScale(recipe.factor, recipe.mean, recipe.std)
+        checkpoint.config,
+        checkpoint.tensors(),
+        preprocessing.size,
+        PixelScale(preprocessing.factor, preprocessing.mean, preprocessing.std),
     )
     reference, loading = AutoModelForImageClassification.from_pretrained(model, output_loading_info=True)
     assert not any(loading.values())
     inputs = BeitImageProcessorPil.from_pretrained(model)(images=images, return_tensors="pt")
     with torch.no_grad():
-        ours = network.eval()(torch.from_numpy(np.stack([recipe(image) for image in images])))
+        ours = network.eval()(torch.from_numpy(np.stack([preprocessing(image) for image in images])))
         theirs = reference.eval()(**inputs).logits
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_finetuning_the_demo_model_on_other_classes(beit: Beit, pictures: Path, tmp_path: Path) -> None:
+def test_finetuning_the_demo_model_on_other_classes(beit: Beit, images: Path, tmp_path: Path) -> None:
     run = beit(
-        *("train", pictures, "--finetune", "-m", "demo", "--epochs", "8", "-b", "4", "--accumulate", "2"),
+        *("train", images, "--finetune", "-m", "demo", "--epochs", "8", "-b", "4", "--accumulate", "2"),
         *("--image-size", "40", "--checkpoint-gradients", "--out", "model", "-j", "1"),
         timeout=300,
     )
     assert run.returncode == 0, run.stderr
     assert "| top-1 | 100.00 % |" in (tmp_path / "model" / "README.md").read_text()
-    assert_both_load_it(tmp_path / "model", pictures)
-    answer = beit("classify", pictures / "red" / "000.png", "-m", "./model", "-k", "1", "-q")
-    assert b",ok,red,1," in answer.stdout
+    assert_both_load_it(tmp_path / "model", images)
+    process = beit("classify", images / "red" / "000.png", "-m", "./model", "-k", "1", "-q")
+    assert b",ok,red,1," in process.stdout
 
 
-def test_a_table_of_labels_is_learnt_from(beit: Beit, pictures: Path, tmp_path: Path) -> None:
-    rows = [f"{path.relative_to(tmp_path)}\t{path.parent.name}" for path in sorted(pictures.rglob("*.png"))]
-    (tmp_path / "truth.tsv").write_text("\n".join(["path\tlabel", *rows]))
+def test_a_table_of_labels_is_trained_on(beit: Beit, images: Path, tmp_path: Path) -> None:
+    rows = [f"{path.relative_to(tmp_path)}\t{path.parent.name}" for path in sorted(images.rglob("*.png"))]
+    (tmp_path / "labels.tsv").write_text("\n".join(["path\tlabel", *rows]))
     run = beit(
         "train",
         "--labels",
-        "truth.tsv",
+        "labels.tsv",
         *SMALL,
         *("--epochs", "1", "--val-share", "0.25", "--dtype", "bf16", "--out", "model", "-q"),
     )
     assert run.returncode == 0 and run.stderr == b"", run.stderr
     weights = load_file(tmp_path / "model" / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
-    assert "on 10 pictures" in (tmp_path / "model" / "README.md").read_text()
+    assert "on 10 images" in (tmp_path / "model" / "README.md").read_text()
 
 
-def test_what_a_training_never_looks_at_is_refused(beit: Beit, pictures: Path) -> None:
+def test_options_that_a_training_ignores_are_refused(beit: Beit, images: Path) -> None:
     for options, word in (("-m", "demo"), "--model"), (("--revision", "main"), "--revision"):
-        run = beit("train", pictures, *SMALL, *options, "--out", "model")
+        run = beit("train", images, *SMALL, *options, "--out", "model")
         assert run.returncode == 2 and word in run.stderr.decode()
 
 
-def test_weights_that_cannot_be_read_are_found_before_the_pictures_are(
-    beit: Beit, pictures: Path, tiny_beit: Path, tmp_path: Path
+def test_weights_that_cannot_be_read_are_found_before_the_images_are(
+    beit: Beit, images: Path, tiny_beit: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_beit, tmp_path / "broken")
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"no weights")
-    run = beit("train", pictures, "--finetune", "-m", "./broken", "--out", "model")
+    run = beit("train", images, "--finetune", "-m", "./broken", "--out", "model")
     assert run.returncode == 1 and b"cannot read the weights" in run.stderr
     assert not (tmp_path / "model.part").exists()
 
 
-def test_a_model_is_taught_at_the_size_of_its_processor(
-    beit: Beit, pictures: Path, tiny_beit: Path, tmp_path: Path
+def test_a_model_is_finetuned_at_the_size_of_its_processor(
+    beit: Beit, images: Path, tiny_beit: Path, tmp_path: Path
 ) -> None:
     model = shutil.copytree(tiny_beit, tmp_path / "larger")
     processor = json.loads((model / "preprocessor_config.json").read_text())
     sides = {"height": 48, "width": 48}
     (model / "preprocessor_config.json").write_text(json.dumps(processor | {"size": sides, "crop_size": sides}))
     run = beit(
-        *("train", pictures, "--finetune", "-m", "./larger", "--epochs", "1", "-b", "64", "-j", "1", "--out", "model")
+        *("train", images, "--finetune", "-m", "./larger", "--epochs", "1", "-b", "64", "-j", "1", "--out", "model")
     )
     assert run.returncode == 0, run.stderr
     assert "batches of 36: AdamW" in (tmp_path / "model" / "README.md").read_text()  # as many as there are
     assert json.loads((tmp_path / "model" / "config.json").read_text())["image_size"] == 48
-    assert_both_load_it(tmp_path / "model", pictures)
+    assert_both_load_it(tmp_path / "model", images)

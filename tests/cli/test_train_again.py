@@ -1,4 +1,4 @@
-"""`beit train` stopped, killed, and out of room: it goes on, and comes to the same weights."""
+"""`beit train` stopped, killed, and on a full disk: it resumes and ends with the same weights."""
 
 import json
 import os
@@ -26,13 +26,13 @@ from tests.training.shapes import draw_classes
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     return draw_classes(tmp_path / "shapes", 20)
 
 
 @contextmanager
 def begun(command: list[str], folder: Path) -> Iterator["subprocess.Popen[str]"]:
-    """The command as a process that has made a few steps."""
+    """Process of the command after a few steps."""
     with subprocess.Popen(
         [sys.executable, "-m", "beitcli", *command], cwd=folder, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -53,17 +53,17 @@ WAYS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_stopped_and_killed_it_goes_on_to_the_very_same_weights(
-    beit: Beit, pictures: Path, tmp_path: Path, way: str
+    beit: Beit, images: Path, tmp_path: Path, way: str
 ) -> None:
     def command(out: str) -> list[str]:
-        return ["train", str(pictures), *WAYS[way], "--out", out]
+        return ["train", str(images), *WAYS[way], "--out", out]
 
     assert beit(*command("undisturbed"), "-q", timeout=300).returncode == 0
     with begun(command("model"), tmp_path) as process:
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=60)
         assert process.returncode == -signal.SIGTERM
-        assert re.search(r"stopped: [1-9]\d* of \d+ steps are in `model.part`; the same command goes on", said)
+        assert re.search(r"stopped: [1-9]\d* of \d+ steps are in `model.part`; the same command goes on", stderr)
     assert not (tmp_path / "model").exists()
     with begun(command("model"), tmp_path) as process:
         process.kill()
@@ -78,23 +78,23 @@ def test_stopped_and_killed_it_goes_on_to_the_very_same_weights(
 
 
 @pytest.mark.slow
-def test_changed_pictures_are_another_training(beit: Beit, pictures: Path, tmp_path: Path) -> None:
-    command = ["train", str(pictures), *SMALL, "--epochs", "60", "--out", "model"]
+def test_changed_images_are_another_training(beit: Beit, images: Path, tmp_path: Path) -> None:
+    command = ["train", str(images), *SMALL, "--epochs", "60", "--out", "model"]
     with begun(command, tmp_path) as process:
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == -signal.SIGINT
-    shutil.copy(SAMPLES / "cat.jpg", pictures / "red" / "cat.jpg")
+    shutil.copy(SAMPLES / "cat.jpg", images / "red" / "cat.jpg")
     run = beit(*command)
-    assert run.returncode == 2 and b"other pictures" in run.stderr and b"delete that folder" in run.stderr
+    assert run.returncode == 2 and b"other images" in run.stderr and b"delete that folder" in run.stderr
     assert (tmp_path / "model.part").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stopped", [False, True], ids=["at the end", "at a stop"])
 def test_a_full_disk_is_one_line_and_room_lets_it_go_on(
-    beit: Beit, pictures: Path, tmp_path: Path, stopped: bool
+    beit: Beit, images: Path, tmp_path: Path, stopped: bool
 ) -> None:
-    command = ["train", str(pictures), *SMALL, "--epochs", "60" if stopped else "2", "--out", "model"]
+    command = ["train", str(images), *SMALL, "--epochs", "60" if stopped else "2", "--out", "model"]
     with subprocess.Popen(
         [sys.executable, "-m", "beitcli", *command],
         cwd=tmp_path,
@@ -106,48 +106,48 @@ def test_a_full_disk_is_one_line_and_room_lets_it_go_on(
         if stopped:
             next(line for line in process.stderr if "step" in line)
             process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
-    assert (process.returncode, "Traceback" in said) == (1, False), said
-    assert "beit: error: cannot write" in said and "hint: make room" in said
+        stderr = process.stderr.read()
+    assert (process.returncode, "Traceback" in stderr) == (1, False), stderr
+    assert "beit: error: cannot write" in stderr and "hint: make room" in stderr
     assert not (tmp_path / "model").exists()
     assert beit(*command).returncode == 0
 
 
-LONG = [*SMALL, "--image-size", "8", "--epochs", "225"]  # so long that it is compiled
+LONG = [*SMALL, "--image-size", "8", "--epochs", "225"]  # long enough to be compiled
 
 
 @pytest.mark.slow
 def test_a_compiler_that_fails_costs_time_and_no_training(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken").write_text("#!/bin/sh\necho broken >&2; exit 1\n")
     (tmp_path / "broken").chmod(0o755)
     monkeypatch.setenv("CXX", str(tmp_path / "broken"))
-    process = start("train", pictures, *LONG, "--out", "model", cwd=tmp_path, text=True)
+    process = start("train", images, *LONG, "--out", "model", cwd=tmp_path, text=True)
     assert process.stderr
-    said = "".join(takewhile(lambda line: not re.search(r"step \d", line), process.stderr))
-    assert "compiling the layers" in said and "the layers run uncompiled" in said
+    stderr = "".join(takewhile(lambda line: not re.search(r"step \d", line), process.stderr))
+    assert "compiling the layers" in stderr and "the layers run uncompiled" in stderr
     process.send_signal(signal.SIGTERM)
     _, rest = process.communicate(timeout=60)
-    assert (process.returncode, "Traceback" in said + rest) == (-signal.SIGTERM, False), rest
+    assert (process.returncode, "Traceback" in stderr + rest) == (-signal.SIGTERM, False), rest
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_it_compiles_is_a_clean_end(pictures: Path, tmp_path: Path) -> None:
-    process = start("train", pictures, *LONG, "--out", "model", cwd=tmp_path, text=True)
+def test_ctrl_c_while_it_compiles_is_a_clean_end(images: Path, tmp_path: Path) -> None:
+    process = start("train", images, *LONG, "--out", "model", cwd=tmp_path, text=True)
     assert process.stderr
     while "compiling the layers" not in process.stderr.readline():
         assert process.poll() is None
     time.sleep(3)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the compiler gets it, too
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the compiler, too
     _, rest = process.communicate(timeout=60)
     assert (process.returncode, "Traceback" in rest) == (-signal.SIGINT, False), rest
     assert not (tmp_path / "model").exists() and (tmp_path / "model.part" / "run.json").exists()
 
 
 @pytest.mark.slow
-def test_other_ways_of_reading_are_another_training(beit: Beit, pictures: Path, tmp_path: Path) -> None:
-    command = ["train", str(pictures), *SMALL, "--epochs", "60", "--out", "model"]
+def test_other_ways_of_reading_are_another_training(beit: Beit, images: Path, tmp_path: Path) -> None:
+    command = ["train", str(images), *SMALL, "--epochs", "60", "--out", "model"]
     with begun(command, tmp_path) as process:
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == -signal.SIGINT

@@ -1,4 +1,4 @@
-"""URLs in a run that is run again: kept, asked about, downloaded only where they have changed."""
+"""URLs in a resumed run: kept, checked for changes, downloaded only if changed."""
 
 import json
 import threading
@@ -12,15 +12,15 @@ from tests.cli.batches import DEMO, Counts, batch, counts, grow, light
 
 
 class Gallery(ThreadingHTTPServer):
-    """Serves `pages` with an ETag each, and notes what is asked for and answered with which status."""
+    """Serves `pages` with an ETag each, and logs requests with their status."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Request)
         self.pages: dict[str, bytes] = {}
         self.log: list[tuple[str, int]] = []
 
-    def answers(self) -> list[tuple[str, int]]:
-        """What has happened since the last call."""
+    def take_log(self) -> list[tuple[str, int]]:
+        """Requests since the last call."""
         log, self.log = sorted(self.log), []
         return log
 
@@ -60,15 +60,15 @@ def test_only_what_has_changed_is_downloaded_again(gallery: Gallery, tmp_path: P
     urls = [f"http://127.0.0.1:{gallery.server_port}/{name}" for name in ("a", "b", "c", "missing")]
     arguments = (*urls, *DEMO, "--out", "out.jsonl")
     assert counts(batch(tmp_path, *arguments).stderr) == Counts(4, 0, 3, 0, 1)
-    assert gallery.answers() == [("/a", 200), ("/b", 200), ("/c", 200), ("/missing", 404)]
+    assert gallery.take_log() == [("/a", 200), ("/b", 200), ("/c", 200), ("/missing", 404)]
 
     assert counts(light(tmp_path, *arguments).stderr) == Counts(4, 3, 0, 0, 1)
-    assert gallery.answers() == []
+    assert gallery.take_log() == []
 
     before = (tmp_path / "out.jsonl").read_bytes()
     gallery.pages["/b"] = (tmp_path / "made" / "d.png").read_bytes()
     assert counts(batch(tmp_path, *arguments, "--refresh-urls").stderr) == Counts(4, 2, 1, 0, 1)
-    assert gallery.answers() == [("/a", 304), ("/b", 200), ("/c", 304), ("/missing", 404)]
+    assert gallery.take_log() == [("/a", 304), ("/b", 200), ("/c", 304), ("/missing", 404)]
     after = (tmp_path / "out.jsonl").read_bytes()
     changed = [one != other for one, other in zip(before.splitlines(), after.splitlines(), strict=True)]
     assert changed == [False, True, False, False]

@@ -25,8 +25,8 @@ pytestmark = pytest.mark.slow
 
 MOST_AT_ONCE = 8
 MOST_BYTES = 1_000_000
-MOST_SECONDS = 70  # one after the other, the URLs would take two minutes
-MOST_MEMORY = 100_000_000  # bytes at the peak, above what as many small pictures take
+MOST_SECONDS = 70  # one by one, the URLs would take two minutes
+MOST_MEMORY = 100_000_000  # bytes at the peak, beyond the peak for as many small images
 OPTIONS = ("-m", "demo", "--format", "jsonl", "-q", "--url-timeout", "3", "--url-max-bytes", str(MOST_BYTES))
 
 LAUNCHER = """
@@ -35,11 +35,11 @@ status = subprocess.run(sys.argv[1:], timeout=150).returncode
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
 sys.exit(status)
 """
-"""Tells the peak memory of a command. As a child of the tests, that would begin with what the tests themselves have."""
+"""Prints the peak memory of a command. A direct child of the tests would start with their own memory."""
 
 
 class Server(ThreadingHTTPServer):
-    """Counts its requests by path, and how many of them it was answering at once."""
+    """Counts requests by path, and the maximum number of requests at once."""
 
     request_queue_size = 128
 
@@ -54,7 +54,7 @@ class Server(ThreadingHTTPServer):
 
     def begin(self, request: "Request") -> None:
         with self._lock:
-            # Who answers one that has hung up may not have noticed yet.
+            # A handler may not have noticed yet that its client has hung up.
             self._running = {other for other in self._running if not other.is_left()} | {request}
             self.most_at_once = max(self.most_at_once, len(self._running))
             self.requests[request.path] += 1
@@ -64,7 +64,7 @@ class Server(ThreadingHTTPServer):
             self._running.discard(request)
 
     def handle_error(self, *_: object) -> None:
-        """A client that hangs up is what this is about."""
+        """Clients hang up on purpose here."""
 
     def __enter__(self) -> "Server":
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -76,7 +76,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Request(BaseHTTPRequestHandler):
-    """One request for `/KIND/NUMBER/HOP`, answered as `KINDS` says."""
+    """One request for `/KIND/NUMBER/HOP`, handled as defined in `KINDS`."""
 
     protocol_version = "HTTP/1.1"
     server: Server
@@ -86,21 +86,21 @@ class Request(BaseHTTPRequestHandler):
         time.sleep(0.01)
         _, kind, _, self.hop = self.path.split("/")
         self.is_first = self.server.requests[self.path] == 1
-        KINDS[kind].answer(self)
+        KINDS[kind].respond(self)
         self.server.end(self)
 
     def reply(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.head(status, Content_Length=str(len(body)), **headers)
-        self.server.end(self)  # before the client can know, and come back
+        self.server.end(self)  # before the client gets it and sends the next request
         self.wfile.write(b"\r\n" + body)
 
     def head(self, status: int, **headers: str) -> None:
-        """All but the empty line that ends it."""
+        """Send the status line and headers, without the final empty line."""
         lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items()]
         self.wfile.write(f"HTTP/1.1 {status} -\r\n{''.join(lines)}".encode())
 
     def pour(self, **headers: str) -> None:
-        """Bytes until the client hangs up."""
+        """Send bytes until the client hangs up."""
         self.head(200, Connection="close", **headers)
         self.wfile.write(b"\r\n")
         while True:
@@ -114,22 +114,22 @@ class Request(BaseHTTPRequestHandler):
 
     def cut(self) -> None:
         self.head(200, Content_Length="99999")
-        self.wfile.write(b"\r\n" + picture("small"))
+        self.wfile.write(b"\r\n" + image("small"))
         self.close_connection = True
 
     def redirect(self, hop: int) -> None:
         self.reply(302, Location=f"{self.path.rpartition('/')[0]}/{hop}")
 
     def follow(self, hops: int) -> None:
-        """A chain of so many redirects, and then a picture."""
+        """Send a chain of `hops` redirects, then an image."""
         hop = int(self.hop)
         if hop < hops:
             self.redirect(hop + 1)
         else:
-            self.reply(200, picture("small"))
+            self.reply(200, image("small"))
 
     def is_left(self, seconds: float = 0) -> bool:
-        """Whether the client hangs up within so many seconds; more than its request it never says."""
+        """True if the client hangs up within `seconds`; it sends nothing after its request."""
         try:
             return bool(select.select([self.connection], [], [], seconds)[0]) and not self.connection.recv(
                 1, socket.MSG_PEEK | socket.MSG_DONTWAIT
@@ -145,7 +145,7 @@ SIDES = {"tiny": 8, "small": 150, "large": 550}
 
 
 @cache
-def picture(size: str) -> bytes:
+def image(size: str) -> bytes:
     """A PNG of noise, which nothing compresses."""
     noise = np.random.default_rng(3).integers(0, 256, (SIDES[size], SIDES[size], 3), np.uint8)
     Image.fromarray(noise).save(buffer := io.BytesIO(), "PNG")
@@ -155,28 +155,26 @@ def picture(size: str) -> bytes:
 
 @dataclass(frozen=True)
 class Kind:
-    """How often a kind of URL is asked for, the code it ends with, and how it is answered."""
+    """A kind of URL: number of URLs, expected code, and the handler of its requests."""
 
     count: int
     code: str
-    answer: Callable[[Request], None]
+    respond: Callable[[Request], None]
 
 
 KINDS = {
-    "tiny": Kind(25, "ok", lambda request: request.reply(200, picture("tiny"))),
-    "small": Kind(25, "ok", lambda request: request.reply(200, picture("small"))),
-    "large": Kind(25, "ok", lambda request: request.reply(200, picture("large"))),
+    "tiny": Kind(25, "ok", lambda request: request.reply(200, image("tiny"))),
+    "small": Kind(25, "ok", lambda request: request.reply(200, image("small"))),
+    "large": Kind(25, "ok", lambda request: request.reply(200, image("large"))),
     "missing": Kind(20, "http_404", lambda request: request.reply(404, b"<html>")),
     "gone": Kind(20, "http_410", lambda request: request.reply(410)),
     "busy": Kind(
         16,
         "ok",
-        lambda request: (
-            request.reply(429, Retry_After="1") if request.is_first else request.reply(200, picture("tiny"))
-        ),
+        lambda request: request.reply(429, Retry_After="1") if request.is_first else request.reply(200, image("tiny")),
     ),
     "shaky": Kind(
-        16, "ok", lambda request: request.reply(500) if request.is_first else request.reply(200, picture("tiny"))
+        16, "ok", lambda request: request.reply(500) if request.is_first else request.reply(200, image("tiny"))
     ),
     "down": Kind(12, "http_503", lambda request: request.reply(503)),
     "hanging": Kind(6, "timeout", lambda request: request.is_left(60)),
@@ -192,12 +190,12 @@ KINDS = {
     "empty": Kind(20, "empty_file", lambda request: request.reply(200)),
 }
 REQUESTS = {"busy": 2, "shaky": 2, "down": 3, "cut": 3, "six": 6, "five": 6}
-"""How many requests each URL of a kind leads to, where it is more than one."""
+"""Number of requests per URL of a kind, if more than one."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What became of `beit batch` over a list of URLs."""
+    """Result of `beit batch` over a list of URLs."""
 
     status: int
     records: list[dict[str, Any]]
@@ -210,8 +208,8 @@ def batch(folder: Path, urls: Iterable[str]) -> Run:
     start = time.monotonic()
     done = subprocess.run(command, cwd=folder, input="\n".join(urls).encode(), capture_output=True, check=False)
     seconds = time.monotonic() - start
-    *said, peak = done.stderr.decode().splitlines()
-    assert said == []
+    *notices, peak = done.stderr.decode().splitlines()
+    assert notices == []
     return Run(
         done.returncode,
         [json.loads(line) for line in done.stdout.splitlines()],
@@ -245,6 +243,6 @@ def test_hundreds_of_urls_on_a_server_that_does_everything_wrong(
     assert set(refused) == {"refused a redirect to 127.0.0.1, which is not a public address"}
     assert not elsewhere.requests
     for number, kind in enumerate(kinds):
-        asked = sum(server.requests[f"/{kind}/{number}/{hop}"] for hop in range(7))
-        # One that broke off while it had to wait for memory has another try.
-        assert asked == REQUESTS.get(kind, 1) or (kind == "cut" and asked > REQUESTS[kind])
+        requests = sum(server.requests[f"/{kind}/{number}/{hop}"] for hop in range(7))
+        # A transfer cut off while waiting for memory is tried again.
+        assert requests == REQUESTS.get(kind, 1) or (kind == "cut" and requests > REQUESTS[kind])

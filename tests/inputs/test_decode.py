@@ -1,4 +1,4 @@
-"""Real picture files of every kind, whole and broken: the pixels they give, or the code of their failure."""
+"""Real image files of every kind, whole and broken: the pixels they give, or the code of their failure."""
 
 import io
 import os
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from beitcli.errors import ERROR_CODES, PictureError
+from beitcli.errors import ERROR_CODES, ImageError
 from beitcli.inputs import decode as decoding
 from beitcli.inputs.decode import LARGE_PIXELS, Decoding, coded_errors, opened
 from beitcli.records import Fetched, Source
@@ -33,7 +33,7 @@ needs_avif = pytest.mark.skipif(not features.check("avif"), reason="Pillow witho
 
 @pytest.fixture(autouse=True)
 def pillows_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put back after each test: `decode` sets it for the process."""
+    """Restore Pillow's limit after each test: `decode` sets it for the process."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
 
 
@@ -44,9 +44,9 @@ def decode(item: Source | Fetched, limits: Decoding, turn: AbstractContextManage
 
 @pytest.fixture
 def decoded(tmp_path: Path) -> Callable[..., Image.Image]:
-    """What `decode` makes of a file with these bytes."""
+    """The image that `decode` gives for a file with these bytes."""
 
-    def run(data: bytes, limits: Decoding = UNTIMED, name: str = "picture") -> Image.Image:
+    def run(data: bytes, limits: Decoding = UNTIMED, name: str = "image") -> Image.Image:
         path = tmp_path / name
         path.write_bytes(data)
         image = decode(Source(str(path)), limits, nullcontext())
@@ -90,7 +90,7 @@ def png(
 def tiff(
     order: str, code: str, values: Sequence[float], samples: int = 1, photometric: int = 1, alpha: int = 0
 ) -> bytes:
-    """An uncompressed TIFF of one row, its samples packed as `struct` says; `alpha` 1 is premultiplied, 2 is not."""
+    """An uncompressed TIFF of one row, samples packed by a `struct` format; `alpha` 1 is premultiplied, 2 is not."""
     data = struct.pack(f"{order}{len(values)}{code}", *values)
     tags = {
         256: ("I", [len(values) // samples]),
@@ -323,7 +323,7 @@ def test_heic_without_the_extra_is_unsupported_with_a_hint(
     decoded: Callable[..., Image.Image], monkeypatch: pytest.MonkeyPatch, brand: bytes
 ) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         decoded(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + bytes(500))
     assert caught.value.code == "unsupported"
     assert "pip install 'beitcli[heif]'" in str(caught.value)
@@ -350,7 +350,7 @@ EXACT = {
 
 
 @pytest.mark.parametrize("make", EXACT.values(), ids=EXACT)
-def test_an_opaque_picture_gives_the_very_pixels_of_pillow(
+def test_an_opaque_image_gives_the_very_pixels_of_pillow(
     decoded: Callable[..., Image.Image], make: Callable[[], bytes]
 ) -> None:
     data = make()
@@ -418,7 +418,7 @@ def test_heic_is_turned_once(decoded: Callable[..., Image.Image], orientation: i
     np.testing.assert_allclose(pixels.astype(int), UPRIGHT, rtol=0, atol=8)
 
 
-def test_16_bit_and_transparent_pictures_are_turned_too(decoded: Callable[..., Image.Image]) -> None:
+def test_16_bit_and_transparent_images_are_turned_too(decoded: Callable[..., Image.Image]) -> None:
     grey = Image.fromarray(np.array([[0, 2570], [5140, 7710], [10280, 12850]], np.uint16))
     pixels = np.asarray(decoded(encoded(grey, "PNG", exif=exif_of(6), transparency=5140)))[..., 0]
     np.testing.assert_array_equal(pixels, [[40, 255, 0], [50, 30, 10]])
@@ -437,9 +437,7 @@ def test_16_bit_and_transparent_pictures_are_turned_too(decoded: Callable[..., I
     ids=["no EXIF", "cut", "cut in the tags", "a word", "0", "9"],
 )
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
-def test_an_orientation_that_makes_no_sense_changes_nothing(
-    decoded: Callable[..., Image.Image], file_format: str, exif: bytes
-) -> None:
+def test_an_invalid_orientation_is_ignored(decoded: Callable[..., Image.Image], file_format: str, exif: bytes) -> None:
     plain, odd = encoded(noise(), file_format), encoded(noise(), file_format, exif=exif)
     assert exif[6:] in odd
     np.testing.assert_array_equal(np.asarray(decoded(odd)), np.asarray(decoded(plain)))
@@ -454,8 +452,8 @@ def declared(width: int, height: int) -> bytes:
     return png(b"", (width, height), 8, 2)
 
 
-def ico_of(picture: bytes) -> bytes:
-    return struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(picture), 22) + picture
+def ico_of(image: bytes) -> bytes:
+    return struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(image), 22) + image
 
 
 BROKEN: dict[str, tuple[Callable[[], bytes], set[str]]] = {
@@ -474,7 +472,7 @@ BROKEN: dict[str, tuple[Callable[[], bytes], set[str]]] = {
         for share in (0.1, 0.5, 0.9, 0.98)
     },
     "empty": (lambda: b"", {"empty_file"}),
-    "prose": (lambda: b"This is not a picture.\n" * 50, {"not_an_image"}),
+    "prose": (lambda: b"This is not an image.\n" * 50, {"not_an_image"}),
     "a word": (lambda: b"hello", {"not_an_image"}),
     "a byte": (lambda: b"x", {"not_an_image"}),
     "a line end": (lambda: b"\n", {"not_an_image"}),
@@ -516,33 +514,33 @@ BROKEN: dict[str, tuple[Callable[[], bytes], set[str]]] = {
 
 
 @pytest.mark.parametrize(("make", "codes"), BROKEN.values(), ids=BROKEN)
-def test_what_is_no_whole_picture_has_a_code(
+def test_an_incomplete_image_has_a_code(
     decoded: Callable[..., Image.Image], make: Callable[[], bytes], codes: set[str]
 ) -> None:
     data = make()
     began = time.monotonic()
-    with pytest.raises(PictureError) as caught:
-        decoded(data, name="picture.jpg")
+    with pytest.raises(ImageError) as caught:
+        decoded(data, name="image.jpg")
     assert time.monotonic() - began < 2
     assert caught.value.code in codes
     assert str(caught.value).isprintable()
     if data:
-        with pytest.raises(PictureError) as again:
+        with pytest.raises(ImageError) as again:
             decode(Fetched(Source("http://h/x.jpg", "url"), data), UNTIMED, nullcontext())
         assert (again.value.code, str(again.value)) == (caught.value.code, str(caught.value))
 
 
 def test_fetched_without_bytes_is_empty() -> None:
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         decode(Fetched(Source("-", "stdin"), b""), UNTIMED, nullcontext())
     assert caught.value.code == "empty_file"
 
 
-def test_no_cut_of_a_picture_gives_part_of_it(decoded: Callable[..., Image.Image]) -> None:
+def test_no_cut_of_an_image_gives_part_of_it(decoded: Callable[..., Image.Image]) -> None:
     for file_format, end in [("JPEG", 2), ("PNG", 32)]:
         data = encoded(noise(8, 8), file_format)
         for length in range(4, len(data) - end):
-            with pytest.raises(PictureError) as caught:
+            with pytest.raises(ImageError) as caught:
                 decoded(data[:length])
             assert caught.value.code in {"truncated", "corrupt", "not_an_image"}, length
 
@@ -564,28 +562,26 @@ def test_no_cut_of_a_picture_gives_part_of_it(decoded: Callable[..., Image.Image
     ],
     ids=repr,
 )
-def test_a_path_that_leads_to_no_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str, code: str
-) -> None:
+def test_a_path_without_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str, code: str) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
     Path("file.jpg").write_bytes(encoded(noise(), "JPEG"))
     Path("broken.jpg").symlink_to("gone.jpg")
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         decode(Source(location), UNTIMED, nullcontext())
     assert caught.value.code == code
     assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("locked", ["folder/a.jpg", "folder"], ids=["file", "folder"])
-def test_what_may_not_be_read_is_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: str) -> None:
+def test_an_unreadable_file_is_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: str) -> None:
     monkeypatch.chdir(tmp_path)
     tmp_path.chmod(0o755)
     Path("folder").mkdir()
     Path("folder/a.jpg").write_bytes(encoded(noise(), "JPEG"))
     Path(locked).chmod(0)
     try:
-        with unprivileged(), pytest.raises(PictureError) as caught:
+        with unprivileged(), pytest.raises(ImageError) as caught:
             decode(Source("folder/a.jpg"), UNTIMED, nullcontext())
     finally:
         Path(locked).chmod(0o755)
@@ -593,19 +589,19 @@ def test_what_may_not_be_read_is_permission(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "WEBP", "ICO"])
-def test_max_pixels_is_what_is_still_allowed(decoded: Callable[..., Image.Image], file_format: str) -> None:
+def test_max_pixels_is_the_largest_allowed_size(decoded: Callable[..., Image.Image], file_format: str) -> None:
     data = encoded(noise(16, 16, "RGB"), file_format)
     assert decoded(data, Decoding(max_pixels=256, seconds=0)).size == (16, 16)
     for limit in (255, 127, 1):
-        with pytest.raises(PictureError) as caught:
+        with pytest.raises(ImageError) as caught:
             decoded(data, Decoding(max_pixels=limit, seconds=0))
         assert caught.value.code == "too_large"
 
 
-def test_a_picture_inside_a_file_is_held_to_max_pixels_too(decoded: Callable[..., Image.Image]) -> None:
+def test_max_pixels_limits_an_image_inside_a_file_too(decoded: Callable[..., Image.Image]) -> None:
     data = ico_of(encoded(noise(100, 100, "RGBA"), "PNG"))
     assert decoded(data, Decoding(max_pixels=10_000, seconds=0)).size == (100, 100)
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         decoded(data, Decoding(max_pixels=9_999, seconds=0))
     assert caught.value.code == "too_large"
 
@@ -650,7 +646,7 @@ SEEDS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", SEEDS)
-def test_damage_gives_a_picture_or_a_code(name: str) -> None:
+def test_damage_gives_an_image_or_a_code(name: str) -> None:
     data = SEEDS[name]()
     rng = random.Random(name)
     codes = ERROR_CODES.keys() - {"not_found", "permission", "io_error", "timeout", "http_NNN", "network"}
@@ -659,7 +655,7 @@ def test_damage_gives_a_picture_or_a_code(name: str) -> None:
         broken = damaged(data, rng)
         try:
             image = decode(Fetched(Source("x"), broken), Decoding(1_000_000, 0), nullcontext())
-        except PictureError as error:
+        except ImageError as error:
             assert error.code in codes, (error.code, str(error), broken)
             assert str(error).strip(), broken
             assert str(error).isprintable(), broken
@@ -667,7 +663,7 @@ def test_damage_gives_a_picture_or_a_code(name: str) -> None:
         else:
             assert image.mode == "RGB"
             assert np.asarray(image).shape == (image.height, image.width, 3)
-            outcomes.add("picture")
+            outcomes.add("image")
     assert len(outcomes) > 1
 
 
@@ -685,29 +681,29 @@ SCALES = {
 }
 
 
-@pytest.mark.parametrize(("asked", "orientation", "smaller"), SCALES.values(), ids=SCALES)
-def test_a_scaled_jpeg_is_smaller_but_never_below_what_is_asked(
-    decoded: Callable[..., Image.Image], asked: tuple[int, int], orientation: int, smaller: bool
+@pytest.mark.parametrize(("requested", "orientation", "smaller"), SCALES.values(), ids=SCALES)
+def test_a_scaled_jpeg_is_smaller_but_never_below_the_requested_size(
+    decoded: Callable[..., Image.Image], requested: tuple[int, int], orientation: int, smaller: bool
 ) -> None:
     data = encoded(flat(RED, size=(2000, 1500)), "JPEG", exif=exif_of(orientation))
     full = decoded(data)
     assert full.size == ((2000, 1500) if orientation == 1 else (1500, 2000))
-    scaled = decoded(data, Decoding(seconds=0, scaled_to=asked))
-    assert scaled.height >= min(asked[0], full.height)
-    assert scaled.width >= min(asked[1], full.width)
+    scaled = decoded(data, Decoding(seconds=0, scaled_to=requested))
+    assert scaled.height >= min(requested[0], full.height)
+    assert scaled.width >= min(requested[1], full.width)
     if smaller:
         assert scaled.width < full.width
         assert scaled.height < full.height
     np.testing.assert_allclose(np.asarray(scaled)[::50, ::50].reshape(-1, 3).mean(0), RED, rtol=0, atol=3)
 
 
-@pytest.mark.parametrize("asked", [(40, 60), (400, 600), (30, 10)])
+@pytest.mark.parametrize("requested", [(40, 60), (400, 600), (30, 10)])
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
-def test_what_cannot_be_scaled_is_whole(
-    decoded: Callable[..., Image.Image], asked: tuple[int, int], file_format: str
+def test_other_images_are_not_scaled(
+    decoded: Callable[..., Image.Image], requested: tuple[int, int], file_format: str
 ) -> None:
     data = encoded(noise(), file_format)
-    scaled = decoded(data, Decoding(seconds=0, scaled_to=asked))
+    scaled = decoded(data, Decoding(seconds=0, scaled_to=requested))
     np.testing.assert_array_equal(np.asarray(scaled), np.asarray(decoded(data)))
 
 
@@ -728,69 +724,69 @@ def test_a_fifo_without_bytes_is_empty(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_bytes, args=(b"",), daemon=True)
     writer.start()
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         decode(Source(str(pipe)), UNTIMED, nullcontext())
     writer.join(10)
     assert caught.value.code == "empty_file"
 
 
 @pytest.mark.parametrize(
-    ("size", "share", "turns"),
+    ("size", "share", "locked"),
     [((8000, 7000), 1, 1), ((10_000, 5_000), 1, 0), ((100, 100), 1, 0), ((8000, 7000), 0.5, 1)],
     ids=["large", "just not large", "small", "large and cut"],
 )
-def test_only_large_pictures_take_turns(
-    decoded: Callable[..., Image.Image], tmp_path: Path, size: tuple[int, int], share: float, turns: int
+def test_only_large_images_take_the_lock(
+    decoded: Callable[..., Image.Image], tmp_path: Path, size: tuple[int, int], share: float, locked: int
 ) -> None:
-    path = tmp_path / "picture"
+    path = tmp_path / "image"
     data = encoded(Image.new("1", size), "GIF")
     path.write_bytes(data[: int(len(data) * share)])
     seen = []
 
     @contextmanager
-    def turn() -> Iterator[None]:
+    def lock() -> Iterator[None]:
         seen.append("begins")
         try:
             yield
         finally:
             seen.append("ends")
 
-    assert (size[0] * size[1] > LARGE_PIXELS) == bool(turns)
+    assert (size[0] * size[1] > LARGE_PIXELS) == bool(locked)
     try:
-        assert decode(Source(str(path)), UNTIMED, turn()).size == size
-    except PictureError as error:
+        assert decode(Source(str(path)), UNTIMED, lock()).size == size
+    except ImageError as error:
         assert (share, error.code) == (0.5, "truncated")
     else:
         assert share == 1
-    assert seen == ["begins", "ends"] * turns
+    assert seen == ["begins", "ends"] * locked
 
 
 CLOCKS = {
-    "a FIFO that nobody writes": (
-        "os.mkfifo('pipe'); answer('pipe')",
+    "a FIFO without a writer": (
+        "os.mkfifo('pipe'); result('pipe')",
         -signal.SIGALRM,
     ),
-    "a FIFO whose writer says nothing": (
-        "os.mkfifo('pipe'); os.open('pipe', os.O_RDWR); answer('pipe')",
+    "a FIFO whose writer is silent": (
+        "os.mkfifo('pipe'); os.open('pipe', os.O_RDWR); result('pipe')",
         -signal.SIGALRM,
     ),
     "a decoder that takes too long": (
-        "ImageFile.ImageFile.load = lambda self: time.sleep(60); answer('picture')",
+        "ImageFile.ImageFile.load = lambda self: time.sleep(60); result('image')",
         -signal.SIGALRM,
     ),
-    "time after a picture": ("answer('picture'); time.sleep(0.6)", 0),
+    "time after an image": ("result('image'); time.sleep(0.6)", 0),
     "time after a failure": (
-        "os.truncate('picture', 99); assert answer('picture').code == 'truncated'; time.sleep(0.6)",
+        "os.truncate('image', 99); assert result('image').code == 'truncated'; time.sleep(0.6)",
         0,
     ),
-    "waiting for a turn": ("decoding.LARGE_PIXELS = 1; answer('picture', turn=slow_turn())", 0),
-    "no limit": ("answer('picture', Decoding(seconds=0)); time.sleep(0.1)", 0),
+    "waiting for the lock": ("decoding.LARGE_PIXELS = 1; result('image', lock=slow_lock())", 0),
+    "no limit": ("result('image', Decoding(seconds=0)); time.sleep(0.1)", 0),
 }
 
 
 @pytest.mark.parametrize(("code", "status"), CLOCKS.values(), ids=CLOCKS)
 def test_the_time_limit_ends_the_process_while_decoding_and_only_then(tmp_path: Path, code: str, status: int) -> None:
-    (tmp_path / "picture").write_bytes(encoded(noise(), "PNG"))
+    (tmp_path / "image").write_bytes(encoded(noise(), "PNG"))
     prelude = """
 import os, time
 from contextlib import contextmanager, nullcontext
@@ -799,10 +795,10 @@ import beitcli.inputs.decode as decoding
 from beitcli.inputs.decode import Decoding, outcome
 from beitcli.records import Source
 Image.init()
-def answer(name, limits=Decoding(seconds=0.4), turn=nullcontext()):
-    return outcome(Source(name), lambda picture: picture.tobytes(), limits, turn)
+def result(name, limits=Decoding(seconds=0.4), lock=nullcontext()):
+    return outcome(Source(name), lambda image: image.tobytes(), limits, lock)
 @contextmanager
-def slow_turn():
+def slow_lock():
     time.sleep(0.6)
     yield
 """

@@ -24,7 +24,7 @@ LIMITS = FetchLimits(seconds=0.8, max_bytes=100_000)
 
 
 class Request(BaseHTTPRequestHandler):
-    """One request to a `Server`, which knows how it is answered."""
+    """One request to a `Server`, which chooses the response."""
 
     protocol_version = "HTTP/1.1"
     server: "Server"
@@ -33,22 +33,22 @@ class Request(BaseHTTPRequestHandler):
         with self.server.lock:
             number = len(self.server.requests)
             self.server.requests.append((self.path, dict(self.headers)))
-        self.server.answers[min(number, len(self.server.answers) - 1)](self)
+        self.server.responses[min(number, len(self.server.responses) - 1)](self)
 
     def log_message(self, *_: object) -> None:
         pass
 
 
 class Server(ThreadingHTTPServer):
-    """Gives each answer once, in their order, and the last one for ever; remembers the requests."""
+    """Gives each response once, in order, then always the last; records the requests."""
 
     connections = 0
 
     request_queue_size = 128
 
-    def __init__(self, answers: tuple["Answer", ...]) -> None:
+    def __init__(self, responses: tuple["Response", ...]) -> None:
         super().__init__(("127.0.0.1", 0), Request)
-        self.answers = answers
+        self.responses = responses
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.lock = threading.Lock()
         self.ended = threading.Event()
@@ -63,7 +63,7 @@ class Server(ThreadingHTTPServer):
         self.connections -= 1
 
     def handle_error(self, *_: object) -> None:
-        """A client that hangs up is what many of these tests are about."""
+        """Ignore clients that hang up, as many of these tests do."""
 
     def __enter__(self) -> "Server":
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -75,43 +75,43 @@ class Server(ThreadingHTTPServer):
         self.server_close()
 
 
-Answer = Callable[[Request], None]
+Response = Callable[[Request], None]
 
 
-def reply(status: int = 200, body: bytes = b"", /, **headers: str) -> Answer:
-    def answer(request: Request) -> None:
+def reply(status: int = 200, body: bytes = b"", /, **headers: str) -> Response:
+    def respond(request: Request) -> None:
         request.send_response(status)
         for name, value in ({"Content-Length": str(len(body))} | headers).items():
             request.send_header(name.replace("_", "-"), value)
         request.end_headers()
         request.wfile.write(body)
 
-    return answer
+    return respond
 
 
-def after(seconds: float, answer: Answer) -> Answer:
+def after(seconds: float, respond: Response) -> Response:
     def late(request: Request) -> None:
         request.server.ended.wait(seconds)
-        answer(request)
+        respond(request)
 
     return late
 
 
-def drip(head: bytes) -> Answer:
-    def answer(request: Request) -> None:
+def drip(head: bytes) -> Response:
+    def respond(request: Request) -> None:
         request.wfile.write(head)
         while not request.server.ended.wait(0.05):
             request.wfile.write(b"x")
 
-    return answer
+    return respond
 
 
-def raw(data: bytes) -> Answer:
-    def answer(request: Request) -> None:
+def raw(data: bytes) -> Response:
+    def respond(request: Request) -> None:
         request.wfile.write(data)
         request.close_connection = True
 
-    return answer
+    return respond
 
 
 def chain(request: Request) -> None:
@@ -141,7 +141,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
     with ExitStack() as stack:
-        yield lambda *answers: stack.enter_context(Server(answers))
+        yield lambda *responses: stack.enter_context(Server(responses))
 
 
 def url(location: str) -> Source:
@@ -175,33 +175,33 @@ GOOD = [
 ]
 
 
-@pytest.mark.parametrize(("answers", "requests"), GOOD)
-def test_good(serve: Callable[..., Server], answers: list[Answer], requests: int) -> None:
-    server = serve(*answers)
+@pytest.mark.parametrize(("responses", "requests"), GOOD)
+def test_good(serve: Callable[..., Server], responses: list[Response], requests: int) -> None:
+    server = serve(*responses)
     assert outcome(f"{server.url}/0") == b"cat"
     assert len(server.requests) == requests
 
 
 BAD = [
-    pytest.param([reply(404)], 1, "http_404", "the server answered 404 Not Found", id="404"),
-    pytest.param([reply(408)], 1, "http_408", "the server answered 408 Request Timeout", id="408"),
-    pytest.param([reply(304)], 1, "http_304", "the server answered 304 Not Modified", id="304"),
-    pytest.param([reply(999)], 1, "http_999", "the server answered 999", id="999"),
-    pytest.param([reply(500)], 3, "http_500", "the server answered 500 Internal Server Error", id="500 for ever"),
-    pytest.param([reply(429, Retry_After="0")], 3, "http_429", "the server answered 429 Too Many", id="429 for ever"),
-    pytest.param([reply(429, Retry_After="9")], 1, "http_429", "the server answered 429 Too Many", id="429 too long"),
+    pytest.param([reply(404)], 1, "http_404", "the server responded 404 Not Found", id="404"),
+    pytest.param([reply(408)], 1, "http_408", "the server responded 408 Request Timeout", id="408"),
+    pytest.param([reply(304)], 1, "http_304", "the server responded 304 Not Modified", id="304"),
+    pytest.param([reply(999)], 1, "http_999", "the server responded 999", id="999"),
+    pytest.param([reply(500)], 3, "http_500", "the server responded 500 Internal Server Error", id="500 for ever"),
+    pytest.param([reply(429, Retry_After="0")], 3, "http_429", "the server responded 429 Too Many", id="429 for ever"),
+    pytest.param([reply(429, Retry_After="9")], 1, "http_429", "the server responded 429 Too Many", id="429 too long"),
     pytest.param(
         [reply(503, Retry_After="Wed, 21 Oct 2499 07:28:00 GMT")],
         1,
         "http_503",
-        "the server answered 503",
+        "the server responded 503",
         id="503 date",
     ),
-    pytest.param([after(9, CAT)], 1, "timeout", "no answer within 0.8 s (--url-timeout)", id="hangs"),
-    pytest.param([drip(HEAD + b"\r\n")], 1, "timeout", "no answer within 0.8 s (--url-timeout)", id="body drips"),
-    pytest.param([drip(HEAD + b"X: ")], 1, "timeout", "no answer within 0.8 s (--url-timeout)", id="head drips"),
-    pytest.param([after(0.3, reply(500))], 3, "timeout", "no answer within 0.8 s", id="tries take too long together"),
-    pytest.param([raw(b"")], 3, "network", "the transfer broke off: Server disconnected", id="no answer"),
+    pytest.param([after(9, CAT)], 1, "timeout", "no response within 0.8 s (--url-timeout)", id="hangs"),
+    pytest.param([drip(HEAD + b"\r\n")], 1, "timeout", "no response within 0.8 s (--url-timeout)", id="body drips"),
+    pytest.param([drip(HEAD + b"X: ")], 1, "timeout", "no response within 0.8 s (--url-timeout)", id="head drips"),
+    pytest.param([after(0.3, reply(500))], 3, "timeout", "no response within 0.8 s", id="tries take too long together"),
+    pytest.param([raw(b"")], 3, "network", "the transfer broke off: Server disconnected", id="no response"),
     pytest.param([raw(b"SSH-2.0\r\n\r\n")], 3, "network", "the transfer broke off: illegal status line", id="not HTTP"),
     pytest.param(
         [raw(HEAD + b"Content-Length: 9\r\n\r\ncat")],
@@ -239,7 +239,7 @@ BAD = [
         id="circle",
     ),
     pytest.param([endless], 6, "network", "more than 5 redirects", id="too many redirects"),
-    pytest.param([reply(301)], 1, "network", "the server answered 301 without", id="redirect to nowhere"),
+    pytest.param([reply(301)], 1, "network", "the server responded 301 without a Location", id="redirect to nowhere"),
     pytest.param(
         [reply(302, Location="file:///etc/passwd")],
         1,
@@ -250,15 +250,15 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("answers", "requests", "code", "message"), BAD)
-def test_bad(serve: Callable[..., Server], answers: list[Answer], requests: int, code: str, message: str) -> None:
-    server = serve(*answers)
+@pytest.mark.parametrize(("responses", "requests", "code", "message"), BAD)
+def test_bad(serve: Callable[..., Server], responses: list[Response], requests: int, code: str, message: str) -> None:
+    server = serve(*responses)
     start = time.monotonic()
-    told = outcome(f"{server.url}/0".replace("http://", "http://someone:secret@"))
+    failure = outcome(f"{server.url}/0".replace("http://", "http://someone:secret@"))
     assert time.monotonic() - start < LIMITS.seconds + 1
-    assert told[0] == code
-    assert told[1].startswith(message)
-    assert "secret" not in told[1] and "\n" not in told[1] and len(told[1]) < 300
+    assert failure[0] == code
+    assert failure[1].startswith(message)
+    assert "secret" not in failure[1] and "\n" not in failure[1] and len(failure[1]) < 300
     assert len(server.requests) == requests
 
 
@@ -278,17 +278,17 @@ def test_bad(serve: Callable[..., Server], answers: list[Answer], requests: int,
     ],
 )
 def test_not_a_url(location: str, message: str) -> None:
-    code, told = outcome(location)
+    code, reason = outcome(location)
     assert code == "network"
-    assert told.startswith(message)
-    assert "secret" not in told
+    assert reason.startswith(message)
+    assert "secret" not in reason
 
 
 @pytest.mark.parametrize(
     "location", ["", "http://", "http://127.0.0.1:x/", "http://300.1.1.1/", "//[/", "http:?", "\x7f"]
 )
 def test_redirect_to_nonsense(serve: Callable[..., Server], location: str) -> None:
-    code, _ = outcome(serve(reply(302, Location=location)).url)  # who notices first depends on the version of httpx2
+    code, _ = outcome(serve(reply(302, Location=location)).url)  # where it is detected depends on the version of httpx2
     assert code == "network"
 
 
@@ -311,7 +311,7 @@ def known_url(location: str, **known: str | int) -> Source:
         ({"ETag": "e" * 1000, "Last_Modified": "m" * 1001}, Identity(etag="e" * 1000)),
     ],
 )
-def test_a_body_says_which_version_it_is(
+def test_a_body_has_the_validators_of_its_version(
     serve: Callable[..., Server], headers: dict[str, str], identity: Identity
 ) -> None:
     there = serve(reply(302, Location="/there", ETag='"of the redirect"'), reply(200, b"cat", **headers))
@@ -319,9 +319,9 @@ def test_a_body_says_which_version_it_is(
     assert isinstance(item, Fetched) and (item.data, item.identity) == (b"cat", identity)
 
 
-def test_a_failure_is_no_version(serve: Callable[..., Server]) -> None:
-    for answer in (reply(404, ETag=ETAG), reply(200, bytes(LIMITS.max_bytes + 1), ETag=ETAG)):
-        (item,) = fetched([url(serve(answer).url)])
+def test_a_failure_has_no_validators(serve: Callable[..., Server]) -> None:
+    for respond in (reply(404, ETag=ETAG), reply(200, bytes(LIMITS.max_bytes + 1), ETag=ETAG)):
+        (item,) = fetched([url(serve(respond).url)])
         assert isinstance(item, Failure) and item.identity == Identity()
 
 
@@ -337,52 +337,52 @@ def test_a_failure_is_no_version(serve: Callable[..., Server]) -> None:
         ({"etag": "", "last_modified": "m" * 1001}, {}),
     ],
 )
-def test_what_is_known_is_only_asked_for_if_it_has_changed(
+def test_a_known_url_is_requested_conditionally(
     serve: Callable[..., Server], known: dict[str, str | int], conditions: dict[str, str]
 ) -> None:
     server = serve(reply(304))
-    answers = fetched([known_url(server.url, **known)])
+    items = fetched([known_url(server.url, **known)])
     ((_, headers),) = server.requests
     assert {name: headers[name] for name in ("If-None-Match", "If-Modified-Since") if name in headers} == conditions
     if conditions:
-        assert answers == []
+        assert items == []
     else:
-        assert answers == [Failure(url(server.url), "http_304", "the server answered 304 Not Modified")]
+        assert items == [Failure(url(server.url), "http_304", "the server responded 304 Not Modified")]
 
 
 @pytest.mark.parametrize("etag", [b'"plain"', b'W/"a b"', '"日本"'.encode()])
-def test_a_version_goes_back_to_the_server_as_it_came(serve: Callable[..., Server], etag: bytes) -> None:
-    def answer(request: Request) -> None:
-        said = request.headers.get("If-None-Match", "").encode("latin-1")
-        raw(HEAD.replace(b"200", b"304" if said == etag else b"200") + b"ETag: %b\r\n\r\ncat" % etag)(request)
+def test_an_etag_is_sent_back_unchanged(serve: Callable[..., Server], etag: bytes) -> None:
+    def respond(request: Request) -> None:
+        sent = request.headers.get("If-None-Match", "").encode("latin-1")
+        raw(HEAD.replace(b"200", b"304" if sent == etag else b"200") + b"ETag: %b\r\n\r\ncat" % etag)(request)
 
-    location = serve(answer).url
+    location = serve(respond).url
     (item,) = fetched([url(location)])
     assert isinstance(item, Fetched) and item.data == b"cat"
     assert fetched([Source(location, "url", item.identity)]) == []
 
 
-def test_what_has_changed_is_an_ordinary_download(serve: Callable[..., Server]) -> None:
+def test_a_changed_url_is_an_ordinary_download(serve: Callable[..., Server]) -> None:
     server = serve(reply(500), reply(200, b"new", ETag='"8"'))
     (item,) = fetched([known_url(server.url, etag=ETAG)])
     assert isinstance(item, Fetched) and (item.data, item.identity.etag) == (b"new", '"8"')
 
 
-@pytest.mark.parametrize(("last", "answers"), [(reply(304), 0), (CAT, 1)], ids=["unchanged", "changed"])
-def test_conditions_go_along_with_a_redirect(serve: Callable[..., Server], last: Answer, answers: int) -> None:
+@pytest.mark.parametrize(("last", "count"), [(reply(304), 0), (CAT, 1)], ids=["unchanged", "changed"])
+def test_conditions_follow_a_redirect(serve: Callable[..., Server], last: Response, count: int) -> None:
     server = serve(reply(302, Location="/there"), reply(503), reply(302, Location="/there"), last)
-    assert len(fetched([known_url(server.url, etag=ETAG)])) == answers
+    assert len(fetched([known_url(server.url, etag=ETAG)])) == count
     assert [path for path, _ in server.requests] == ["/", "/there"] * 2
     assert {headers["If-None-Match"] for _, headers in server.requests} == {ETAG}
 
 
-def test_what_is_unchanged_keeps_no_place_and_no_memory(serve: Callable[..., Server]) -> None:
+def test_unchanged_urls_hold_no_slot_and_no_memory(serve: Callable[..., Server]) -> None:
     size = LIMITS.max_bytes
     changed, unchanged = serve(reply(200, bytes(size))), serve(reply(304))
     found = [known_url((unchanged if number % 3 else changed).url, etag=str(number)) for number in range(300)]
-    answers = fetch([Source("a.jpg"), *found, Source("b.jpg")], LIMITS, lambda _: None)
+    items = fetch([Source("a.jpg"), *found, Source("b.jpg")], LIMITS, lambda _: None)
     names = []
-    for item in answers:
+    for item in items:
         assert isinstance(item, Source) or (isinstance(item, Fetched) and len(item.data) == size)
         names.append(item.location if isinstance(item, Source) else item.source.known.etag)
     assert names == ["a.jpg", *map(str, range(0, 300, 3)), "b.jpg"]
@@ -418,7 +418,7 @@ def test_as_large_as_allowed(serve: Callable[..., Server]) -> None:
 
 def test_order(serve: Callable[..., Server]) -> None:
     slow, quick = serve(after(0.2, reply(200, b"slow"))), serve(CAT)
-    failure = Failure(Source("folder"), "permission", "may not be read")
+    failure = Failure(Source("folder"), "permission", "unreadable")
     found = [Source("a.jpg"), url(slow.url), failure, url(quick.url), Source("b.jpg"), url("http://"), url(slow.url)]
     assert fetched(found) == [
         Source("a.jpg"),
@@ -438,7 +438,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fetched([STDIN]) == [Failure(STDIN, "io_error", "standard input cannot be read")]
 
 
-def test_what_a_request_says(serve: Callable[..., Server]) -> None:
+def test_headers_of_a_request(serve: Callable[..., Server]) -> None:
     server = serve(CAT)
     outcome(f"{server.url}/a%20b?c=d#e".replace("http://", "HTTP://me:secret@"))
     ((path, headers),) = server.requests
@@ -497,7 +497,7 @@ def test_public_addresses(address: str, public: bool) -> None:
     assert module._is_public(address) is public
 
 
-def test_eight_requests_per_host_and_waiting_for_them_takes_no_time(serve: Callable[..., Server]) -> None:
+def test_eight_requests_per_host_and_waiting_for_them_is_not_counted(serve: Callable[..., Server]) -> None:
     running, most = 0, 0
 
     def count(request: Request) -> None:
@@ -530,10 +530,10 @@ def test_connections_are_kept_for_the_next_request_but_not_for_ever(
     items.close()  # type: ignore[attr-defined]
 
 
-def bodies_in_pieces(size: int, sent: list[int], patience: float | None = None) -> Answer:
-    """Counts the bytes that go out, and hangs up on who takes none of them for longer than `patience`."""
+def bodies_in_pieces(size: int, sent: list[int], patience: float | None = None) -> Response:
+    """Count the bytes sent, and hang up on a client that reads none for longer than `patience`."""
 
-    def answer(request: Request) -> None:
+    def respond(request: Request) -> None:
         request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
         request.connection.settimeout(patience)
         request.wfile.write(HEAD + b"Content-Length: %d\r\n\r\n" % size)
@@ -541,45 +541,45 @@ def bodies_in_pieces(size: int, sent: list[int], patience: float | None = None) 
             request.connection.sendall(bytes(65_536))
             sent.append(65_536)
 
-    return answer
+    return respond
 
 
 def test_a_slow_consumer_bounds_the_bytes_in_memory(serve: Callable[..., Server]) -> None:
     size, sent = 2**20, []
     server = serve(bodies_in_pieces(size, sent))
     items = fetch([url(server.url)] * 60, FetchLimits(0.8, size), lambda _: None)
-    answers = [next(items)]
-    time.sleep(1.2)  # longer than the limit: waiting for room is not counted
+    bodies = [next(items)]
+    time.sleep(1.2)  # longer than the limit: waiting for memory is not counted
     assert sum(sent) <= (1 + module.BODIES + 1 + module.PER_HOST) * size
-    answers += items
-    assert [len(item.data) for item in answers if isinstance(item, Fetched)] == [size] * 60
+    bodies += items
+    assert [len(item.data) for item in bodies if isinstance(item, Fetched)] == [size] * 60
 
 
-def test_a_server_that_gives_up_on_a_download_we_let_wait(
+def test_a_server_that_gives_up_on_a_paused_download(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BODIES", 1)
-    monkeypatch.setattr(module, "TRIES", 1)  # what we are to blame for is none of its tries
+    monkeypatch.setattr(module, "TRIES", 1)  # a transfer that we made wait is none of its tries
     size, given_up = 2**24, threading.Event()
     in_pieces = bodies_in_pieces(size, [], patience=0.1)
 
-    def answer(request: Request) -> None:
+    def respond(request: Request) -> None:
         try:
             in_pieces(request)
         except TimeoutError:
             given_up.set()
             raise
 
-    server = serve(answer)
+    server = serve(respond)
     items = fetch([url(server.url)] * 6, FetchLimits(20, size * 5 // 4), lambda _: None)
-    answers = [next(items)]
+    bodies = [next(items)]
     assert given_up.wait(20)
-    answers += items
-    assert [len(item.data) for item in answers if isinstance(item, Fetched)] == [size] * 6
+    bodies += items
+    assert [len(item.data) for item in bodies if isinstance(item, Fetched)] == [size] * 6
     assert len(server.requests) > 6
 
 
-def test_only_as_lazy_as_there_are_urls(serve: Callable[..., Server]) -> None:
+def test_it_reads_ahead_only_for_urls(serve: Callable[..., Server]) -> None:
     slow = serve(after(0.2, CAT))
     pulled = 0
 
@@ -604,7 +604,7 @@ def test_only_as_lazy_as_there_are_urls(serve: Callable[..., Server]) -> None:
     items.close()
 
 
-def test_waited_is_the_time_that_the_network_took(serve: Callable[..., Server]) -> None:
+def test_on_wait_gets_the_time_that_the_network_took(serve: Callable[..., Server]) -> None:
     slow = serve(after(0.3, CAT))
     waits: list[float] = []
     items = fetch([url(slow.url), url(slow.url)], LIMITS, waits.append)
@@ -655,7 +655,7 @@ print(next(items).data)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"b'cat'\n", b"")
 
 
-def test_a_proxy_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("ALL_PROXY", "gopher://127.0.0.1")

@@ -1,4 +1,4 @@
-"""Inputs made after public bug reports, whole, damaged and odd, with the right result of each (field/README.md)."""
+"""Inputs made after public bug reports, whole, damaged and odd, with the expected result of each (field/README.md)."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beitcli.errors import PictureError
+from beitcli.errors import ImageError
 from beitcli.inputs.decode import Decoding, decode
 
 FIELD = Path(__file__).parent.parent / "field"
@@ -30,7 +30,7 @@ def decoded(name: str, scaled_to: tuple[int, int] | None = None) -> Image.Image:
         "jpeg-adobe-cut.jpg",
     ],
 )
-def test_whole_images_are_read_whatever_their_notes(name: str) -> None:
+def test_whole_images_are_read_despite_their_notes(name: str) -> None:
     if name.endswith("heic"):
         pytest.importorskip("pillow_heif")
     assert np.asarray(decoded(name)).std() > 10
@@ -51,12 +51,12 @@ def test_whole_images_are_read_whatever_their_notes(name: str) -> None:
         ("rgb8-lerc.tif", {"unsupported"}),
     ],
 )
-def test_what_is_damaged_or_not_opened_is_never_answered(
+def test_damaged_and_unsupported_images_are_errors(
     name: str, codes: set[str], scaled_to: tuple[int, int] | None
 ) -> None:
     if name.endswith("heic"):
         pytest.importorskip("pillow_heif")
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         decoded(name, scaled_to)
     assert caught.value.code in codes
 
@@ -65,7 +65,7 @@ def test_what_is_damaged_or_not_opened_is_never_answered(
     ("name", "kind"), [("12-bit.jpg", "12-bit"), ("png-apple-cgbi.png", "CgBI"), ("rgb8-lerc.tif", "LERC")]
 )
 def test_the_message_names_the_kind(name: str, kind: str) -> None:
-    with pytest.raises(PictureError, match=kind):
+    with pytest.raises(ImageError, match=kind):
         decoded(name)
 
 

@@ -1,4 +1,4 @@
-"""Pictures with their classes, from folders and from tables."""
+"""Labelled images, from folders and from tables."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from beitcli.errors import UsageError
-from beitcli.inputs.labelled import by_folder, by_table, classes_without_pictures
+from beitcli.inputs.labelled import by_folder, by_table, classes_without_images
 from beitcli.inputs.sources import Walk
 from beitcli.records import Failure, Skipped, Source
 from tests.conftest import unprivileged
@@ -15,7 +15,7 @@ from tests.conftest import unprivileged
 def grown(folder: Path, *names: str) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"a picture")
+        (folder / name).write_bytes(b"an image")
     return folder
 
 
@@ -31,7 +31,7 @@ def test_a_class_is_the_folder_below_the_one_named(tmp_path: Path) -> None:
     assert skipped == {"hidden": 1, "not an image type": 1}
 
 
-def test_class_folders_without_pictures_are_known(tmp_path: Path) -> None:
+def test_class_folders_without_images_are_listed(tmp_path: Path) -> None:
     grown(tmp_path, "cat/1.jpg", "dog/1.txt", ".git/1.jpg", "@eaDir/1.jpg")
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to("cat")
@@ -41,14 +41,12 @@ def test_class_folders_without_pictures_are_known(tmp_path: Path) -> None:
         (Walk(exclude=("e*", "./dog/")), ["link"]),
     ):
         labelled = by_folder(str(tmp_path), walk, Skipped())
-        assert classes_without_pictures(str(tmp_path), labelled, walk) == expected
+        assert classes_without_images(str(tmp_path), labelled, walk) == expected
 
 
-def test_a_folder_that_may_not_be_read_is_a_failure_of_its_class(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_folder_is_a_failure_of_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grown(tmp_path / "t", "cat/1.jpg", "dog/closed/1.jpg")
-    monkeypatch.chdir(tmp_path)  # what is above it may not be read either
+    monkeypatch.chdir(tmp_path)  # its parents may be unreadable too
     tmp_path.chmod(0o755)
     closed = tmp_path / "t" / "dog" / "closed"
     closed.chmod(0)
@@ -66,10 +64,10 @@ def test_a_class_that_is_not_utf8_is_written_as_sources_are(tmp_path: Path) -> N
         pass
     labelled = by_folder(str(tmp_path), Walk(), Skipped())
     assert [each.label for each in labelled] == ["gr\\xfcn"]
-    assert not classes_without_pictures(str(tmp_path), labelled, Walk())
+    assert not classes_without_images(str(tmp_path), labelled, Walk())
 
 
-def test_a_picture_in_no_class_is_named(tmp_path: Path) -> None:
+def test_an_image_in_no_class_is_named(tmp_path: Path) -> None:
     grown(tmp_path, "cat/1.jpg", "cover.jpg")
     with pytest.raises(UsageError, match=r"cover\.jpg` is in no class folder"):
         by_folder(str(tmp_path), Walk(), Skipped())
@@ -89,7 +87,7 @@ def test_a_table_names_paths_and_labels(tmp_path: Path, name: str, text: str) ->
     (tmp_path / name).write_bytes(text.encode())
     first, second = by_table(str(tmp_path / name))
     assert (first.found, first.label) == (Source(f"{tmp_path}/a.jpg"), "cat")  # beside the table
-    assert (second.found, second.label) == (Source("b.jpg"), "dog")  # nowhere, and said later
+    assert (second.found, second.label) == (Source("b.jpg"), "dog")  # does not exist; reported on reading
 
 
 def test_urls_in_a_table_are_urls(tmp_path: Path) -> None:
@@ -104,18 +102,18 @@ def test_urls_in_a_table_are_urls(tmp_path: Path) -> None:
         ("path,label\n", "has no row"),
         ("path,species\na.jpg,cat\n", "no column with the label"),
         ("name,label\na.jpg,cat\n", "no column with the path"),
-        ("filepath,species\na.jpg,cat\n", "row 1: `filepath` is no picture"),
+        ("filepath,species\na.jpg,cat\n", "row 1: `filepath` is no image"),
         ("path,label\na.jpg,cat\nb.jpg\n", "row 3"),
         ("a.jpg,cat\nb.jpg,  \n", "row 2"),
     ],
 )
-def test_a_table_that_says_too_little_is_refused(tmp_path: Path, text: str, words: str) -> None:
+def test_an_incomplete_table_is_refused(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(UsageError, match=words):
         by_table(str(tmp_path / "t.csv"))
 
 
-def test_a_folder_of_classes_that_may_not_be_read_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_of_classes_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grown(tmp_path / "t", "cat/1.jpg")
     monkeypatch.chdir(tmp_path)
     tmp_path.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Order, alignment and survival of the loader: real worker processes, killed for real."""
+"""Order, alignment and recovery of the loader: real worker processes, really killed."""
 
 import multiprocessing
 import os
@@ -23,13 +23,13 @@ from beitcli.records import Failure, Fetched, Source
 
 LIMITS = Decoding(seconds=20)
 
-# A death is noticed anywhere, also where the standard library has a socket in hand.
+# A death is noticed anywhere, also while the standard library uses a socket.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 
 
 @dataclass(frozen=True)
 class FirstPixel:
-    """Two by two pixels of the picture's own colour.
+    """Two by two pixels of the image's own colour.
 
     Red ones crash their decoder, green ones get it killed, and so do blue ones with a lock that torch's loop shares.
     """
@@ -37,8 +37,8 @@ class FirstPixel:
     shape = (2, 2, 3)
     dtype = "uint8"
 
-    def __call__(self, picture: Image.Image) -> np.ndarray:
-        pixels = np.asarray(picture.resize((2, 2)))
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        pixels = np.asarray(image.resize((2, 2)))
         if tuple(pixels[0, 0]) == (255, 0, 0):
             os.kill(os.getpid(), signal.SIGSEGV)
         if tuple(pixels[0, 0]) == (0, 255, 0):
@@ -50,7 +50,7 @@ class FirstPixel:
 
 
 def done_event() -> Any:
-    """The event that a worker of torch's DataLoader looks at before every list; None in another process."""
+    """The event that a worker of torch's DataLoader checks before every list; None in another process."""
     frame: FrameType | None = sys._getframe()
     while frame and "done_event" not in frame.f_locals:
         frame = frame.f_back
@@ -58,13 +58,13 @@ def done_event() -> Any:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[Item]:
-    """Sixty items: greys that say which picture they are, every seventh file broken, one failure known before."""
+def images(tmp_path: Path) -> list[Item]:
+    """Sixty items: greys that encode their number, every seventh file broken, one failure from before."""
     items: list[Item] = []
     for number in range(60):
         path = tmp_path / f"{number:02}.png"
         if number % 7 == 3:
-            path.write_bytes(b"no picture")
+            path.write_bytes(b"no image")
         else:
             Image.new("RGB", (5, 4), (number, number, number)).save(path)
         items.append(Source(str(path)))
@@ -73,8 +73,8 @@ def pictures(tmp_path: Path) -> list[Item]:
     return items
 
 
-def summary(answers: Iterator[Decoded | Failure]) -> list[object]:
-    return [a.code if isinstance(a, Failure) else int(a.pixels[0, 0, 0]) for a in answers]
+def summary(results: Iterator[Decoded | Failure]) -> list[object]:
+    return [a.code if isinstance(a, Failure) else int(a.pixels[0, 0, 0]) for a in results]
 
 
 def expected(items: list[Item]) -> list[object]:
@@ -84,32 +84,32 @@ def expected(items: list[Item]) -> list[object]:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 5])
-def test_answers_come_in_order_and_belong_to_their_source(pictures: list[Item], workers: int) -> None:
-    with Loader(iter(pictures), FirstPixel(), LIMITS, workers) as loader:
-        answers = list(loader)
-    assert summary(iter(answers)) == expected(pictures)
-    sources = [item.source if isinstance(item, (Fetched, Failure)) else item for item in pictures]
-    assert [answer.source for answer in answers] == sources
+def test_results_are_in_order_and_belong_to_their_source(images: list[Item], workers: int) -> None:
+    with Loader(iter(images), FirstPixel(), LIMITS, workers) as loader:
+        results = list(loader)
+    assert summary(iter(results)) == expected(images)
+    sources = [item.source if isinstance(item, (Fetched, Failure)) else item for item in images]
+    assert [result.source for result in results] == sources
 
 
-def test_it_reads_ahead_by_what_workers_need_and_no_more(pictures: list[Item]) -> None:
+def test_it_reads_ahead_only_what_workers_need(images: list[Item]) -> None:
     read = []
 
     def endless() -> Iterator[Item]:
         while True:
             read.append(1)
-            yield pictures[0]
+            yield images[0]
 
     with Loader(endless(), FirstPixel(), LIMITS, 2) as loader:
-        answers = iter(loader)
+        results = iter(loader)
         for _ in range(200):
-            next(answers)
+            next(results)
         assert len(read) < 200 + 2 * 3 * 8
 
 
-def test_large_bodies_are_few_at_a_time(pictures: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_large_bodies_are_in_flight(images: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("beitcli.inputs.loader.MOST_IN_FLIGHT", 300_000)
-    body = Path(pictures[0].location).read_bytes() + bytes(100_000)  # type: ignore[union-attr]  # it is a Source
+    body = Path(images[0].location).read_bytes() + bytes(100_000)  # type: ignore[union-attr]  # it is a Source
     taken = []
 
     def bodies() -> Iterator[Item]:
@@ -118,57 +118,57 @@ def test_large_bodies_are_few_at_a_time(pictures: list[Item], monkeypatch: pytes
             yield Fetched(Source(f"http://localhost/{number}.png", "url"), body)
 
     with Loader(bodies(), FirstPixel(), LIMITS, 4) as loader:
-        ahead = [len(taken) - answered for answered, _ in enumerate(loader)]
+        ahead = [len(taken) - done for done, _ in enumerate(loader)]
     assert len(ahead) == 60
-    assert max(ahead) <= 6  # three with the workers, and the answers of a list
+    assert max(ahead) <= 6  # three with the workers, and the results of a list
 
 
 @pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSEGV])
-def test_workers_that_are_killed_cost_no_picture(pictures: list[Item], death: signal.Signals) -> None:
-    many = pictures * 5
-    answers = []
+def test_workers_that_are_killed_cost_no_image(images: list[Item], death: signal.Signals) -> None:
+    many = images * 5
+    results = []
     with Loader(iter(many), FirstPixel(), LIMITS, 2) as loader:
-        for count, answer in enumerate(loader):
-            answers.append(answer)
+        for count, result in enumerate(loader):
+            results.append(result)
             if count in (0, 50, 51, 200):
-                with suppress(ProcessLookupError):  # it may have found its end already
+                with suppress(ProcessLookupError):  # it may have ended already
                     os.kill(children()[count % 2], death)
-    assert summary(iter(answers)) == expected(pictures) * 5
+    assert summary(iter(results)) == expected(images) * 5
 
 
-def test_a_picture_that_crashes_its_decoder_is_the_only_one_to_fail(pictures: list[Item], tmp_path: Path) -> None:
-    items = list(pictures)
+def test_an_image_that_crashes_its_decoder_is_the_only_one_to_fail(images: list[Item], tmp_path: Path) -> None:
+    items = list(images)
     for place, colour in ((5, (255, 0, 0)), (6, (0, 255, 0)), (40, (255, 0, 0))):
         path = tmp_path / f"evil{place}.png"
         Image.new("RGB", (2, 2), colour).save(path)
         items[place] = Source(str(path))
-    answers = expected(pictures)
-    answers[5], answers[6], answers[40] = "decoder_crashed", "out_of_memory", "decoder_crashed"
+    results = expected(images)
+    results[5], results[6], results[40] = "decoder_crashed", "out_of_memory", "decoder_crashed"
     with Loader(iter(items), FirstPixel(), LIMITS, 2) as loader:
-        assert summary(iter(loader)) == answers
+        assert summary(iter(loader)) == results
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("place", [5, 59])
-def test_a_worker_that_dies_with_a_lock_leaves_nobody_waiting(pictures: list[Item], place: int, tmp_path: Path) -> None:
+def test_a_worker_that_dies_with_a_lock_causes_no_deadlock(images: list[Item], place: int, tmp_path: Path) -> None:
     Image.new("RGB", (2, 2), (0, 0, 255)).save(tmp_path / "blue.png")
-    items = [*pictures[:place], Source(str(tmp_path / "blue.png")), *pictures[place + 1 :]]
+    items = [*images[:place], Source(str(tmp_path / "blue.png")), *images[place + 1 :]]
     with Loader(iter(items), FirstPixel(), LIMITS, 2) as loader:
-        answers = summary(iter(loader))
-    assert answers == [*expected(pictures)[:place], 0, *expected(pictures)[place + 1 :]]
+        results = summary(iter(loader))
+    assert results == [*expected(images)[:place], 0, *expected(images)[place + 1 :]]
 
 
-def test_a_picture_that_never_ends_is_a_timeout(pictures: list[Item], tmp_path: Path) -> None:
+def test_an_image_that_never_ends_is_a_timeout(images: list[Item], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "silent.png")
-    items = [*pictures[:12], Source(str(tmp_path / "silent.png")), *pictures[12:18]]
+    items = [*images[:12], Source(str(tmp_path / "silent.png")), *images[12:18]]
     with Loader(iter(items), FirstPixel(), Decoding(seconds=1), 2) as loader:
-        answers = list(loader)
-    assert summary(iter(answers)) == [*expected(pictures)[:12], "timeout", *expected(pictures)[12:18]]
-    assert "--decode-timeout" in next(a.message for a in answers if isinstance(a, Failure) and a.code == "timeout")
+        results = list(loader)
+    assert summary(iter(results)) == [*expected(images)[:12], "timeout", *expected(images)[12:18]]
+    assert "--decode-timeout" in next(a.message for a in results if isinstance(a, Failure) and a.code == "timeout")
 
 
-def test_leaving_early_leaves_no_process(pictures: list[Item]) -> None:
-    with Loader(iter(pictures * 10), FirstPixel(), LIMITS, 3) as loader:
+def test_leaving_early_leaves_no_process(images: list[Item]) -> None:
+    with Loader(iter(images * 10), FirstPixel(), LIMITS, 3) as loader:
         next(iter(loader))
         workers = children()
         assert len(workers) == 3
@@ -176,32 +176,32 @@ def test_leaving_early_leaves_no_process(pictures: list[Item]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_workers_leave_signals_to_their_parent(pictures: list[Item], number: signal.Signals) -> None:
-    with Loader(iter(pictures * 3), FirstPixel(), LIMITS, 2) as loader:
-        answers = iter(loader)
-        first = next(answers)
+def test_workers_leave_signals_to_their_parent(images: list[Item], number: signal.Signals) -> None:
+    with Loader(iter(images * 3), FirstPixel(), LIMITS, 2) as loader:
+        results = iter(loader)
+        first = next(results)
         workers = children()
         for worker in workers:
             os.kill(worker, number)
         assert all(map(is_running, workers))
-        rest = list(answers)
-    assert summary(iter([first, *rest])) == expected(pictures) * 3
+        rest = list(results)
+    assert summary(iter([first, *rest])) == expected(images) * 3
 
 
 ORPHANS = """
 import os, sys, time
 from beitcli.inputs.decode import Decoding
 from beitcli.inputs.loader import Loader
-from beitcli.model.recipe import paper_recipe
+from beitcli.model.preprocessing import paper_preprocessing
 from beitcli.records import Source
 
-with Loader(iter([Source(sys.argv[1])] * 4), paper_recipe(32), Decoding(seconds=60), 2) as loader:
+with Loader(iter([Source(sys.argv[1])] * 4), paper_preprocessing(32), Decoding(seconds=60), 2) as loader:
     print(*(process.pid for process in loader._processes), flush=True)
     time.sleep(60)
 """
 
 
-def test_workers_are_gone_within_a_second_of_their_parents_death(tmp_path: Path) -> None:
+def test_workers_end_within_a_second_of_their_parents_death(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "silent.png")
     command = [sys.executable, "-c", ORPHANS, str(tmp_path / "silent.png")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:

@@ -1,4 +1,4 @@
-"""Arguments, folders, globs and lists: what is found, in which order, under which name, and what is passed by."""
+"""Arguments, folders, globs and lists: images found, their order and names, and skipped entries."""
 
 import io
 import itertools
@@ -27,7 +27,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def grow(*names: str) -> None:
-    """Makes entries as `ls -F` writes them: `folder/`, `fifo|`, `socket=`, `link -> target`, all else a file."""
+    """Create entries in the notation of `ls -F`: `folder/`, `fifo|`, `socket=`, `link -> target`, all else a file."""
     for name in names:
         path, _, target = name.partition(" -> ")
         if os.path.dirname(path):
@@ -40,7 +40,7 @@ def grow(*names: str) -> None:
             with socket.socket(socket.AF_UNIX) as server:
                 server.bind(path[:-1])
         elif not path.endswith("/"):
-            Path(path).write_bytes(b"picture")
+            Path(path).write_bytes(b"image")
 
 
 def found(*arguments: str, listed: Sequence[Source] = (), **walk: object) -> tuple[list[str], dict[str, int]]:
@@ -119,7 +119,7 @@ def test_arguments_keep_their_order_and_lists_come_last() -> None:
 
 WALKS = {
     "hidden names": (["a.jpg", ".b.jpg", ".c/d.jpg"], {}, ["t/a.jpg"], {"hidden": 2}),
-    "hidden names asked for": (
+    "explicit hidden names": (
         ["a.jpg", ".b.jpg", ".c/d.jpg"],
         {"hidden": True},
         ["t/.b.jpg", "t/.c/d.jpg", "t/a.jpg"],
@@ -134,7 +134,7 @@ WALKS = {
         {"not an image type": 1},
     ),
     "other files": (["a.jpg", "b.txt", "c", "d.jpg.part"], {}, ["t/a.jpg"], {"not an image type": 3}),
-    "folders named like pictures": (["a.jpg/b.jpg"], {}, ["t/a.jpg/b.jpg"], {}),
+    "folders named like images": (["a.jpg/b.jpg"], {}, ["t/a.jpg/b.jpg"], {}),
     "FIFOs and sockets": (["a.jpg", "b.jpg|", "c.jpg="], {}, ["t/a.jpg"], {"not a regular file": 2}),
     "links": (
         ["a.jpg", "b/c.jpg", "d -> b", "e.jpg -> a.jpg", "f.jpg -> gone"],
@@ -231,7 +231,7 @@ WALKS = {
 
 
 @pytest.mark.parametrize(("names", "walk", "expected", "skipped"), WALKS.values(), ids=WALKS)
-def test_a_walk_takes_pictures_and_counts_what_it_passes_by(
+def test_a_walk_takes_images_and_counts_skipped_entries(
     names: list[str], walk: dict[str, object], expected: list[str], skipped: dict[str, int]
 ) -> None:
     grow(*(f"t/{name}" for name in names))
@@ -264,7 +264,7 @@ def test_a_walk_takes_pictures_and_counts_what_it_passes_by(
     ],
 )
 @pytest.mark.parametrize("hidden", [False, True], ids=["plain", "hidden"])
-def test_folders_of_systems_are_skipped(name: str, hidden: bool) -> None:
+def test_system_folders_are_skipped(name: str, hidden: bool) -> None:
     grow("t/a.jpg", f"t/{name}/b.jpg")
     assert found("t", hidden=hidden) == (["t/a.jpg"], {"system file": 1})
 
@@ -281,7 +281,7 @@ def skipped_in(folder: str, **walk: object) -> Skipped:
     return skipped
 
 
-def test_what_is_no_image_type_is_counted_by_suffix() -> None:
+def test_other_types_are_counted_by_suffix() -> None:
     grow("t/a.jpg", *(f"t/{number}.{'MP4' if number % 2 else 'mp4'}" for number in range(7)), "t/x/.hidden")
     grow(*(f"t/x/{number}.xmp" for number in range(5)))
     assert skipped_in("t").text() == "1 hidden, 12 not an image type: .mp4 7, .xmp 5"
@@ -320,7 +320,7 @@ LEFT = [
 ]  # fmt: skip
 
 
-def test_suffixes_tell_pictures_in_any_case() -> None:
+def test_suffixes_match_in_any_case() -> None:
     grow(*(f"t/{name}" for name in (*TAKEN, *LEFT)))
     assert found("t") == (sorted(f"t/{name}" for name in TAKEN), {"not an image type": len(LEFT)})
 
@@ -377,7 +377,7 @@ GLOBS = {
     "exclude": (PLAIN, "**/*.jpg", {"exclude": ("a1",)}, ["a.jpg", "b.jpg"]),
     "matched folders are ignored": (["a.jpg/b.jpg", "c.jpg"], "*.jpg", {}, ["c.jpg"]),
     "hidden names do not match": (["a.jpg", ".b.jpg", ".c/d.jpg"], "**/*.jpg", {}, ["a.jpg"]),
-    "hidden names asked for": (
+    "explicit hidden names": (
         ["a.jpg", ".b.jpg", ".c/d.jpg"],
         "**/*.jpg",
         {"hidden": True},
@@ -431,7 +431,7 @@ def test_a_typed_input_is_always_taken(names: list[str], arguments: list[str]) -
     assert found(*arguments) == (expected, {})
 
 
-def test_a_folder_named_twice_gives_its_pictures_twice() -> None:
+def test_a_folder_named_twice_gives_its_images_twice() -> None:
     grow("t/a.jpg", "t/b.jpg")
     assert found("t", "t/")[0] == ["t/a.jpg", "t/b.jpg"] * 2
 
@@ -464,26 +464,26 @@ MISTAKES = {
     "no match": (["a.jpg"], ["*.png"], {}, "no image matches `*.png`", ""),
     "no match behind one that exists": (["a.jpg"], ["a.jpg", "*.png"], {}, "no image matches `*.png`", ""),
     "no match in no folder": ([], ["gone/*.png"], {}, "no image matches `gone/*.png`", ""),
-    "a match that is no picture": (["a.txt"], ["a.*"], {}, "no image matches `a.*`", ""),
+    "a match that is no image": (["a.txt"], ["a.*"], {}, "no image matches `a.*`", ""),
     "a match that is a folder": (["a.jpg/b.jpg"], ["*.jpg"], {}, "no image matches `*.jpg`", ""),
     "a broken class": ([], ["a[.jpg"], {}, "no image matches `a[.jpg`", ""),
     "an empty folder": (["t/"], ["t"], {}, "no image in `t`", ""),
     "empty folders": (["t/", "u/v/"], ["t", "u"], {}, "no image in `t`, `u`", ""),
-    "a folder without pictures": (
+    "a folder without images": (
         ["t/a.txt", "t/b.txt", "t/c.txt", "t/.d.jpg", "t/.e.jpg", "t/f.jpg -> a.txt"],
         ["t"],
         {},
         "no image in `t`",
         "skipped: 2 hidden, 1 link, 3 not an image type: .txt 3",
     ),
-    "pictures too deep": (["t/u/a.jpg"], ["t"], {"max_depth": 1}, "no image in `t`", "1 folder below --max-depth"),
+    "images too deep": (["t/u/a.jpg"], ["t"], {"max_depth": 1}, "no image in `t`", "1 folder below --max-depth"),
     "everything excluded": (["t/a.jpg"], ["t"], {"exclude": ("*",)}, "no image in `t`", "1 excluded"),
     "standard input twice": (["a.jpg"], ["-", "a.jpg", "-"], {}, "`-` is given more than once", ""),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("names", "arguments", "walk", "message", "hint"), MISTAKES.values(), ids=MISTAKES)
-def test_what_makes_no_sense_is_a_usage_error_at_once(
+def test_invalid_arguments_are_a_usage_error_at_once(
     names: list[str], arguments: list[str], walk: dict[str, object], message: str, hint: str
 ) -> None:
     grow(*names)
@@ -496,12 +496,12 @@ def test_what_makes_no_sense_is_a_usage_error_at_once(
     assert caught.value.exit_status == ExitStatus.USAGE == 2
 
 
-def test_one_empty_folder_among_others_is_no_mistake() -> None:
+def test_one_empty_folder_among_others_is_no_error() -> None:
     grow("t/a.txt", "u/b.jpg")
     assert found("t", "u") == (["u/b.jpg"], {"not an image type": 1})
 
 
-def test_nothing_asked_for_and_nothing_listed_is_no_mistake() -> None:
+def test_no_arguments_and_an_empty_list_are_no_error() -> None:
     assert found() == ([], {})
 
 
@@ -598,7 +598,7 @@ def test_a_list_is_read_after_the_arguments_and_only_as_far_as_needed() -> None:
 )
 def test_names_that_are_not_utf8_open_and_are_shown_escaped(name: bytes, shown: str) -> None:
     os.mkdir("t")
-    Path(os.fsdecode(b"t/" + name)).write_bytes(b"picture")
+    Path(os.fsdecode(b"t/" + name)).write_bytes(b"image")
     walked, globbed, typed, listed = discover(
         ["t", "t/*.jpg", os.fsdecode(b"t/" + name)], read_list(io.BytesIO(b"t/" + name), null=False), Walk(), Skipped()
     )
@@ -606,14 +606,14 @@ def test_names_that_are_not_utf8_open_and_are_shown_escaped(name: bytes, shown: 
     assert isinstance(walked, Source)
     assert walked.name == f"t/{shown}"
     assert os.fsencode(walked.location) == b"t/" + name
-    assert Path(walked.location).read_bytes() == b"picture"
+    assert Path(walked.location).read_bytes() == b"image"
 
 
 def test_such_a_name_of_a_folder_works_too() -> None:
     os.makedirs(b"t/\xe9\xe8/in")
-    Path(os.fsdecode(b"t/\xe9\xe8/in/a.jpg")).write_bytes(b"picture")
+    Path(os.fsdecode(b"t/\xe9\xe8/in/a.jpg")).write_bytes(b"image")
     os.mkdir(b"t/\xe9\xe8/gone")
-    Path(os.fsdecode(b"t/\xe9\xe8/a.jpg")).write_bytes(b"picture")
+    Path(os.fsdecode(b"t/\xe9\xe8/a.jpg")).write_bytes(b"image")
     items = discover(["t"], [], Walk(), Skipped())
     first = next(items)
     os.rmdir(b"t/\xe9\xe8/gone")
@@ -647,7 +647,7 @@ LISTS = {
 }  # fmt: skip
 
 
-def test_a_list_for_null_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_list_for_null_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     assert len(list(read_list(io.BytesIO(b"a\0b\nc\0d"), null=False))) == 2
     assert [message for message in caplog.messages if "--null" in message] == caplog.messages[:1] != []
     assert not caplog.messages[1:]
@@ -747,7 +747,7 @@ SHARDED: list[Found] = [
     ],
 )
 def test_a_name_belongs_to_one_shard_for_ever(count: int, numbers: list[int]) -> None:
-    """Machines share the work by these numbers, so no version of ours may change them."""
+    """Machines share the work by these numbers, so they must never change."""
     for number in set(numbers):
         expected = [item for item, its in zip(SHARDED, numbers, strict=True) if its == number]
         assert list(shard(SHARDED, number, count)) == expected
@@ -766,11 +766,11 @@ def test_shards_are_cut_lazily() -> None:
     assert len(list(itertools.islice(shard(endless, 2, 3), 5))) == 5
 
 
-def test_a_look_tells_size_and_time_or_why_not() -> None:
+def test_look_adds_size_and_time_or_gives_the_failure() -> None:
     grow("a.jpg", "folder/", "pipe|", "link.jpg -> a.jpg", "nowhere.jpg -> missing", "loop.jpg -> loop.jpg")
     os.makedirs("folder", exist_ok=True)
     os.utime("a.jpg", ns=(5, 1_700_000_000_123_456_789))
-    here = Identity(size=7, mtime_ns=1_700_000_000_123_456_789)
+    here = Identity(size=5, mtime_ns=1_700_000_000_123_456_789)
     cases: list[tuple[Found, object]] = [
         (Source("a.jpg"), here),
         (Source("link.jpg"), here),
@@ -786,13 +786,15 @@ def test_a_look_tells_size_and_time_or_why_not() -> None:
         (Failure(Source("closed"), "permission", "closed"), "permission"),
     ]
     looked = list(look(item for item, _ in cases))
-    assert [item.code if isinstance(item, Failure) else item.known for item in looked] == [told for _, told in cases]
+    assert [item.code if isinstance(item, Failure) else item.known for item in looked] == [
+        expected for _, expected in cases
+    ]
     assert [item.source if isinstance(item, Failure) else item for item in looked] == [
         item.source if isinstance(item, Failure) else item for item, _ in cases
     ]
 
 
-def test_a_look_into_a_closed_folder_leaves_it_to_reading_to_say_why(here: Path) -> None:
+def test_look_leaves_an_unreadable_folder_to_reading(here: Path) -> None:
     grow("closed/a.jpg")
     here.chmod(0o755)
     os.chmod("closed", 0)
@@ -818,14 +820,14 @@ def test_a_look_into_a_closed_folder_leaves_it_to_reading_to_say_why(here: Path)
     ],
     ids=str,
 )
-def test_folders_without_a_picture(arguments: list[str], expected: list[str]) -> None:
+def test_folders_without_an_image(arguments: list[str], expected: list[str]) -> None:
     grow("full/in/x.jpg", "texts/notes.txt")
     for folder in ("empty", "full/none"):
         os.makedirs(folder)
     assert empty_folders(arguments, Walk()) == expected
 
 
-def test_a_folder_that_may_not_be_read_is_one_without_a_picture(here: Path) -> None:
+def test_an_unreadable_folder_is_one_without_an_image(here: Path) -> None:
     grow("full/x.jpg", "closed/x.jpg")
     here.chmod(0o755)
     os.chmod("closed", 0)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beitcli.errors import PictureError
+from beitcli.errors import ImageError
 from beitcli.inputs import decode as decoding
 from beitcli.inputs.decode import Decoding
 from beitcli.inputs.decoders import tiff
@@ -92,7 +92,7 @@ class Case(NamedTuple):
 
 
 def lattice() -> Iterator[Case]:
-    """All cases that tifffile is asked to write."""
+    """All cases for tifffile to write."""
     ways = [(name, step) for name in LOSSLESS for step in ((False, True) if name in PREDICTED else (False,))]
     ends = [(order, tiled) for order in "<>" for tiled in (False, True)]
     for dtype, photometric in itertools.product(
@@ -131,7 +131,7 @@ def lattice() -> Iterator[Case]:
 
 
 def levels(values: np.ndarray, bits: int) -> np.ndarray:
-    """Grey levels as the contract wants them, not rounded."""
+    """Grey levels by the contract, not rounded."""
     exact = values.astype(np.float64)
     if values.dtype.kind == "f":
         whole = bool((exact >= 0).all() and (exact <= 1).all())
@@ -185,13 +185,15 @@ def outcome(data: bytes) -> tuple[str, str]:
     """`ok`, `wrong` or the failure's code, and the table's row or the failure's message."""
     try:
         pixels = decode(data)
-    except PictureError as error:
+    except ImageError as error:
         return error.code, str(error)
     row = first_page(io.BytesIO(data)).row
-    right = reference(data)
-    same = pixels.shape == right.shape and np.abs(pixels - right).max() <= 1.0 + 1e-6
+    expected = reference(data)
+    same = pixels.shape == expected.shape and np.abs(pixels - expected).max() <= 1.0 + 1e-6
     return (
-        "ok" if same else f"wrong by {np.abs(pixels - right).max() if pixels.shape == right.shape else right.shape}",
+        "ok"
+        if same
+        else f"wrong by {np.abs(pixels - expected).max() if pixels.shape == expected.shape else expected.shape}",
         row.name,
     )
 
@@ -287,7 +289,7 @@ def cmyk_jpeg() -> bytes:
 
 @functools.cache
 def outcomes() -> dict[str, tuple[str, str]]:
-    """What becomes of every file of the lattice."""
+    """Results of every file of the lattice."""
     found: dict[str, tuple[str, str]] = {}
     for case in lattice():
         try:
@@ -308,7 +310,7 @@ def outcomes() -> dict[str, tuple[str, str]]:
     return found
 
 
-def test_every_layout_is_read_rightly_or_not_at_all() -> None:
+def test_every_layout_is_read_correctly_or_unsupported() -> None:
     found = outcomes()
     wrong = {name: result for name, result in found.items() if result[0] not in ("ok", "unsupported")}
     assert not wrong
@@ -318,7 +320,7 @@ def test_every_layout_is_read_rightly_or_not_at_all() -> None:
 
 
 @pytest.mark.parametrize("row", [row.name for row in TABLE])
-def test_every_row_of_the_table_is_proved(row: str) -> None:
+def test_every_row_of_the_table_is_tested(row: str) -> None:
     assert ("ok", row) in outcomes().values()
 
 
@@ -332,17 +334,17 @@ FIELD_TIFFS = {
 
 
 @pytest.mark.parametrize("name", FIELD_TIFFS)
-def test_files_from_the_field_that_pillow_reads_wrongly(name: str) -> None:
+def test_field_files_that_pillow_misreads(name: str) -> None:
     assert outcome((FIELD / name).read_bytes()) == ("ok", FIELD_TIFFS[name])
 
 
 def test_planes_of_16_bits_give_the_pixels_of_the_reference() -> None:
-    right = np.asarray(Image.open(FIELD / "planar16-reference.png").convert("RGB")).astype(int)
-    assert np.abs(decode((FIELD / "planar16-None-le.tif").read_bytes()) - right).max() <= 1
+    expected = np.asarray(Image.open(FIELD / "planar16-reference.png").convert("RGB")).astype(int)
+    assert np.abs(decode((FIELD / "planar16-None-le.tif").read_bytes()) - expected).max() <= 1
 
 
 def failure(data: bytes) -> tuple[str, str]:
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         decode(data)
     assert str(caught.value).isprintable()
     return caught.value.code, str(caught.value)
@@ -360,7 +362,7 @@ def test_a_single_strip_whose_size_was_never_written_is_read() -> None:
 
 
 @pytest.mark.parametrize("tags", [{322: 48_000, 323: 48_000}, {277: 3000}], ids=["huge tiles", "many samples"])
-def test_samples_that_would_take_gigabytes_are_too_large(tags: dict[int, int]) -> None:
+def test_gigabytes_of_samples_are_too_large(tags: dict[int, int]) -> None:
     side = 16 if 322 in tags else 1000
     pages = page(t256=("I", [side]), t257=("I", [side]), t278=("I", [side]), t259=("H", [8])) | {
         tag: ("I", [value]) for tag, value in tags.items()
@@ -403,10 +405,10 @@ def test_the_first_full_page_is_taken(
     assert decode(built(order, [odd, full], [b"\7", GREYS], big)).shape == (2, 4, 3)
 
 
-def test_a_page_limit_is_that_of_the_page_that_is_read() -> None:
+def test_the_limit_applies_to_the_page_that_is_read() -> None:
     data = built("<", [page((1, 1), [0], [1], t254=("I", [1])), page((4, 2), [1], [8])], [b"\7", GREYS])
     assert decode(data, Decoding(max_pixels=8, seconds=0)).shape == (2, 4, 3)
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         decode(data, Decoding(max_pixels=7, seconds=0))
     assert caught.value.code == "too_large"
 
@@ -433,7 +435,7 @@ BROKEN_NOTES: dict[str, dict[int, tuple[str, Sequence[float]]]] = {
 @pytest.mark.parametrize("name", BROKEN_NOTES)
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("compression", [1, 8])
-def test_broken_notes_cost_nothing(name: str, order: str, compression: int) -> None:
+def test_broken_notes_are_ignored(name: str, order: str, compression: int) -> None:
     part = zlib.compress(GREYS) if compression == 8 else GREYS
     data = built(order, [page((4, 2), [0], [len(part)], t259=("H", [compression])) | BROKEN_NOTES[name]], [part])
     if "beyond" in name:
@@ -521,7 +523,7 @@ def test_a_checksum_that_is_wrong_is_an_error(compression: int) -> None:
         broken[rng.randrange(8, len(data) - 12)] ^= 1 << rng.randrange(8)
         try:
             pixels = decode(built("<", [tags], [bytes(broken)]))
-        except PictureError:
+        except ImageError:
             continue
         np.testing.assert_array_equal(pixels, decode(built("<", [tags], [data])))
 
@@ -539,9 +541,9 @@ def test_a_fax_that_is_cut_or_has_gaps_is_an_error(compression: int, name: str, 
         more = {258: ("H", [1]), 259: ("H", [compression]), 266: ("H", [2 if mirrored else 1])}
         return built("<", [page((found.width, 200), [0], [len(strip)]) | more], [strip])
 
-    right = decode(file)
-    np.testing.assert_array_equal(decode(made(data)), right)
-    np.testing.assert_array_equal(decode(made(data + bytes(9))), right)
+    expected = decode(file)
+    np.testing.assert_array_equal(decode(made(data)), expected)
+    np.testing.assert_array_equal(decode(made(data + bytes(9))), expected)
     for share in (0.2, 0.5, 0.9):
         kept = int(len(data) * share)
         assert failure(made(data[:kept]))[0] in ("truncated", "corrupt")
@@ -590,7 +592,7 @@ def test_damage_gives_an_image_or_a_code() -> None:
                 broken[place if rng.random() < 0.3 else max(place - place % 400, place % 400)] = rng.randrange(256)
             try:
                 assert decode(bytes(broken), Decoding(100_000, 0)).shape[2] == 3
-            except PictureError as error:
+            except ImageError as error:
                 assert error.code in (
                     "truncated",
                     "corrupt",

@@ -1,4 +1,4 @@
-"""What the tests of `model/` share: checkpoints derived from others, and a trap for what unpickles them."""
+"""Fixtures of the tests of `model/`: modified checkpoints, and an object that detects unpickling."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ class Trap:
 
 @pytest.fixture
 def trap() -> Callable[[Path], object]:
-    """Makes an object that creates a file when it is unpickled."""
+    """Make an object that creates a file when it is unpickled."""
     return Trap
 
 

@@ -1,4 +1,4 @@
-"""The layers for AMX: nearer to float32 than torch's own bf16, the same for a picture in any company, made once."""
+"""The layers for AMX: closer to float32 than torch's bf16, independent of the batch, compiled once."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.classifier import Classifier
 from beitcli.model.compiler import compiler
 from beitcli.model.network import Beit, PixelScale
-from beitcli.model.recipe import checkpoint_recipe, paper_recipe
+from beitcli.model.preprocessing import checkpoint_preprocessing, paper_preprocessing
 from beitcli.model.runtime import Runtime
 
 BF16 = Runtime("cpu", "bf16", compiled=True)
@@ -26,7 +26,7 @@ RELATIVE = {"use_relative_position_bias": True}
 
 
 def saved(folder: Path, **config: Any) -> str:
-    """The folder, with a seeded checkpoint that has heads of 64, and more in its weights than rounding can hide."""
+    """Save a seeded checkpoint with heads of 64, and weights larger than rounding errors; return the folder."""
     from transformers import BeitConfig, BeitForImageClassification
 
     torch.manual_seed(3)
@@ -41,7 +41,7 @@ def saved(folder: Path, **config: Any) -> str:
 
 
 def networks(folder: str, side: int, output: Any = "logits") -> tuple[Beit, Beit, Beit]:
-    """The same one in float32, in torch's bf16, and with the layers for AMX."""
+    """The same network in float32, in torch's bf16, and with the layers for AMX."""
     checkpoint = open_checkpoint(folder, None)
     exact, rounded, ours = (
         Beit(checkpoint.config, checkpoint.tensors(), (side, side), HALF, dtype, output).eval()
@@ -75,7 +75,7 @@ def error(states: Tensor, exact: Tensor) -> float:
         pytest.param(32, RELATIVE | {"hidden_size": 192, "num_attention_heads": 3}, id="three heads"),
     ],
 )
-def test_it_is_nearer_to_float32_than_torch(side: int, config: dict[str, Any], tmp_path: Path) -> None:
+def test_it_is_closer_to_float32_than_torch(side: int, config: dict[str, Any], tmp_path: Path) -> None:
     exact, rounded, ours = networks(saved(tmp_path, **config), side, "patches")
     batch = pixels(5, side)
     with torch.inference_mode():
@@ -84,7 +84,7 @@ def test_it_is_nearer_to_float32_than_torch(side: int, config: dict[str, Any], t
 
 
 @pytest.mark.parametrize("side", [32, 184])
-def test_a_picture_has_the_same_logits_in_any_company_and_on_any_threads(side: int, tmp_path: Path) -> None:
+def test_logits_depend_on_neither_batch_nor_threads(side: int, tmp_path: Path) -> None:
     _, _, ours = networks(saved(tmp_path, **RELATIVE), side)
     [layers] = ours.layers
     batch = pixels(30, side)
@@ -102,12 +102,12 @@ def test_a_picture_has_the_same_logits_in_any_company_and_on_any_threads(side: i
 
 
 def states_before(network: Beit, batch: Tensor) -> Tensor:
-    """What goes into the layers."""
+    """Input of the layers."""
     patches = network.projection(network._patches(batch).to(torch.bfloat16))
     return torch.cat((network.start.expand(len(patches), -1, -1), patches), dim=1)
 
 
-def test_broken_states_stay_where_they_are(tmp_path: Path) -> None:
+def test_nan_states_do_not_spread_to_other_images(tmp_path: Path) -> None:
     _, _, ours = networks(saved(tmp_path, **RELATIVE), 32)
     [layers] = ours.layers
     with torch.inference_mode():
@@ -128,7 +128,7 @@ def test_weights_that_are_not_finite_are_found(tmp_path: Path) -> None:
     tensors["beit.encoder.layer.1.intermediate.dense.weight"][0, 0] = float("inf")
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     checkpoint = open_checkpoint(folder, None)
-    classifier = Classifier(checkpoint, paper_recipe(32), BF16, 5)
+    classifier = Classifier(checkpoint, paper_preprocessing(32), BF16, 5)
     with pytest.raises(ModelError, match="not finite"):
         classifier(pixels(1, 32))
 
@@ -145,26 +145,30 @@ def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("broken", "message"),
     [
         ({"PATH": "", "CXX": ""}, "no C++ compiler"),
         ({"CXX": "false"}, "/false failed"),
         ({"XDG_CACHE_HOME": "/dev/null"}, "Not a directory"),
     ],
 )
-def test_where_it_cannot_be_compiled_the_network_runs_as_it_is(
-    broken: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_the_network_runs_uncompiled_if_compilation_fails(
+    broken: dict[str, str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     checkpoint = open_checkpoint(saved(tmp_path / "model", **RELATIVE), None)
-    recipe = paper_recipe(32)
-    plain = Classifier(checkpoint, recipe, Runtime("cpu", "bf16"), 5)(pixels(2, 32))
+    preprocessing = paper_preprocessing(32)
+    plain = Classifier(checkpoint, preprocessing, Runtime("cpu", "bf16"), 5)(pixels(2, 32))
     for name, value in broken.items():
         monkeypatch.setenv(name, value)
     with caplog.at_level("INFO"):
-        assert Classifier(checkpoint, recipe, BF16, 5)(pixels(2, 32)) == plain
+        assert Classifier(checkpoint, preprocessing, BF16, 5)(pixels(2, 32)) == plain
     assert "the network runs uncompiled: " in caplog.text
-    assert said in caplog.text
+    assert message in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -184,7 +188,7 @@ def test_where_it_cannot_be_compiled_the_network_runs_as_it_is(
     ],
     ids=["states", "patches", "attention's output", "norm", "down", "up", "queries and keys"],
 )
-def test_weights_of_other_sizes_are_not_taken(changed: dict[str, tuple[int, ...]], tmp_path: Path) -> None:
+def test_weights_of_other_sizes_are_rejected(changed: dict[str, tuple[int, ...]], tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     folder = saved(tmp_path, **RELATIVE)
@@ -192,24 +196,24 @@ def test_weights_of_other_sizes_are_not_taken(changed: dict[str, tuple[int, ...]
     assert changed.keys() <= tensors.keys()
     save_file(tensors | {name: torch.ones(sides) for name, sides in changed.items()}, tmp_path / "model.safetensors")
     checkpoint = open_checkpoint(folder, None)
-    said = []
+    messages = []
     for runtime in (Runtime("cpu", "bf16"), BF16):
         with pytest.raises(BeitError) as raised:
-            Classifier(checkpoint, paper_recipe(32), runtime, 5)(pixels(1, 32))
-        said.append(str(raised.value))
-    assert said[0] == said[1]
+            Classifier(checkpoint, paper_preprocessing(32), runtime, 5)(pixels(1, 32))
+        messages.append(str(raised.value))
+    assert messages[0] == messages[1]
 
 
-def test_a_network_without_layers_runs_as_it_is(tmp_path: Path) -> None:
+def test_a_network_without_layers_runs_uncompiled(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(saved(tmp_path, num_hidden_layers=0), None)
     plain, ours = (
-        Classifier(checkpoint, paper_recipe(32), runtime, 5)(pixels(2, 32))
+        Classifier(checkpoint, paper_preprocessing(32), runtime, 5)(pixels(2, 32))
         for runtime in (Runtime("cpu", "bf16"), BF16)
     )
     assert ours == plain
 
 
-def test_a_damaged_library_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_library_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved(tmp_path / "model", **RELATIVE)
     networks(folder, 32)
     [library] = (Path(os.environ["XDG_CACHE_HOME"])).rglob("amx-*.so")
@@ -221,10 +225,10 @@ def test_a_damaged_library_is_made_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert damaged.stat().st_size == library.stat().st_size
 
 
-def test_other_networks_run_as_they_are(tiny_beit: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_networks_run_uncompiled(tiny_beit: Path, caplog: pytest.LogCaptureFixture) -> None:
     checkpoint = open_checkpoint(str(tiny_beit), None)
-    recipe = checkpoint_recipe(checkpoint.processor, None)
-    plain = Classifier(checkpoint, recipe, Runtime("cpu", "bf16"), 5)(pixels(2, 32))
+    preprocessing = checkpoint_preprocessing(checkpoint.processor, None)
+    plain = Classifier(checkpoint, preprocessing, Runtime("cpu", "bf16"), 5)(pixels(2, 32))
     with caplog.at_level("INFO"):
-        assert Classifier(checkpoint, recipe, BF16, 5)(pixels(2, 32)) == plain
+        assert Classifier(checkpoint, preprocessing, BF16, 5)(pixels(2, 32)) == plain
     assert "heads of 64 and GELU" in caplog.text

@@ -1,4 +1,4 @@
-"""Folders and aliases become checkpoints: config, labels and weights, or one sentence that says what is wrong."""
+"""Folders and aliases become checkpoints: config, labels and weights, or an error message of one line."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from beitcli.errors import ModelError, UsageError
 from beitcli.model.catalog import BY_ALIAS, DEMO_FOLDER, KNOWN
 from beitcli.model.checkpoint import find_repository, open_checkpoint
 from beitcli.model.classifier import Classifier
-from beitcli.model.recipe import checkpoint_recipe
+from beitcli.model.preprocessing import checkpoint_preprocessing
 from beitcli.model.runtime import Runtime
 
 FIELD = Path(__file__).parent.parent / "field"
@@ -45,7 +45,7 @@ def reshard(folder: Path) -> None:
     assert len(list(folder.glob("model-*.safetensors"))) > 2
 
 
-def add_worse(folder: Path) -> None:
+def add_bin(folder: Path) -> None:
     torch.save({"classifier.weight": torch.zeros(1)}, folder / BIN)
 
 
@@ -53,7 +53,7 @@ def add_worse(folder: Path) -> None:
     ("change", "file"),
     [
         pytest.param(lambda folder: None, ST, id="safetensors"),
-        pytest.param(add_worse, ST, id="safetensors before bin"),
+        pytest.param(add_bin, ST, id="safetensors before bin"),
         pytest.param(reshard, f"{ST}.index.json", id="sharded by transformers"),
         pytest.param(lambda folder: put_shards(folder, ST, save_file), f"{ST}.index.json", id="sharded"),
         pytest.param(lambda folder: put_bin(folder, load_file(folder / ST)), BIN, id="bin"),
@@ -65,7 +65,7 @@ def add_worse(folder: Path) -> None:
         pytest.param(lambda folder: put_shards(folder, BIN, torch.save), f"{BIN}.index.json", id="sharded bin"),
     ],
 )
-def test_weights_are_found_in_every_form(
+def test_weights_are_found_in_every_format(
     change: Callable[[Path], None], file: str, tiny_beit: Path, copy_of: Callable[..., Path]
 ) -> None:
     expected = load_file(tiny_beit / ST)
@@ -120,7 +120,7 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsiz
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         pytest.param(lambda folder: (folder / ST).unlink(), "no weights", id="none"),
         pytest.param(lambda folder: truncate(folder / ST, 0.9), ST, id="truncated"),
@@ -138,11 +138,11 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsiz
     ],
 )
 def test_weights_that_cannot_be_read(
-    change: Callable[[Path], Any], said: str, tiny_beit: Path, copy_of: Callable[..., Path]
+    change: Callable[[Path], Any], message: str, tiny_beit: Path, copy_of: Callable[..., Path]
 ) -> None:
     folder = copy_of(tiny_beit)
     change(folder)
-    with pytest.raises(ModelError, match=said) as raised:
+    with pytest.raises(ModelError, match=message) as raised:
         open_checkpoint(str(folder), None).tensors()
     assert "\n" not in str(raised.value)
 
@@ -184,7 +184,7 @@ def test_a_folder_without_processor_file(tiny_beit: Path, copy_of: Callable[...,
         ("", "`beit models`"),
     ],
 )
-def test_names_that_are_nothing(name: str, hint: str) -> None:
+def test_unknown_names(name: str, hint: str) -> None:
     with pytest.raises(ModelError, match=f"`{name}` is neither an alias, a folder nor a Hub id") as raised:
         open_checkpoint(name, None)
     assert hint in str(raised.value.hint).removeprefix("nearest aliases: ").split(", ")[0]
@@ -221,21 +221,19 @@ ODD_CONFIGS = [
 
 
 @pytest.mark.parametrize("changes", ODD_CONFIGS, ids=repr)
-def test_configs_that_cannot_be_followed(
-    changes: dict[str, Any], tiny_beit: Path, copy_of: Callable[..., Path]
-) -> None:
+def test_invalid_configs(changes: dict[str, Any], tiny_beit: Path, copy_of: Callable[..., Path]) -> None:
     with pytest.raises(ModelError):
         checkpoint = open_checkpoint(str(copy_of(tiny_beit, **changes)), None)
-        Classifier(checkpoint, checkpoint_recipe(checkpoint.processor, None), Runtime("cpu", "fp32"), 1)
+        Classifier(checkpoint, checkpoint_preprocessing(checkpoint.processor, None), Runtime("cpu", "fp32"), 1)
 
 
-def test_a_number_of_labels_that_is_none(tiny_beit: Path, copy_of: Callable[..., Path]) -> None:
+def test_an_invalid_number_of_labels(tiny_beit: Path, copy_of: Callable[..., Path]) -> None:
     with pytest.raises(ModelError, match="num_labels"):
         open_checkpoint(str(copy_of(tiny_beit, id2label=None, num_labels="x")), None)
 
 
 @pytest.mark.parametrize("id2label", [["a", "b"], {"first": "a"}, "a"], ids=repr)
-def test_labels_that_make_no_sense(id2label: Any, tiny_beit: Path, copy_of: Callable[..., Path]) -> None:
+def test_invalid_labels(id2label: Any, tiny_beit: Path, copy_of: Callable[..., Path]) -> None:
     with pytest.raises(ModelError, match="id2label"):
         open_checkpoint(str(copy_of(tiny_beit, id2label=id2label)), None)
 
@@ -264,7 +262,7 @@ def labels_but(size: int, missing: tuple[int, ...]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("id2label", "said"),
+    ("id2label", "message"),
     [
         pytest.param(None, "starts at 1,", id="from 1"),  # the file from the field
         pytest.param({"1": "a"}, "starts at 1,", id="one label, from 1"),
@@ -276,14 +274,14 @@ def labels_but(size: int, missing: tuple[int, ...]) -> dict[str, str]:
     ],
 )
 def test_labels_that_do_not_number_the_outputs_are_refused(
-    id2label: dict[str, str] | None, said: str, tiny_beit: Path, copy_of: Callable[..., Path]
+    id2label: dict[str, str] | None, message: str, tiny_beit: Path, copy_of: Callable[..., Path]
 ) -> None:
     folder = copy_of(tiny_beit, id2label=id2label)
     if id2label is None:
         shutil.copy(FIELD / "labels-from-1-config.json", folder / "config.json")
     with pytest.raises(ModelError) as raised:
         open_checkpoint(str(folder), None)
-    assert f"the id2label of `{folder}` {said}" in str(raised.value)
+    assert f"the id2label of `{folder}` {message}" in str(raised.value)
     assert "from 0" in str(raised.value.hint)
 
 
@@ -334,7 +332,7 @@ def test_parameters_may_have_their_names_in_memory(kind: str, file: str, tmp_pat
 
 @pytest.mark.parametrize("file", [ST, BIN, "model-1.safetensors"])
 @pytest.mark.parametrize("model_type", ["beit", "vit"])
-def test_a_pointer_of_git_lfs_is_called_that(
+def test_a_git_lfs_pointer_is_reported_as_such(
     file: str, model_type: str, tiny_beit: Path, copy_of: Callable[..., Path]
 ) -> None:
     folder = copy_of(tiny_beit, model_type=model_type)
@@ -356,7 +354,7 @@ def test_a_pointer_of_git_lfs_is_called_that(
         ({"problem_type": "single_label_classification", "model_type": "vit"}, False, False),
     ],
 )
-def test_what_kind_of_checkpoint_it_is(
+def test_kinds_of_checkpoints(
     changes: dict[str, Any], multi_label: bool, is_beit: bool, tiny_beit: Path, copy_of: Callable[..., Path]
 ) -> None:
     checkpoint = open_checkpoint(str(copy_of(tiny_beit, **changes)), None)

@@ -1,4 +1,4 @@
-"""Answers equal those of transformers on the same pixels, in every dtype they are finite and for every architecture."""
+"""Predictions equal those of transformers on the same pixels for every architecture, and are finite in every dtype."""
 
 import functools
 import json
@@ -23,16 +23,16 @@ from beitcli.model.catalog import DEMO_FOLDER
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.classifier import Classifier
 from beitcli.model.network import Beit, PixelScale
-from beitcli.model.recipe import checkpoint_recipe, processor_recipe
+from beitcli.model.preprocessing import checkpoint_preprocessing, processor_preprocessing
 from beitcli.model.runtime import Runtime
 from beitcli.records import Score
 
 SAMPLES = Path(__file__).parent.parent.parent / "samples"
-Answers = list[tuple[Score, ...]]
+Predictions = list[tuple[Score, ...]]
 
 
 @functools.cache
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     rng = np.random.default_rng(11)
     noise = [Image.fromarray(rng.integers(0, 256, (40, 56, 3), dtype=np.uint8)) for _ in range(4)]
     plain = [Image.new("RGB", (30, 30), colour) for colour in ("black", "white")]
@@ -40,30 +40,32 @@ def pictures() -> list[Image.Image]:
     return [*noise, *plain, *photographs]
 
 
-def classify(folder: Path | str, dtype: str = "fp32", top_k: int = 0) -> Answers:
-    """What a checkpoint says about `pictures()`, by its own recipe."""
+def classify(folder: Path | str, dtype: str = "fp32", top_k: int = 0) -> Predictions:
+    """A checkpoint's predictions for `images()`, by its own preprocessing."""
     checkpoint = open_checkpoint(str(folder), None)
-    recipe = (
-        checkpoint_recipe(checkpoint.processor, None) if checkpoint.is_beit else processor_recipe(str(folder), None)
+    preprocessing = (
+        checkpoint_preprocessing(checkpoint.processor, None)
+        if checkpoint.is_beit
+        else processor_preprocessing(str(folder), None)
     )
-    classifier = Classifier(checkpoint, recipe, Runtime("cpu", dtype), top_k)
-    return classifier(torch.stack([torch.from_numpy(recipe(picture).copy()) for picture in pictures()]))
+    classifier = Classifier(checkpoint, preprocessing, Runtime("cpu", dtype), top_k)
+    return classifier(torch.stack([torch.from_numpy(preprocessing(image).copy()) for image in images()]))
 
 
 def reference(folder: Path | str, activation: Callable[[Tensor], Tensor] = lambda logits: logits.softmax(-1)) -> Tensor:
-    """The scores by transformers alone, in the order of the labels."""
+    """Scores by transformers alone, in the order of the labels."""
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32)
     with torch.no_grad():
-        return activation(model(**processor(images=pictures(), return_tensors="pt")).logits)
+        return activation(model(**processor(images=images(), return_tensors="pt")).logits)
 
 
-def values(answers: Answers) -> Tensor:
+def values(predictions: Predictions) -> Tensor:
     """The scores in the order of the labels."""
     return torch.tensor(
-        [[score.score for score in sorted(answer, key=lambda score: score.index)] for answer in answers]
+        [[score.score for score in sorted(prediction, key=lambda score: score.index)] for prediction in predictions]
     )
 
 
@@ -133,35 +135,35 @@ def folder_of(tiny_beit: Path, others: Callable[[str], Path]) -> Callable[[str],
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_answers_are_those_of_transformers(kind: str, folder_of: Callable[[str], Path]) -> None:
+def test_predictions_are_those_of_transformers(kind: str, folder_of: Callable[[str], Path]) -> None:
     folder = folder_of(kind)
-    expected, answers = reference(folder), classify(folder)
+    expected, predictions = reference(folder), classify(folder)
     labels = open_checkpoint(str(folder), None).labels
-    assert (values(answers) - expected).abs().max() < 1e-5
+    assert (values(predictions) - expected).abs().max() < 1e-5
     order = expected.sort(dim=-1, descending=True, stable=True).indices
-    assert [[score.index for score in answer] for answer in answers] == order.tolist()
+    assert [[score.index for score in prediction] for prediction in predictions] == order.tolist()
     assert len({tuple(row) for row in order.tolist()}) > 1
-    for answer in answers:
-        assert [score.label for score in answer] == [labels[score.index] for score in answer]
-        assert sorted(score.index for score in answer) == list(range(len(labels)))
-        assert math.isclose(sum(score.score for score in answer), 1, abs_tol=1e-3)
+    for prediction in predictions:
+        assert [score.label for score in prediction] == [labels[score.index] for score in prediction]
+        assert sorted(score.index for score in prediction) == list(range(len(labels)))
+        assert math.isclose(sum(score.score for score in prediction), 1, abs_tol=1e-3)
 
 
-def test_the_demo_knows_a_cat() -> None:
+def test_the_demo_recognises_a_cat() -> None:
     names = sorted(path.stem for path in SAMPLES.glob("*.jpg"))
-    answers = dict(zip(names, classify(DEMO_FOLDER)[-len(names) :], strict=True))
-    assert answers["cat"][0].label == "cat"
+    predictions = dict(zip(names, classify(DEMO_FOLDER)[-len(names) :], strict=True))
+    assert predictions["cat"][0].label == "cat"
 
 
 def test_a_score_is_the_shortest_decimal_of_its_float32(tiny_beit: Path) -> None:
     checkpoint = open_checkpoint(str(tiny_beit), None)
-    recipe = checkpoint_recipe(checkpoint.processor, None)
-    scale = PixelScale(recipe.factor, recipe.mean, recipe.std)
-    network = Beit(checkpoint.config, checkpoint.tensors(), recipe.size, scale).eval()
+    preprocessing = checkpoint_preprocessing(checkpoint.processor, None)
+    scale = PixelScale(preprocessing.factor, preprocessing.mean, preprocessing.std)
+    network = Beit(checkpoint.config, checkpoint.tensors(), preprocessing.size, scale).eval()
     with torch.no_grad():
-        exact = network(torch.stack([torch.from_numpy(recipe(picture).copy()) for picture in pictures()])).softmax(-1)
-    for answer, row in zip(classify(tiny_beit), exact.numpy(), strict=True):
-        for score in answer:
+        exact = network(torch.stack([torch.from_numpy(preprocessing(image).copy()) for image in images()])).softmax(-1)
+    for prediction, row in zip(classify(tiny_beit), exact.numpy(), strict=True):
+        for score in prediction:
             assert score.score == pytest.approx(row[score.index], rel=1e-5)
             assert repr(score.score) == repr(float(str(np.float32(score.score))))
 
@@ -171,10 +173,11 @@ def test_several_labels_at_once_have_a_sigmoid_each(
     kind: str, folder_of: Callable[[str], Path], copy_of: Callable[..., Path]
 ) -> None:
     folder = copy_of(folder_of(kind), problem_type="multi_label_classification")
-    answers, expected = classify(folder), reference(folder, torch.sigmoid)
-    assert (values(answers) - expected).abs().max() < 1e-5
+    predictions, expected = classify(folder), reference(folder, torch.sigmoid)
+    assert (values(predictions) - expected).abs().max() < 1e-5
     assert all(
-        [score.score for score in answer] == sorted((s.score for s in answer), reverse=True) for answer in answers
+        [score.score for score in prediction] == sorted((s.score for s in prediction), reverse=True)
+        for prediction in predictions
     )
     assert (expected.sum(-1) - 1).abs().max() > 0.1
 
@@ -203,16 +206,16 @@ def test_scores_are_those_of_the_pipeline(
     folder = with_outputs(copy_of(folder_of(kind), problem_type=problem), count)
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     reference = pipeline("image-classification", str(folder), image_processor=processor, device="cpu")
-    answers = classify(folder)
-    for answer, expected in zip(answers, reference(pictures(), top_k=count), strict=True):
-        assert [score.label for score in answer] == [each["label"] for each in expected]
-        assert [score.score for score in answer] == pytest.approx([each["score"] for each in expected], abs=1e-5)
-    assert len({score.score for answer in answers for score in answer}) > count
-    assert all(0 < score.score < 1 for answer in answers for score in answer) == (problem != "regression")
+    predictions = classify(folder)
+    for prediction, expected in zip(predictions, reference(images(), top_k=count), strict=True):
+        assert [score.label for score in prediction] == [each["label"] for each in expected]
+        assert [score.score for score in prediction] == pytest.approx([each["score"] for each in expected], abs=1e-5)
+    assert len({score.score for prediction in predictions for score in prediction}) > count
+    assert all(0 < score.score < 1 for prediction in predictions for score in prediction) == (problem != "regression")
 
 
 @pytest.mark.parametrize("kind", ["tiny", "vit"])
-def test_a_missing_tensor_is_said_with_its_checkpoint(
+def test_a_missing_tensor_is_reported_with_its_checkpoint(
     kind: str, folder_of: Callable[[str], Path], copy_of: Callable[..., Path]
 ) -> None:
     folder = copy_of(folder_of(kind))
@@ -234,9 +237,13 @@ def test_weights_that_are_not_finite_are_named_before_any_image(
     folder = copy_of(folder_of(kind))
     rewrite(folder, lambda tensors: tensors["classifier.weight"].view(-1)[1].fill_(value))
     checkpoint = open_checkpoint(str(folder), None)
-    recipe = checkpoint_recipe(checkpoint.processor, None) if kind == "tiny" else processor_recipe(str(folder), None)
+    preprocessing = (
+        checkpoint_preprocessing(checkpoint.processor, None)
+        if kind == "tiny"
+        else processor_preprocessing(str(folder), None)
+    )
     with pytest.raises(ModelError, match=f"`{folder}`: the weights are not finite: `classifier.weight`"):
-        Classifier(checkpoint, recipe, Runtime("cpu", "fp32"), 1)
+        Classifier(checkpoint, preprocessing, Runtime("cpu", "fp32"), 1)
     assert caplog.messages == []
 
 
@@ -249,15 +256,15 @@ def test_huge_weights_are_finite(
         for name in tensors:
             tensors[name] = tensors[name].to(dtype)
 
-    answers = classify(rewrite(copy_of(tiny_beit), enlarge))
-    assert all(math.isfinite(score.score) for answer in answers for score in answer)
+    predictions = classify(rewrite(copy_of(tiny_beit), enlarge))
+    assert all(math.isfinite(score.score) for prediction in predictions for score in prediction)
 
 
 @pytest.mark.parametrize(("top_k", "count"), [(0, 5), (1, 1), (3, 3), (5, 5), (6, 5), (1000, 5)])
 def test_top_k(top_k: int, count: int, tiny_beit: Path) -> None:
-    answers = classify(tiny_beit, top_k=top_k)
-    assert answers == [answer[:count] for answer in classify(tiny_beit)]
-    assert {len(answer) for answer in answers} == {count}
+    predictions = classify(tiny_beit, top_k=top_k)
+    assert predictions == [prediction[:count] for prediction in classify(tiny_beit)]
+    assert {len(prediction) for prediction in predictions} == {count}
 
 
 def test_equal_scores_are_in_the_order_of_the_labels(tiny_beit: Path, copy_of: Callable[..., Path]) -> None:
@@ -265,26 +272,26 @@ def test_equal_scores_are_in_the_order_of_the_labels(tiny_beit: Path, copy_of: C
         tensors["classifier.weight"].zero_()
         tensors["classifier.bias"].copy_(torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0]))
 
-    for answer in classify(rewrite(copy_of(tiny_beit), even)):
-        assert [score.index for score in answer] == [1, 3, 0, 2, 4]
+    for prediction in classify(rewrite(copy_of(tiny_beit), even)):
+        assert [score.index for score in prediction] == [1, 3, 0, 2, 4]
 
 
 @pytest.mark.parametrize("kind", ["tiny", "vit"])
-@pytest.mark.parametrize(("dtype", "near"), [("fp16", 0.01), ("bf16", 0.1)])
-def test_smaller_dtypes_run_and_come_near(dtype: str, near: float, kind: str, folder_of: Callable[[str], Path]) -> None:
-    exact, answers = values(classify(folder_of(kind))), values(classify(folder_of(kind), dtype))
-    assert 0 < (answers - exact).abs().max() < near
+@pytest.mark.parametrize(("dtype", "tolerance"), [("fp16", 0.01), ("bf16", 0.1)])
+def test_smaller_dtypes_are_close(dtype: str, tolerance: float, kind: str, folder_of: Callable[[str], Path]) -> None:
+    exact, predictions = values(classify(folder_of(kind))), values(classify(folder_of(kind), dtype))
+    assert 0 < (predictions - exact).abs().max() < tolerance
 
 
 @pytest.fixture
 def overflowing(tiny_beit: Path, copy_of: Callable[..., Path]) -> Path:
-    """A BEiT whose best logits are beyond fp16 (65520 rounds to infinity) for four of the pictures."""
+    """A BEiT whose best logits are beyond fp16 (65520 rounds to infinity) for four of the images."""
     from transformers import BeitForImageClassification
 
     model = BeitForImageClassification.from_pretrained(tiny_beit)
     model.classifier.bias.data.zero_()
-    recipe = checkpoint_recipe(open_checkpoint(str(tiny_beit), None).processor, None)
-    pixels = torch.stack([torch.from_numpy(recipe(picture) / 127.5 - 1).float() for picture in pictures()])
+    preprocessing = checkpoint_preprocessing(open_checkpoint(str(tiny_beit), None).processor, None)
+    pixels = torch.stack([torch.from_numpy(preprocessing(image) / 127.5 - 1).float() for image in images()])
     with torch.no_grad():
         best = model(pixels.permute(0, 3, 1, 2)).logits.amax(-1).sort(descending=True).values
     assert best[3] / best[4] > 1.03
@@ -296,13 +303,15 @@ def overflowing(tiny_beit: Path, copy_of: Callable[..., Path]) -> Path:
     return rewrite(copy_of(tiny_beit), enlarge)
 
 
-def test_rows_that_overflow_fp16_have_the_answers_of_fp32(overflowing: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_that_overflow_fp16_have_the_predictions_of_fp32(
+    overflowing: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "beitcli")
     exact = classify(overflowing)
     assert caplog.messages == []
-    answers = classify(overflowing, "fp16")
-    assert caplog.messages == ["4 pictures overflow fp16 and are computed in fp32"]
-    assert sum(mine == theirs for mine, theirs in zip(answers, exact, strict=True)) == 4
+    predictions = classify(overflowing, "fp16")
+    assert caplog.messages == ["4 images overflow fp16 and are computed in fp32"]
+    assert sum(own == other for own, other in zip(predictions, exact, strict=True)) == 4
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
@@ -316,7 +325,7 @@ def test_weights_that_are_not_finite_are_no_classifier(
         classify(folder, dtype)
 
 
-def test_a_model_without_head_gives_no_answers(others: Callable[[str], Path]) -> None:
+def test_a_model_without_head_is_an_error(others: Callable[[str], Path]) -> None:
     with pytest.raises(ModelError, match=r"`classifier\.\w+`"):
         classify(others("vit without head"))
 
@@ -367,7 +376,7 @@ def test_code_in_a_bin_of_another_architecture_does_not_run(
     [{"model_type": "unheard-of"}, {"model_type": "bert"}, {"model_type": None}, {"hidden_act": "unheard-of"}],
     ids=repr,
 )
-def test_architectures_that_classify_no_pictures(
+def test_architectures_that_classify_no_images(
     changes: dict[str, Any], others: Callable[[str], Path], copy_of: Callable[..., Path]
 ) -> None:
     with pytest.raises(ModelError):
@@ -392,7 +401,7 @@ import torch
 from beitcli.errors import DeviceError, ModelError
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.classifier import Classifier
-from beitcli.model.recipe import checkpoint_recipe, processor_recipe
+from beitcli.model.preprocessing import checkpoint_preprocessing, processor_preprocessing
 from beitcli.model.runtime import Runtime
 
 def report(event, arguments):
@@ -403,10 +412,11 @@ sys.addaudithook(report)
 for folder in sys.argv[1:]:
     checkpoint = open_checkpoint(folder, None)
     beit = checkpoint.is_beit
-    recipe = checkpoint_recipe(checkpoint.processor, None) if beit else processor_recipe(checkpoint.folder, None)
+    own = checkpoint_preprocessing(checkpoint.processor, None) if beit else None
+    preprocessing = own or processor_preprocessing(checkpoint.folder, None)
     try:
-        classifier = Classifier(checkpoint, recipe, Runtime("cpu", "fp32"), 1)
-        assert len(classifier(torch.zeros(2, *recipe.shape, dtype=getattr(torch, recipe.dtype)))) == 2
+        classifier = Classifier(checkpoint, preprocessing, Runtime("cpu", "fp32"), 1)
+        assert len(classifier(torch.zeros(2, *preprocessing.shape, dtype=getattr(torch, preprocessing.dtype)))) == 2
     except ModelError:
         assert "head" in folder
     assert beit == ("transformers" not in sys.modules)
@@ -422,6 +432,6 @@ def test_a_folder_is_read_in_silence_and_without_network(others: Callable[[str],
 
 def test_a_network_larger_than_memory_is_a_device_error(tiny_beit: Path) -> None:
     checkpoint = open_checkpoint(str(tiny_beit), None)
-    recipe = checkpoint_recipe(checkpoint.processor, 8 * 4096)
+    preprocessing = checkpoint_preprocessing(checkpoint.processor, 8 * 4096)
     with pytest.raises(DeviceError, match="too little memory"):
-        Classifier(checkpoint, recipe, Runtime("cpu", "fp32"), 1)
+        Classifier(checkpoint, preprocessing, Runtime("cpu", "fp32"), 1)

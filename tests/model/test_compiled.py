@@ -1,4 +1,4 @@
-"""The network compiled ahead: the same answers, made once, kept, and done without where that cannot be."""
+"""The compiled network: same predictions, compiled once and cached, uncompiled if that fails."""
 
 import os
 import signal
@@ -15,12 +15,12 @@ from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.classifier import Classifier
 from beitcli.model.compiled import LOOK_AHEAD, compiled_network, is_worth_compiling
 from beitcli.model.compiler import compiler
-from beitcli.model.recipe import Recipe, checkpoint_recipe
+from beitcli.model.preprocessing import Preprocessing, checkpoint_preprocessing
 from beitcli.model.runtime import Runtime
 from tests.cli.test_signals import start
 from tests.conftest import SAMPLES
 
-COMPILED = Runtime("cpu", "fp32", compiled=True, crowded=True)
+COMPILED = Runtime("cpu", "fp32", compiled=True, many_batches=True)
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
@@ -31,16 +31,16 @@ def tiny(tiny_beit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ch
     return open_checkpoint(str(tiny_beit), None)
 
 
-def recipe_of(checkpoint: Checkpoint) -> Recipe:
-    return checkpoint_recipe(checkpoint.processor, None)
+def preprocessing_of(checkpoint: Checkpoint) -> Preprocessing:
+    return checkpoint_preprocessing(checkpoint.processor, None)
 
 
 def pixels(count: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def answers(checkpoint: Checkpoint, runtime: Runtime, count: int) -> list[list[tuple[int, float]]]:
-    found = Classifier(checkpoint, recipe_of(checkpoint), runtime, 0, 4)(pixels(count))
+def predictions(checkpoint: Checkpoint, runtime: Runtime, count: int) -> list[list[tuple[int, float]]]:
+    found = Classifier(checkpoint, preprocessing_of(checkpoint), runtime, 0, 4)(pixels(count))
     return [[(score.index, score.score) for score in sorted(scores, key=lambda score: score.index)] for scores in found]
 
 
@@ -50,16 +50,16 @@ def libraries(tmp_path: Path) -> list[Path]:
 
 @needs_compiler
 @pytest.mark.slow
-def test_it_answers_alike_and_is_compiled_once(
+def test_predictions_agree_and_it_is_compiled_once(
     tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = answers(tiny, Runtime("cpu", "fp32"), 4)
-    compiled = answers(tiny, COMPILED, 4)
-    for mine, theirs in zip(compiled, plain, strict=True):
-        assert mine == [(index, pytest.approx(score, abs=1e-4)) for index, score in theirs]
+    plain = predictions(tiny, Runtime("cpu", "fp32"), 4)
+    compiled = predictions(tiny, COMPILED, 4)
+    for own, expected in zip(compiled, plain, strict=True):
+        assert own == [(index, pytest.approx(score, abs=1e-4)) for index, score in expected]
     [library] = libraries(tmp_path)
-    assert answers(tiny, COMPILED, 3) == compiled[:3]  # a smaller batch is filled up
-    network = compiled_network(tiny, recipe_of(tiny), COMPILED, 4)
+    assert predictions(tiny, COMPILED, 3) == compiled[:3]  # a smaller batch is padded
+    network = compiled_network(tiny, preprocessing_of(tiny), COMPILED, 4)
     assert network is not None
     batches = [pixels(4).roll(number, 0) for number in range(4)]
     one_by_one = [network(batch) for batch in batches]
@@ -72,48 +72,48 @@ def test_it_answers_alike_and_is_compiled_once(
     other.parent.mkdir(parents=True)
     other.write_bytes(b"damaged")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
-    assert answers(tiny, COMPILED, 4) == plain
+    assert predictions(tiny, COMPILED, 4) == plain
 
 
-def test_without_a_compiler_it_runs_as_it_is(
+def test_without_a_compiler_it_runs_uncompiled(
     tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plain = answers(tiny, Runtime("cpu", "fp32"), 4)
+    plain = predictions(tiny, Runtime("cpu", "fp32"), 4)
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     with caplog.at_level("INFO"):
-        assert answers(tiny, COMPILED, 4) == plain
+        assert predictions(tiny, COMPILED, 4) == plain
     assert "no C++ compiler" in caplog.text
 
 
 @needs_compiler
-def test_without_a_place_for_it_it_runs_as_it_is(
+def test_without_a_cache_folder_it_runs_uncompiled(
     tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plain = answers(tiny, Runtime("cpu", "fp32"), 4)
+    plain = predictions(tiny, Runtime("cpu", "fp32"), 4)
     monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
     with caplog.at_level("INFO"):
-        assert answers(tiny, COMPILED, 4) == plain
+        assert predictions(tiny, COMPILED, 4) == plain
     assert "the network runs uncompiled: [Errno 20] Not a directory" in caplog.text
 
 
 @needs_compiler
-def test_only_a_long_run_is_worth_it(tiny: Checkpoint) -> None:
+def test_only_a_long_run_is_worth_compiling(tiny: Checkpoint) -> None:
     sides = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "image_size": 384}
     large = Checkpoint("large", tiny.repository, tiny.folder, {**tiny.config, **sides, "patch_size": 16}, None, ())
-    recipe = Recipe((384, 384), None, 2, 1 / 255, (0.5,) * 3, (0.5,) * 3)
-    bf16 = Runtime("cpu", "bf16", crowded=True)
+    preprocessing = Preprocessing((384, 384), None, 2, 1 / 255, (0.5,) * 3, (0.5,) * 3)
+    bf16 = Runtime("cpu", "bf16", many_batches=True)
     short, long = (3, 4) if has_amx_layers(bf16) else (1000, 1100)
 
-    def asked(pictures: int) -> Callable[[int], int]:
-        return lambda most: min(pictures, most)
+    def counter(images: int) -> Callable[[int], int]:
+        return lambda most: min(images, most)
 
-    assert not is_worth_compiling(tiny, recipe_of(tiny), bf16, asked(LOOK_AHEAD))
-    assert not is_worth_compiling(large, recipe, bf16, asked(short))
-    assert is_worth_compiling(large, recipe, bf16, asked(long))
-    assert is_worth_compiling(large, recipe, bf16, asked(LOOK_AHEAD))
-    assert is_worth_compiling(large, recipe, bf16, None) == has_amx_layers(bf16)
-    assert is_worth_compiling(large, recipe, Runtime("cpu", "bf16"), asked(LOOK_AHEAD)) == has_amx_layers(bf16)
+    assert not is_worth_compiling(tiny, preprocessing_of(tiny), bf16, counter(LOOK_AHEAD))
+    assert not is_worth_compiling(large, preprocessing, bf16, counter(short))
+    assert is_worth_compiling(large, preprocessing, bf16, counter(long))
+    assert is_worth_compiling(large, preprocessing, bf16, counter(LOOK_AHEAD))
+    assert is_worth_compiling(large, preprocessing, bf16, None) == has_amx_layers(bf16)
+    assert is_worth_compiling(large, preprocessing, Runtime("cpu", "bf16"), counter(LOOK_AHEAD)) == has_amx_layers(bf16)
 
 
 @needs_compiler

@@ -1,4 +1,4 @@
-"""Checkpoints from a Hub on loopback: what is asked of it, what is kept, and what is said when it cannot be had."""
+"""Checkpoints from a Hub on loopback: requests, the cache, and errors."""
 
 import hashlib
 import json
@@ -42,14 +42,14 @@ class FakeHub(ThreadingHTTPServer):
     """Serves `commits`: for each repository its commits, oldest first, each a mapping of file names to bytes.
 
     A revision is `main` (the newest commit), a tag `v0`, `v1`, … or a commit's hash. `refused` maps a repository to the
-    status and error code that answer everything about it. `asked` is the method, revision and file of each request.
+    status and error code of every response about it. `requests` has the method, revision and file of each request.
     """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Request)
         self.commits: dict[str, list[Files]] = {}
         self.refused: dict[str, tuple[int, str]] = {}
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.tokens: set[str | None] = set()
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
         self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
@@ -61,7 +61,7 @@ class FakeHub(ThreadingHTTPServer):
             self._thread.join()
             self.server_close()
 
-    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+    def respond(self, path: str) -> tuple[int, dict[str, str], bytes]:
         owner, name, _, revision, file = path.lstrip("/").split("/", 4)
         location = f"{owner}/{name}"
         if location in self.refused:
@@ -88,9 +88,9 @@ class _Request(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if "/resolve/" not in self.path:  # huggingface_hub's list of agents, for its User-Agent
             return self.send_error(404)
-        self.server.asked.append(f"{self.command} {self.path.split('/', 4)[-1]}")
+        self.server.requests.append(f"{self.command} {self.path.split('/', 4)[-1]}")
         self.server.tokens.add(self.headers["Authorization"])
-        status, headers, body = self.server.answer(self.path)
+        status, headers, body = self.server.respond(self.path)
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
@@ -124,12 +124,12 @@ from beitcli.model.checkpoint import open_checkpoint
 name, revision, refresh = json.loads(sys.argv[1])
 try:
     checkpoint = open_checkpoint(name, revision, refresh)
-    answer = {"weights": checkpoint.weight_file(), "commit": checkpoint.repository.revision,
+    result = {"weights": checkpoint.weight_file(), "commit": checkpoint.repository.revision,
               "label": checkpoint.labels[0], "processor": checkpoint.processor}
-    answer["torch"] = "torch" in sys.modules
+    result["torch"] = "torch" in sys.modules
 except BeitError as error:
-    answer = {"error": str(error), "hint": error.hint}
-os.write(int(sys.argv[2]), json.dumps(answer).encode())
+    result = {"error": str(error), "hint": error.hint}
+os.write(int(sys.argv[2]), json.dumps(result).encode())
 """
 
 
@@ -140,7 +140,7 @@ def opened(hub: FakeHub, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     def run(name: str, revision: str | None = None, refresh: bool = False, **environment: str) -> dict[str, Any]:
         settings = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", **environment}
         reading, writing = os.pipe()
-        with open(reading, "rb") as answer:
+        with open(reading, "rb") as pipe:
             process = subprocess.run(
                 [sys.executable, "-c", SCRIPT, json.dumps([name, revision, refresh]), str(writing)],
                 env={**os.environ, **settings},
@@ -150,7 +150,7 @@ def opened(hub: FakeHub, tmp_path: Path) -> Callable[..., dict[str, Any]]:
             )
             os.close(writing)
             assert (process.returncode, process.stdout, process.stderr) == (0, b"", b"")
-            return json.loads(answer.read())  # type: ignore[no-any-return]
+            return json.loads(pipe.read())  # type: ignore[no-any-return]
 
     return run
 
@@ -166,7 +166,7 @@ def opened(hub: FakeHub, tmp_path: Path) -> Callable[..., dict[str, Any]]:
         pytest.param(NO_PROCESSOR, "model.safetensors", id="no processor"),
     ],
 )
-def test_what_was_downloaded_is_never_asked_for_again(
+def test_cached_files_are_never_requested_again(
     files: Files, weights: str, hub: FakeHub, opened: Callable[..., dict[str, Any]]
 ) -> None:
     hub.commits["me/model"] = [files]
@@ -178,16 +178,16 @@ def test_what_was_downloaded_is_never_asked_for_again(
     assert kept.items() <= files.items()
     assert {"config.json", weights, *(name for name in files if "-" in name)} <= set(kept)
 
-    hub.asked.clear()
+    hub.requests.clear()
     assert opened("me/model") == first
-    assert hub.asked == []
+    assert hub.requests == []
     hub.stop()
     assert opened("me/model") == first
     assert opened("me/model", HF_HUB_OFFLINE="1") == first
 
 
 @pytest.mark.parametrize("files", [BIN, repository(**sharded("model.safetensors"))], ids=["bin", "sharded"])
-def test_a_cache_that_others_filled_is_enough(
+def test_a_cache_filled_by_other_tools_suffices(
     files: Files, hub: FakeHub, opened: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     cache = tmp_path / "hf" / "hub" / "models--me--model"
@@ -200,12 +200,10 @@ def test_a_cache_that_others_filled_is_enough(
     found = opened("me/model", HF_HUB_OFFLINE="1")
     assert Path(found["weights"]).parent == snapshot
     assert opened("me/model") == found
-    assert hub.asked == []
+    assert hub.requests == []
 
 
-def test_refresh_asks_again_and_the_whole_checkpoint_follows(
-    hub: FakeHub, opened: Callable[..., dict[str, Any]]
-) -> None:
+def test_refresh_updates_the_whole_checkpoint(hub: FakeHub, opened: Callable[..., dict[str, Any]]) -> None:
     hub.commits["me/model"] = [SAFETENSORS]
     opened("me/model")
     newer = {**SAFETENSORS, "config.json": NEWER, "model.safetensors": b"n" * 60}
@@ -219,12 +217,14 @@ def test_refresh_asks_again_and_the_whole_checkpoint_follows(
     assert opened("me/model", commit("me/model", 0))["label"] == "old"
 
 
-def test_refresh_of_what_has_not_changed_downloads_nothing(hub: FakeHub, opened: Callable[..., dict[str, Any]]) -> None:
+def test_refresh_of_an_unchanged_checkpoint_downloads_nothing(
+    hub: FakeHub, opened: Callable[..., dict[str, Any]]
+) -> None:
     hub.commits["me/model"] = [SAFETENSORS]
     first = opened("me/model")
-    hub.asked.clear()
+    hub.requests.clear()
     assert opened("me/model", refresh=True) == first
-    assert {asked.split()[0] for asked in hub.asked} == {"HEAD"}
+    assert {request.split()[0] for request in hub.requests} == {"HEAD"}
 
 
 def test_refresh_without_a_hub_is_an_error(hub: FakeHub, opened: Callable[..., dict[str, Any]]) -> None:
@@ -237,11 +237,11 @@ def test_refresh_without_a_hub_is_an_error(hub: FakeHub, opened: Callable[..., d
 @pytest.mark.parametrize("revision", ["v0", commit("me/model", 0)], ids=["tag", "commit"])
 def test_a_revision_is_a_tag_or_a_commit(revision: str, hub: FakeHub, opened: Callable[..., dict[str, Any]]) -> None:
     hub.commits["me/model"] = [SAFETENSORS, {**SAFETENSORS, "config.json": NEWER}]
-    asked_for = opened("me/model", revision)
-    assert (asked_for["label"], asked_for["commit"]) == ("old", commit("me/model", 0))
+    tagged = opened("me/model", revision)
+    assert (tagged["label"], tagged["commit"]) == ("old", commit("me/model", 0))
     assert opened("me/model")["label"] == "new"
     hub.stop()
-    assert opened("me/model", revision) == asked_for
+    assert opened("me/model", revision) == tagged
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_a_revision_is_a_tag_or_a_commit(revision: str, hub: FakeHub, opened: Ca
         pytest.param(sharded("model.safetensors"), "model-two.safetensors", id="one part"),
     ],
 )
-def test_only_what_is_missing_is_downloaded_and_at_its_commit(
+def test_only_missing_files_are_downloaded_and_at_their_commit(
     weights: Files, missing: str, hub: FakeHub, opened: Callable[..., dict[str, Any]]
 ) -> None:
     hub.commits["me/model"] = [repository(**weights)]
@@ -260,11 +260,11 @@ def test_only_what_is_missing_is_downloaded_and_at_its_commit(
     link.resolve().unlink()
     link.unlink()
     hub.commits["me/model"].append({**repository(**weights), "config.json": NEWER})
-    hub.asked.clear()
+    hub.requests.clear()
     assert opened("me/model") == first
-    downloaded = [asked for asked in hub.asked if asked.startswith("GET")]
+    downloaded = [request for request in hub.requests if request.startswith("GET")]
     assert downloaded == [f"GET {commit('me/model', 0)}/{missing}"]
-    assert not any("config.json" in asked for asked in hub.asked)
+    assert not any("config.json" in request for request in hub.requests)
 
 
 REFUSALS = [
@@ -281,9 +281,9 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "revision", "said", "hint"), REFUSALS)
-def test_what_the_hub_refuses(
-    name: str, revision: str | None, said: str, hint: str | None, hub: FakeHub, opened: Callable[..., dict[str, Any]]
+@pytest.mark.parametrize(("name", "revision", "message", "hint"), REFUSALS)
+def test_errors_of_the_hub(
+    name: str, revision: str | None, message: str, hint: str | None, hub: FakeHub, opened: Callable[..., dict[str, Any]]
 ) -> None:
     hub.commits = {"me/model": [SAFETENSORS], "me/empty": [{}], "me/bare": [repository()]}
     hub.refused = {
@@ -292,23 +292,23 @@ def test_what_the_hub_refuses(
         "me/private": (401, "RepoNotFound"),
         "me/broken": (500, ""),
     }
-    answer = opened(name, revision)
-    assert said in answer["error"]
-    assert "\n" not in answer["error"]
-    assert answer["hint"] is None if hint is None else hint in answer["hint"]
+    result = opened(name, revision)
+    assert message in result["error"]
+    assert "\n" not in result["error"]
+    assert result["hint"] is None if hint is None else hint in result["hint"]
 
 
 @pytest.mark.parametrize("offline", ["0", "1"], ids=["no server", "HF_HUB_OFFLINE"])
 @pytest.mark.parametrize("name", ["large-384", "me/model"])
-def test_what_is_not_cached_and_out_of_reach(
+def test_not_cached_and_out_of_reach(
     name: str, offline: str, hub: FakeHub, opened: Callable[..., dict[str, Any]]
 ) -> None:
     if offline == "0":
         hub.stop()
-    answer = opened(name, HF_HUB_OFFLINE=offline)
-    assert "not cached and the Hub cannot be reached" in answer["error"]
-    assert "`-m demo`" in answer["hint"]
-    assert hub.asked == []
+    result = opened(name, HF_HUB_OFFLINE=offline)
+    assert "not cached and the Hub cannot be reached" in result["error"]
+    assert "`-m demo`" in result["hint"]
+    assert hub.requests == []
 
 
 @pytest.mark.parametrize(
@@ -320,4 +320,4 @@ def test_the_token_is_sent(
     hub.commits["me/model"] = [BIN]
     opened("me/model", **settings)
     assert hub.tokens == {sent}
-    assert {asked.split()[0] for asked in hub.asked} == {"HEAD", "GET"}
+    assert {request.split()[0] for request in hub.requests} == {"HEAD", "GET"}

@@ -1,4 +1,4 @@
-"""`Beit` gives the logits of transformers' `BeitForImageClassification`, and those of a picture whatever its batch."""
+"""`Beit` gives the logits of transformers' `BeitForImageClassification`, whatever the batch."""
 
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,7 @@ def test_a_missing_tensor_is_named(name: str, tiny: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         pytest.param({"num_channels": 4}, "4 channels", id="channels"),
         pytest.param({"hidden_act": "mish"}, "`mish`", id="activation"),
@@ -157,8 +157,8 @@ def test_a_missing_tensor_is_named(name: str, tiny: Checkpoint) -> None:
         pytest.param({"num_attention_heads": 4}, r"`\S+relative_position_bias_table`", id="heads"),
     ],
 )
-def test_a_config_that_the_weights_contradict(config: dict[str, Any], said: str, tiny: Checkpoint) -> None:
-    with pytest.raises(ModelError, match=said):
+def test_a_config_that_the_weights_contradict(config: dict[str, Any], message: str, tiny: Checkpoint) -> None:
+    with pytest.raises(ModelError, match=message):
         beit(tiny, **config)
 
 

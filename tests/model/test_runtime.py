@@ -1,4 +1,4 @@
-"""Device, dtype and batch size: what is asked for, or the best that this machine can run."""
+"""Device, dtype and batch size: as requested, or the best for this machine."""
 
 import logging
 import os
@@ -35,7 +35,7 @@ def test_a_device_that_is_absent(device: str) -> None:
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 @pytest.mark.parametrize("dtype", ["auto", *DTYPES])
-def test_what_is_chosen_runs(device: str, dtype: str) -> None:
+def test_the_chosen_runtime_works(device: str, dtype: str) -> None:
     runtime = choose_runtime(device, dtype)
     assert dtype in ("auto", runtime.dtype)
     assert device == "auto" or runtime.device == device
@@ -69,7 +69,7 @@ def test_auto_on_a_cpu_is_bf16_only_with_its_instructions() -> None:
         ({}, "fp32"),
     ],
 )
-def test_auto_by_what_torch_knows_of_the_cpu(
+def test_auto_by_the_capabilities_of_the_cpu(
     capabilities: dict[str, object], dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
@@ -93,7 +93,7 @@ def test_names_of_dtypes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "side", "pictures"),
+    ("device", "side", "images"),
     [
         ("cpu", 32, 32),
         ("cuda", 32, 128),
@@ -106,8 +106,8 @@ def test_names_of_dtypes() -> None:
         ("mps", 224, 32),
     ],
 )
-def test_batch_sizes_of_the_known_checkpoints(device: str, side: int, pictures: int) -> None:
-    assert choose_batch_size(device, (side, side)) == pictures
+def test_batch_sizes_of_the_known_checkpoints(device: str, side: int, images: int) -> None:
+    assert choose_batch_size(device, (side, side)) == images
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -119,13 +119,13 @@ def test_batch_sizes_are_powers_of_two_that_fall_with_the_size(device: str) -> N
     assert sizes[0] > 8 > sizes[-1] == 1
 
 
-@pytest.mark.parametrize(("gigabytes", "pictures"), [(80, 128), (8, 128), (4, 64), (1, 16), (0.001, 1)])
-def test_a_gpu_with_little_memory_gets_smaller_batches(gigabytes: float, pictures: int) -> None:
-    assert choose_batch_size("cuda", (224, 224), gigabytes * 1e9) == pictures
+@pytest.mark.parametrize(("gigabytes", "images"), [(80, 128), (8, 128), (4, 64), (1, 16), (0.001, 1)])
+def test_a_gpu_with_little_memory_gets_smaller_batches(gigabytes: float, images: int) -> None:
+    assert choose_batch_size("cuda", (224, 224), gigabytes * 1e9) == images
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_batch_follows_the_area_whatever_its_shape(device: str) -> None:
+def test_the_batch_size_depends_only_on_the_area(device: str) -> None:
     assert choose_batch_size(device, (128, 512)) == choose_batch_size(device, (512, 128))
     assert choose_batch_size(device, (128, 512)) == choose_batch_size(device, (256, 256))
 
@@ -133,7 +133,7 @@ def test_a_batch_follows_the_area_whatever_its_shape(device: str) -> None:
 @pytest.mark.parametrize(
     ("limit", "cores"), [("100000 100000", 1), ("150000 100000", 2), ("10000 100000", 1), ("max 100000", 0)]
 )
-def test_a_containers_share_is_respected(
+def test_a_containers_quota_is_respected(
     limit: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpu.max").write_text(f"{limit}\n")

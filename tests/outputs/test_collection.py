@@ -1,4 +1,4 @@
-"""Records of many files: each source once, in the order of a walk, whatever came first."""
+"""Records of many files: each source once, in the order of a walk."""
 
 import random
 import subprocess
@@ -17,8 +17,8 @@ CAT = Prediction(Source("a"), (Score("cat", 3, 0.5),))
 DOG = Prediction(Source("a"), (Score("dog", 5, 0.5),))
 LESS = Prediction(Source("a"), (Score("cat", 3, 0.25),))
 NONE = Prediction(Source("a"), ())
-GONE = Failure(Source("a"), "network", "no connection")
-BROKEN = Failure(Source("a"), "corrupt", "the picture contradicts its own format")
+UNREACHABLE = Failure(Source("a"), "network", "no connection")
+BROKEN = Failure(Source("a"), "corrupt", "the image contradicts its own format")
 
 
 def collected(*parts: list[Record]) -> tuple[list[Record], int, int]:
@@ -68,11 +68,11 @@ def test_the_order_is_that_of_a_walk(tmp_path: Path, monkeypatch: pytest.MonkeyP
     [
         ([[CAT], [CAT], [CAT]], CAT, 2, 0),
         ([[CAT, CAT]], CAT, 1, 0),
-        ([[GONE], [CAT]], CAT, 0, 1),
-        ([[CAT], [GONE]], CAT, 0, 1),
-        ([[GONE], [BROKEN]], GONE, 0, 1),
-        ([[GONE], [GONE]], GONE, 1, 0),
-        ([[GONE], [BROKEN], [CAT], [CAT]], CAT, 1, 2),
+        ([[UNREACHABLE], [CAT]], CAT, 0, 1),
+        ([[CAT], [UNREACHABLE]], CAT, 0, 1),
+        ([[UNREACHABLE], [BROKEN]], UNREACHABLE, 0, 1),
+        ([[UNREACHABLE], [UNREACHABLE]], UNREACHABLE, 1, 0),
+        ([[UNREACHABLE], [BROKEN], [CAT], [CAT]], CAT, 1, 2),
     ],
 )
 def test_which_record_stays(parts: list[list[Record]], stays: Record, equal: int, overruled: int) -> None:
@@ -80,9 +80,9 @@ def test_which_record_stays(parts: list[list[Record]], stays: Record, equal: int
 
 
 @pytest.mark.parametrize("other", [DOG, LESS, NONE])
-def test_two_answers_are_named_with_their_files(other: Record) -> None:
-    with pytest.raises(BeitError, match=r"different answers for `a` in `1\.csv` and `2\.csv`"):
-        collected([GONE], [CAT], [other])
+def test_different_predictions_are_reported_with_their_files(other: Record) -> None:
+    with pytest.raises(BeitError, match=r"different predictions for `a` in `1\.csv` and `2\.csv`"):
+        collected([UNREACHABLE], [CAT], [other])
 
 
 FILL = """

@@ -1,4 +1,4 @@
-"""A file is replaced when it is whole, and only then."""
+"""A file is replaced only when it is complete."""
 
 import os
 import stat
@@ -17,7 +17,7 @@ def write(path: Path, text: str = "new\n") -> None:
         stream.write(text.encode())
 
 
-def test_nothing_is_seen_at_its_place_before_the_end(tmp_path: Path) -> None:
+def test_the_file_appears_only_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     path.write_text("old\n")
     with replaced_file(str(path), keeps_part=True) as stream:
@@ -29,7 +29,7 @@ def test_nothing_is_seen_at_its_place_before_the_end(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out.csv"]
 
 
-def test_a_bad_end_leaves_the_old_file_and_the_part(tmp_path: Path) -> None:
+def test_an_exception_leaves_the_old_file_and_the_part(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     path.write_text("old\n")
     with pytest.raises(ZeroDivisionError), replaced_file(str(path), keeps_part=True) as stream:
@@ -84,19 +84,19 @@ def test_a_device_that_is_full_at_the_end_is_one_error() -> None:
         stream.write(b"x")
 
 
-def test_a_part_that_is_of_no_use_goes(tmp_path: Path) -> None:
+def test_an_unneeded_part_is_removed(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), replaced_file(str(tmp_path / "out.csv"), keeps_part=False):
         raise ZeroDivisionError
     assert os.listdir(tmp_path) == []
 
 
-def test_a_part_that_was_left_is_written_anew(tmp_path: Path) -> None:
+def test_a_leftover_part_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out.csv.part").write_text("much longer than what comes now\n")
     write(tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == "new\n"
 
 
-def test_the_part_is_no_more_open_than_the_file(tmp_path: Path) -> None:
+def test_the_part_has_the_mode_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     path.touch(0o600)
     with replaced_file(str(path), keeps_part=True):
@@ -104,7 +104,7 @@ def test_the_part_is_no_more_open_than_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing/out.csv", "folder", "new/", ""])
-def test_what_cannot_be_written_is_known_before(tmp_path: Path, name: str) -> None:
+def test_an_unwritable_path_is_detected_before(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError):
         check_writable(f"{tmp_path}/{name}" if name else "")

@@ -1,4 +1,4 @@
-"""One run at a time: the second is told who is first, or waits; a lock outlives nobody."""
+"""One run at a time: the second reports the holder, or waits; a lock ends with its process."""
 
 import os
 import re
@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from beitcli.errors import OutputError
-from beitcli.outputs.lock import alone
+from beitcli.outputs.lock import exclusive
 
 HOLD = """
 import sys, time
-from beitcli.outputs.lock import alone
-with alone(sys.argv[1], False):
+from beitcli.outputs.lock import exclusive
+with exclusive(sys.argv[1], False):
     print(flush=True)
     time.sleep({})
 """
@@ -28,28 +28,28 @@ def holder(path: Path, seconds: float) -> "subprocess.Popen[bytes]":
     return process
 
 
-def test_a_second_run_is_told_who_is_first_and_since_when(tmp_path: Path) -> None:
+def test_a_second_run_reports_the_holder_and_its_start_time(tmp_path: Path) -> None:
     with holder(tmp_path / "out.csv", 60) as process:
-        with pytest.raises(OutputError) as caught, alone(str(tmp_path / "out.csv"), wait=False):
+        with pytest.raises(OutputError) as caught, exclusive(str(tmp_path / "out.csv"), wait=False):
             pass
         assert re.search(rf"process {process.pid} on \S+ since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d", str(caught.value))
-        with alone(str(tmp_path / "other.csv"), wait=False):
+        with exclusive(str(tmp_path / "other.csv"), wait=False):
             pass
         process.kill()
-    with alone(str(tmp_path / "out.csv"), wait=False):
+    with exclusive(str(tmp_path / "out.csv"), wait=False):
         pass
     assert os.listdir(tmp_path) == []
 
 
 def test_waiting_ends_when_the_first_does(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
-    with holder(path, 1) as process, alone(str(path), wait=True):
+    with holder(path, 1) as process, exclusive(str(path), wait=True):
         assert process.wait(5) == 0
         refused = subprocess.run([sys.executable, "-c", HOLD.format(0), str(path)], capture_output=True)
         assert b"another run is writing" in refused.stderr
 
 
-def test_the_lock_is_of_one_process_and_not_of_its_children(tmp_path: Path) -> None:
+def test_the_lock_belongs_to_one_process_and_not_to_its_children(tmp_path: Path) -> None:
     forking = "import os; child = os.fork(); child and print(child, flush=True)"
     code = HOLD.format(60).replace("print(flush=True)", forking)
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out.csv")], stdout=subprocess.PIPE)
@@ -58,7 +58,7 @@ def test_the_lock_is_of_one_process_and_not_of_its_children(tmp_path: Path) -> N
     process.kill()
     process.wait()
     process.stdout.close()
-    with alone(str(tmp_path / "out.csv"), wait=False):
+    with exclusive(str(tmp_path / "out.csv"), wait=False):
         os.kill(child, signal.SIGKILL)
 
 
@@ -66,6 +66,6 @@ def test_a_link_and_its_target_are_one_output(tmp_path: Path) -> None:
     (tmp_path / "target.csv").touch()
     (tmp_path / "link.csv").symlink_to("target.csv")
     with holder(tmp_path / "target.csv", 60) as process:
-        with pytest.raises(OutputError, match="another run"), alone(str(tmp_path / "link.csv"), wait=False):
+        with pytest.raises(OutputError, match="another run"), exclusive(str(tmp_path / "link.csv"), wait=False):
             pass
         process.kill()

@@ -1,4 +1,4 @@
-"""Parquet: typed columns, groups of bounded size, and a footer whatever happens."""
+"""Parquet: typed columns, groups of bounded size, and a footer in every case."""
 
 import io
 import os
@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from beitcli.errors import OutputError
-from beitcli.outputs.destination import ReaderGone, replaced_file, stream_to, writing
+from beitcli.outputs.destination import ReaderClosed, replaced_file, stream_to, writing
 from beitcli.outputs.parquet import MOST_ROWS, MOST_SCORES, schema
 from beitcli.outputs.writers import Layout, writer
 from beitcli.records import Failure, Prediction, Record, Score, Source
@@ -41,7 +41,7 @@ def long_rows(count: int, scores: int) -> list[Record]:
     return [Prediction(Source(f"{number}.jpg"), row) for number in range(count)]
 
 
-def test_columns_and_what_is_in_them() -> None:
+def test_columns_and_their_values() -> None:
     table = parquet.ParquetFile(io.BytesIO(written(RECORDS))).read()
     assert [(field.name, str(field.type)) for field in table.schema] == [
         ("source", "string"),
@@ -89,14 +89,14 @@ def test_without_records_there_are_columns() -> None:
     ],
     ids=["rows", "just full", "scores", "one row"],
 )
-def test_groups_are_cut_by_rows_and_by_scores_but_not_by_pieces(records: list[Record], sizes: list[int]) -> None:
+def test_groups_are_cut_by_rows_and_scores_but_not_by_calls(records: list[Record], sizes: list[int]) -> None:
     whole = written(records)
     assert group_sizes(whole) == sizes
     pieces: Iterator[list[Record]] = (records[start : start + 64] for start in range(0, len(records), 64))
     assert written(*pieces) == whole
 
 
-def test_a_part_that_was_left_can_be_read(tmp_path: Path) -> None:
+def test_a_leftover_part_can_be_read(tmp_path: Path) -> None:
     with (
         pytest.raises(ZeroDivisionError),
         replaced_file(str(tmp_path / "out.parquet"), keeps_part=True) as stream,
@@ -131,9 +131,9 @@ def test_a_fifo_gets_the_same_bytes(tmp_path: Path) -> None:
     assert read == [written(RECORDS)]
 
 
-def test_a_reader_that_is_gone_is_no_error() -> None:
+def test_a_closed_reader_is_no_error() -> None:
     ours, theirs = os.pipe()
-    with pytest.raises(ReaderGone), stream_to(f"/dev/fd/{theirs}") as stream, writer(stream, PARQUET) as rows:
+    with pytest.raises(ReaderClosed), stream_to(f"/dev/fd/{theirs}") as stream, writer(stream, PARQUET) as rows:
         os.close(ours)
         rows.write(RECORDS)
     os.close(theirs)

@@ -1,4 +1,4 @@
-"""What was written is read back, exactly; what was not written here is refused, by file and line."""
+"""Files of records are read back exactly; others are refused, by file and line."""
 
 import gzip
 import itertools
@@ -37,20 +37,20 @@ def write(path: Path, file_format: str, compressed: bool, columns: int = 2, reco
 
 
 @pytest.mark.parametrize(("file_format", "compressed"), FILES)
-def test_what_was_written_is_read_back(tmp_path: Path, file_format: str, compressed: bool) -> None:
+def test_records_are_read_back(tmp_path: Path, file_format: str, compressed: bool) -> None:
     path = write(tmp_path / "part", file_format, compressed)
     assert list(Reader(str(path), file_format, compressed).records()) == RECORDS
 
 
 @pytest.mark.parametrize(("file_format", "columns"), [("csv", 7), ("tsv", 7), ("jsonl", 2), ("parquet", 2)])
-def test_how_many_labels_a_row_has_room_for(tmp_path: Path, file_format: str, columns: int) -> None:
+def test_columns_is_the_number_of_labels_of_a_row(tmp_path: Path, file_format: str, columns: int) -> None:
     reader = Reader(str(write(tmp_path / "part", file_format, False, columns=7)), file_format, False)
     list(reader.records())
     assert reader.columns == columns
 
 
 @pytest.mark.parametrize(("file_format", "compressed"), FILES)
-def test_no_records_are_no_records(tmp_path: Path, file_format: str, compressed: bool) -> None:
+def test_a_file_without_records(tmp_path: Path, file_format: str, compressed: bool) -> None:
     path = write(tmp_path / "part", file_format, compressed, records=[])
     assert list(Reader(str(path), file_format, compressed).records()) == []
 
@@ -105,14 +105,14 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("file_format", "text", "line", "message"), BROKEN, ids=itertools.count())
-def test_a_broken_line_is_named(tmp_path: Path, file_format: str, text: str, line: int, message: str) -> None:
+def test_a_broken_line_is_reported(tmp_path: Path, file_format: str, text: str, line: int, message: str) -> None:
     path = tmp_path / "part"
     path.write_bytes(text.encode())
     with pytest.raises(BeitError, match=f"`{path}`, line {line}: .*({message})"):
         list(Reader(str(path), file_format, False).records())
 
 
-def test_what_is_no_text_is_named(tmp_path: Path) -> None:
+def test_invalid_text_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "part.csv"
     path.write_bytes(f"{HEADER}{OK}".encode() + b"caf\xe9,ok,,,,,\n")
     with pytest.raises(BeitError, match=r"line 3: .*utf-8"):
@@ -139,7 +139,7 @@ def row(**values: Any) -> dict[str, Any]:
     ],
     ids=itertools.count(),
 )
-def test_a_broken_row_of_parquet_is_named(tmp_path: Path, broken: dict[str, Any]) -> None:
+def test_a_broken_row_of_parquet_is_reported(tmp_path: Path, broken: dict[str, Any]) -> None:
     path = tmp_path / "part.parquet"
     parquet.write_table(pyarrow.Table.from_pylist([row()] * 250 + [broken], schema()), path)
     with pytest.raises(BeitError, match=f"`{path}`, row 251: "):
@@ -163,14 +163,14 @@ def test_half_a_file_cannot_be_read(tmp_path: Path, file_format: str, compressed
 
 
 @pytest.mark.parametrize("data", [b"no gzip\n", gzip.compress(b"x" * 100)[:15] + b"\xff" * 20], ids=["magic", "data"])
-def test_what_is_no_gzip_cannot_be_read(tmp_path: Path, data: bytes) -> None:
+def test_invalid_gzip_cannot_be_read(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "part").write_bytes(data)
     with pytest.raises(BeitError, match="cannot read"):
         list(Reader(str(tmp_path / "part"), "jsonl", True).records())
 
 
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])
-def test_what_may_not_be_read_cannot(tmp_path: Path, file_format: str) -> None:
+def test_an_unreadable_file(tmp_path: Path, file_format: str) -> None:
     path = write(tmp_path / "part", file_format, False)
     os.chmod(path, 0)
     with unprivileged(), pytest.raises(BeitError, match=r"cannot read .*(Permission|denied)"):

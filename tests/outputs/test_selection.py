@@ -42,5 +42,5 @@ def test_an_unknown_label_names_the_nearest() -> None:
         (Selection(0.95, frozenset({2})), [Prediction(DOG.source, ()), BROKEN]),
     ],
 )
-def test_what_is_kept(selection: Selection, kept: list[Record]) -> None:
+def test_kept_records(selection: Selection, kept: list[Record]) -> None:
     assert list(selection.of([DOG, BROKEN, CAT])) == kept

@@ -1,4 +1,4 @@
-"""The summary's fixed first line, and how a run ends."""
+"""The summary's fixed first line, and the exit status."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The table for a person: widths, bars, failures, and names that try to steer the terminal."""
+"""The table for a terminal: widths, bars, failures, and names with control characters."""
 
 import io
 import re
@@ -25,7 +25,7 @@ def test_one_line_a_label_with_a_bar_for_its_score() -> None:
     assert second.split() == ["dog", "███", "0.2500"]
 
 
-def test_columns_stay_where_they_are_whatever_comes() -> None:
+def test_columns_keep_their_widths() -> None:
     stream = io.StringIO()
     writer = TableWriter(stream, colored=False)
     writer.write([CAT])
@@ -53,21 +53,19 @@ def test_scores_of_a_regression_keep_the_columns(score: float, shown: str, bar: 
 
 
 @pytest.mark.parametrize("name", ["[red]x[/red].jpg", "[/nope].jpg", ":smile:.jpg", "a\x1b[31mb.jpg", "new\nline.jpg"])
-def test_names_are_shown_and_do_nothing(name: str) -> None:
+def test_control_characters_in_names_are_escaped(name: str) -> None:
     text = printed([Prediction(Source(name), ()), Failure(Source("a.jpg"), "x", name)])
     shown = name.replace("\x1b", "\\x1b").replace("\n", "\\n")
     assert text.count(shown) == 2
     assert "\x1b" not in text
 
 
-def test_failures_say_code_and_message() -> None:
+def test_failures_show_code_and_message() -> None:
     text = printed([Failure(Source("a.jpg"), "truncated", "ends early")])
     assert "truncated: ends early" in text
 
 
 @pytest.mark.parametrize(("colored", "escapes"), [(True, True), (False, False), (None, False)])
-def test_colours_only_where_they_are_wanted(
-    colored: bool | None, escapes: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_colours_only_where_requested(colored: bool | None, escapes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR")
     assert ("\x1b[" in printed([CAT], colored)) is escapes

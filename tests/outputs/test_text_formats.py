@@ -46,7 +46,7 @@ def test_csv_is_read_back_by_the_standard_reader() -> None:
     assert {len(row) for row in rows} == {10}
 
 
-def test_csv_quotes_what_a_reader_would_take_for_the_end_of_a_field_or_row() -> None:
+def test_csv_quotes_ends_of_fields_and_rows() -> None:
     names = ["a\rb", "a\nb", "a,b", '"', " a ", "a;b", "'"]
     text = written(CsvWriter, 0, records=[Failure(Source(name), "corrupt", "") for name in names])
     assert [row[0] for row in csv.reader(io.StringIO(text, newline=""), strict=True)] == ["source", *names]

@@ -1,4 +1,4 @@
-"""Records into bytes: the same records give the same bytes, compressed or not, whatever the pieces they come in."""
+"""Records -> bytes: the same records give the same bytes, compressed or not, in any number of calls."""
 
 import gzip
 import io
@@ -17,7 +17,7 @@ TEXT_FORMATS = ["csv", "tsv", "jsonl"]
 
 def record(number: int) -> Record:
     if number % 7 == 3:
-        return Failure(Source(f"{number:05}.jpg"), "truncated", "the picture ends too early")
+        return Failure(Source(f"{number:05}.jpg"), "truncated", "the image ends too early")
     scores = (Score("tabby, tabby cat", number, 0.75), Score("dog", 2, 0.125))[: number % 3]
     return Prediction(Source(f"{number:05}.jpg"), scores)
 
@@ -46,7 +46,7 @@ def test_gzip_holds_what_the_plain_file_holds(text_format: str) -> None:
 
 
 @pytest.mark.parametrize("text_format", TEXT_FORMATS)
-def test_gzip_says_neither_name_nor_time(text_format: str, tmp_path: Path) -> None:
+def test_gzip_has_neither_name_nor_time(text_format: str, tmp_path: Path) -> None:
     path = tmp_path / "out.gz"
     with replaced_file(str(path), keeps_part=True) as stream, writer(stream, Layout(text_format, 2, gzip=True)) as rows:
         rows.write(RECORDS)
@@ -57,7 +57,7 @@ def test_gzip_says_neither_name_nor_time(text_format: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("compressed", [False, True], ids=["plain", "gzip"])
 @pytest.mark.parametrize("text_format", TEXT_FORMATS)
-def test_bytes_do_not_depend_on_the_pieces(text_format: str, compressed: bool) -> None:
+def test_bytes_do_not_depend_on_the_calls(text_format: str, compressed: bool) -> None:
     layout = Layout(text_format, 2, compressed)
     assert written(layout, *cut(1)) == written(layout, *cut(64)) == written(layout, RECORDS)
 
@@ -73,7 +73,7 @@ def test_a_gzip_stream_that_cannot_be_ended_is_one_error(text_format: str) -> No
         rows.write(RECORDS)
 
 
-def test_a_gzip_part_that_was_left_can_be_read(tmp_path: Path) -> None:
+def test_a_leftover_gzip_part_can_be_read(tmp_path: Path) -> None:
     with (
         pytest.raises(ZeroDivisionError),
         replaced_file(str(tmp_path / "out.gz"), keeps_part=True) as stream,

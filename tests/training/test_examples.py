@@ -1,4 +1,4 @@
-"""What is held out."""
+"""Hold-out of validation examples."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""Matrices that learn together learn as torch's Muon has them learn one by one."""
+"""Batched Muon gives the steps of torch's Muon, which takes the matrices one by one."""
 
 import pytest
 import torch
 
-from beitcli.training.muon import Muon, orthogonal
+from beitcli.training.muon import Muon, orthogonalised
 
 SHAPES = [(8, 8), (16, 8), (8, 8), (8, 16), (16, 8)]
 
@@ -25,15 +25,15 @@ def test_steps_are_those_of_torch(dtype: torch.dtype) -> None:
         assert (mine - 1).abs().mean() > 0.02
 
 
-def test_what_has_no_gradient_stays() -> None:
-    learning, resting = (torch.nn.Parameter(torch.ones(4, 4)) for _ in range(2))
-    learning.grad = torch.eye(4)
-    Muon([learning, resting], 0.1, 0.05, torch.float32).step()
-    assert not torch.equal(learning, resting)
-    assert torch.equal(resting, torch.ones(4, 4))
+def test_weights_without_gradient_are_unchanged() -> None:
+    trained, frozen = (torch.nn.Parameter(torch.ones(4, 4)) for _ in range(2))
+    trained.grad = torch.eye(4)
+    Muon([trained, frozen], 0.1, 0.05, torch.float32).step()
+    assert not torch.equal(trained, frozen)
+    assert torch.equal(frozen, torch.ones(4, 4))
 
 
-def test_the_weights_of_a_convolution_are_a_matrix() -> None:
+def test_convolution_weights_are_flattened_to_a_matrix() -> None:
     flat, deep = torch.nn.Parameter(torch.ones(4, 12)), torch.nn.Parameter(torch.ones(4, 3, 2, 2))
     flat.grad = torch.randn(4, 12, generator=torch.Generator().manual_seed(0))
     deep.grad = flat.grad.view(4, 3, 2, 2).clone()
@@ -43,10 +43,10 @@ def test_the_weights_of_a_convolution_are_a_matrix() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (2, 64, 16), (2, 16, 64)])
-def test_singular_values_come_near_one_and_vectors_stay(shape: tuple[int, ...]) -> None:
+def test_singular_values_are_near_one_and_vectors_unchanged(shape: tuple[int, ...]) -> None:
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, values, right = torch.linalg.svd(matrices, full_matrices=False)
-    kept = left.transpose(1, 2) @ orthogonal(matrices) @ right.transpose(1, 2)
+    kept = left.transpose(1, 2) @ orthogonalised(matrices) @ right.transpose(1, 2)
     diagonals = kept.diagonal(dim1=1, dim2=2)
     large = values > 0.02 * values.norm(dim=1, keepdim=True)  # the smallest would take more iterations
     assert diagonals[large].min() > 0.65 and diagonals[large].max() < 1.25

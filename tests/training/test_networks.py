@@ -1,4 +1,4 @@
-"""The networks that learn compute what transformers and the network at inference compute."""
+"""Networks in training agree with transformers and with the network at inference."""
 
 import copy
 from pathlib import Path
@@ -12,11 +12,11 @@ from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.compiler import compiler
 from beitcli.model.network import Beit, PixelScale
 from beitcli.model.runtime import Runtime
-from beitcli.training.dropping import DroppingBeit
 from beitcli.training.finetune import FinetunePlan, adapted_network
-from beitcli.training.loop import _averaging
+from beitcli.training.loop import _moving_average
 from beitcli.training.method import Length
-from beitcli.training.optimiser import layer_wise_adamw, muon_and_adamw
+from beitcli.training.optimizers import layer_wise_adamw, muon_and_adamw
+from beitcli.training.patch_dropout import DroppingBeit
 from beitcli.training.processor import processor_of
 from beitcli.training.scratch import WORTH_COMPILING, ScratchPlan
 
@@ -37,7 +37,7 @@ def without_stochastic_depth(network: BeitForImageClassification) -> None:
         layer.drop_path = torch.nn.Identity()
 
 
-def test_the_training_pass_is_that_of_transformers() -> None:
+def test_the_training_pass_agrees_with_transformers() -> None:
     network = new_network()
     plain = BeitForImageClassification(network.config)
     plain.load_state_dict(network.state_dict())
@@ -52,7 +52,7 @@ def test_the_training_pass_is_that_of_transformers() -> None:
         assert torch.allclose(parameter.grad, expected[name].grad, rtol=1e-3, atol=1e-3), name
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # what importing the compiler says
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # from importing the compiler
 @pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize(("device", "compiled"), [("cpu", True), ("meta", False)])
 def test_layers_are_compiled_on_cpus_only(device: str, compiled: bool, caplog: pytest.LogCaptureFixture) -> None:
@@ -61,8 +61,8 @@ def test_layers_are_compiled_on_cpus_only(device: str, compiled: bool, caplog: p
     assert ("compiling" in caplog.text) == compiled
 
 
-def test_dropped_patches_are_not_looked_at() -> None:
-    """With one patch of sixteen kept in each part of the batch, a picture changed elsewhere has the same logits."""
+def test_dropped_patches_have_no_effect() -> None:
+    """With one of sixteen patches kept in each group of the batch, changes to the others leave the logits the same."""
     network = new_network().train()
     pixels = torch.randn(16, 3, 16, 16)
     changed = [pixels.clone() for _ in range(16)]
@@ -76,7 +76,7 @@ def test_dropped_patches_are_not_looked_at() -> None:
             logits.append(network(batch, drop=15 / 16).logits)
     same = torch.stack([torch.isclose(logits[0], other).all(1) for other in logits[1:]])
     assert (same.sum(0) == 15).all()
-    assert torch.equal(same[:, 0], same[:, 1])  # two pictures are a part
+    assert torch.equal(same[:, 0], same[:, 1])  # two images are a group
 
 
 def test_positions_are_interpolated_as_at_inference(tiny_beit: Path) -> None:
@@ -91,7 +91,7 @@ def test_positions_are_interpolated_as_at_inference(tiny_beit: Path) -> None:
         assert torch.allclose(ours, inference(pixels), atol=1e-4)
 
 
-def test_other_classes_get_a_new_head_that_the_seed_decides(tiny_beit: Path) -> None:
+def test_other_classes_get_a_new_head_from_the_seed(tiny_beit: Path) -> None:
     checkpoint = open_checkpoint(str(tiny_beit), None)
     others = tuple(reversed(checkpoint.labels))
     first, again, other = (adapted_network(checkpoint, others, 32, 0.1, seed).state_dict() for seed in (0, 0, 1))
@@ -104,7 +104,7 @@ def test_other_classes_get_a_new_head_that_the_seed_decides(tiny_beit: Path) -> 
     assert all(torch.equal(first[name], kept[name]) for name in body)
 
 
-def test_layers_further_down_learn_more_slowly(tiny_beit: Path) -> None:
+def test_layers_further_from_the_head_have_lower_rates(tiny_beit: Path) -> None:
     network = adapted_network(open_checkpoint(str(tiny_beit), None), ("a", "b"), 32, 0.1, 0)
     rates = {
         id(parameter): (round(group["lr"], 6), group["weight_decay"])
@@ -123,12 +123,12 @@ def test_layers_further_down_learn_more_slowly(tiny_beit: Path) -> None:
 @pytest.mark.parametrize(
     ("layers", "rate", "decay", "depth", "warmup"), [(2, 4e-3, 0.65, 0.1, 20), (24, 1e-3, 0.75, 0.2, 10)]
 )
-def test_the_recipe_is_that_of_the_papers_code_for_the_size(
+def test_the_recipe_for_each_size_is_that_of_the_papers_code(
     layers: int, rate: float, decay: float, depth: float, warmup: int, tmp_path: Path
 ) -> None:
     shape = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "image_size": 16, "patch_size": 8}
     BeitForImageClassification(BeitConfig(**shape, num_hidden_layers=layers)).save_pretrained(tmp_path)
-    processor_of(PLAN.recipe).save_pretrained(tmp_path)
+    processor_of(PLAN.preprocessing).save_pretrained(tmp_path)
     checkpoint = open_checkpoint(str(tmp_path), None)
     plan = FinetunePlan(
         checkpoint, 16, 1, 64, accumulate=8, rate=None, checkpoint_gradients=False, seed=0, dtype="fp32"
@@ -137,13 +137,13 @@ def test_the_recipe_is_that_of_the_papers_code_for_the_size(
     assert (method.network.config.drop_path_rate, method.schedule.warmup_steps) == (depth, warmup)
     dropped = [layer.drop_path.drop_prob for layer in method.network.beit.layers[1:]]
     assert dropped[-1] == pytest.approx(depth) and dropped == sorted(dropped)
-    rates = {group["lr"] for group in method.optimiser.param_groups}
+    rates = {group["lr"] for group in method.optimizer.param_groups}
     assert (max(rates), min(rates)) == pytest.approx((rate / 2, rate / 2 * decay ** (layers + 1)))
 
 
-def test_averaged_weights_forget_their_start() -> None:
+def test_averaged_weights_forget_the_initial_weights() -> None:
     network = torch.nn.Linear(1, 1, bias=False)
-    averaged = AveragedModel(network, multi_avg_fn=_averaging(0.9))
+    averaged = AveragedModel(network, multi_avg_fn=_moving_average(0.9))
     expected = 0.0
     for step in range(60):
         torch.nn.init.constant_(network.weight, float(step))
@@ -154,7 +154,7 @@ def test_averaged_weights_forget_their_start() -> None:
     assert 52 < expected < 54  # six steps behind: the decay has not grown to 0.9 yet
 
 
-def test_the_position_bias_learns_faster_and_does_not_decay() -> None:
+def test_the_position_bias_has_a_higher_rate_and_no_decay() -> None:
     network = new_network()
     groups = muon_and_adamw(network, 1e-3, 0.05, torch.float32).param_groups
     settings = {id(each): (group["lr"], group["weight_decay"]) for group in groups for each in group["params"]}
@@ -167,10 +167,10 @@ def test_the_position_bias_learns_faster_and_does_not_decay() -> None:
     assert settings[id(layer.lambda_1)] == settings[id(network.beit.embeddings.cls_token)] == (1e-3, 0.0)
 
 
-def test_two_optimisers_are_saved_and_loaded_as_one() -> None:
+def test_two_optimizers_are_saved_and_loaded_as_one() -> None:
     network, other = new_network(), new_network()
     other.load_state_dict(network.state_dict())
-    optimiser, fresh = (muon_and_adamw(each, 1e-2, 0.05, torch.float32) for each in (network, other))
+    optimizer, fresh = (muon_and_adamw(each, 1e-2, 0.05, torch.float32) for each in (network, other))
 
     def step(each: DroppingBeit, by: torch.optim.Optimizer) -> None:
         torch.manual_seed(1)
@@ -178,10 +178,10 @@ def test_two_optimisers_are_saved_and_loaded_as_one() -> None:
         each.train()(torch.randn(8, 3, 16, 16)).logits.square().sum().backward()
         by.step()
 
-    step(network, optimiser)
-    fresh.load_state_dict(copy.deepcopy(optimiser.state_dict()))
+    step(network, optimizer)
+    fresh.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     other.load_state_dict(network.state_dict())
-    for each, by in ((network, optimiser), (other, fresh)):
+    for each, by in ((network, optimizer), (other, fresh)):
         for group in by.param_groups:
             group["lr"] = 1e-3
         step(each, by)

@@ -1,4 +1,4 @@
-"""Pixels kept and pixels decoded are the same."""
+"""Kept and decoded pixels are the same."""
 
 import pickle
 from pathlib import Path
@@ -12,9 +12,7 @@ from beitcli.training.pixels import DecodedPixels, KeptPixels, Reader, read_all
 from beitcli.training.scratch import ScratchPlan
 from tests.training.shapes import draw_classes
 
-RECIPE = ScratchPlan("tiny", 16, 4, 1, 1, 1, 1e-3, 0, "fp32").recipe
-
-
+PREPROCESSING = ScratchPlan("tiny", 16, 4, 1, 1, 1, 1e-3, 0, "fp32").preprocessing
 READER = Reader(1, Decoding(), FetchLimits(), fast=False)
 
 
@@ -24,15 +22,15 @@ def test_kept_and_decoded_pixels_are_the_same(tmp_path: Path) -> None:
     broken = Path(paths[3])
     whole = broken.read_bytes()
     broken.write_bytes(whole[:60])
-    told: list[int] = []
+    reported: list[int] = []
     with open(tmp_path / "pixels", "wb") as stream:
-        reading = read_all([Source(path) for path in paths], RECIPE, READER, stream, told.append)
-    assert sum(told) == 10
+        reading = read_all([Source(path) for path in paths], PREPROCESSING, READER, stream, reported.append)
+    assert sum(reported) == 10
     assert reading.readable == (0, 1, 2, 4, 5, 6, 7, 8, 9)
     assert [failure.source.location for failure in reading.failures] == [paths[3]]
     assert len(set(reading.digests)) == 9
-    kept = KeptPixels(str(tmp_path / "pixels"), RECIPE.shape)
-    decoded = DecodedPixels([paths[number] for number in reading.readable], RECIPE, Decoding())
+    kept = KeptPixels(str(tmp_path / "pixels"), PREPROCESSING.shape)
+    decoded = DecodedPixels([paths[number] for number in reading.readable], PREPROCESSING, Decoding())
     assert len(kept) == len(decoded) == 9
     assert torch.equal(kept[[8, 0, 3]], decoded[[8, 0, 3]])
     sent = pickle.dumps(kept)

@@ -1,4 +1,4 @@
-"""Trainings in this process: pixels that are not kept, and what ends one early."""
+"""Trainings in this process: pixels that are not kept, and early ends."""
 
 import multiprocessing
 from pathlib import Path
@@ -12,12 +12,12 @@ from beitcli.inputs.sources import Walk
 from beitcli.model.runtime import Runtime
 from beitcli.training import preparation
 from beitcli.training.examples import Split, in_folders, split
-from beitcli.training.loop import Pace, device_errors
+from beitcli.training.loop import TrainingProgress, device_errors
 from beitcli.training.pixels import DecodedPixels
-from beitcli.training.preparation import Pictures
+from beitcli.training.preparation import Images
 from beitcli.training.scratch import ScratchPlan
-from beitcli.training.train import Machine, Training, read_pictures, train_model
-from beitcli.training.workplace import Workplace
+from beitcli.training.train import Machine, Training, read_images, train_model
+from beitcli.training.work_dir import WorkDir
 from tests.training.shapes import draw_classes
 from tests.training.test_pixels import READER
 
@@ -30,73 +30,73 @@ def parts(tmp_path: Path) -> Split:
     return split(in_folders(str(draw_classes(tmp_path / "shapes", 10)), Walk()), None, 0.2, seed=0)
 
 
-def run(training: Training) -> list[Pace]:
-    """Trains, and gives back what was told of every step but the first."""
-    told: list[Pace] = []
-    train_model(training, read_pictures(training, lambda _: None), MACHINE, told.append)
-    return told
+def run(training: Training) -> list[TrainingProgress]:
+    """Trains, and returns the progress reported for every step but the first."""
+    reported: list[TrainingProgress] = []
+    train_model(training, read_images(training, lambda _: None), MACHINE, reported.append)
+    return reported
 
 
-def test_decoded_in_every_epoch_the_weights_are_those_of_kept_pixels(
+def test_decoded_and_kept_pixels_give_the_same_weights(
     parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = []
-    for name, most in (("kept", preparation.MOST_KEPT), ("decoded", 0)):
-        monkeypatch.setattr(preparation, "MOST_KEPT", most)
-        assert len(run(Training(PLAN, Pictures(parts, READER, 0), Workplace(str(tmp_path / name)), ""))) == 3
+    for name, max_kept in (("kept", preparation.MAX_KEPT), ("decoded", 0)):
+        monkeypatch.setattr(preparation, "MAX_KEPT", max_kept)
+        assert len(run(Training(PLAN, Images(parts, READER, 0), WorkDir(str(tmp_path / name)), ""))) == 3
         weights.append(load_file(tmp_path / name / "model.safetensors"))
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
 
 
-def test_pixels_that_a_killed_run_has_left_are_not_taken_for_this_ones(
+def test_pixels_left_by_a_killed_run_are_not_reused(
     parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = Training(PLAN, Pictures(parts, READER, 0), Workplace(str(tmp_path / "model")), "")
+    training = Training(PLAN, Images(parts, READER, 0), WorkDir(str(tmp_path / "model")), "")
     training.work.start()
     (tmp_path / "model.part" / "training.pixels").write_bytes(bytes(10))
-    monkeypatch.setattr(preparation, "MOST_KEPT", 0)
-    assert isinstance(read_pictures(training, lambda _: None).learning.pixels, DecodedPixels)
+    monkeypatch.setattr(preparation, "MAX_KEPT", 0)
+    assert isinstance(read_images(training, lambda _: None).training.pixels, DecodedPixels)
 
 
-def test_what_is_learnt_is_kept_until_the_model_is_in_its_place(parts: Split, tmp_path: Path) -> None:
-    training = Training(PLAN, Pictures(parts, READER, 0), Workplace(str(tmp_path / "model")), "")
-    weights_in_the_way = tmp_path / "model.part" / "model" / "model.safetensors"
+def test_checkpoints_are_kept_until_the_model_is_complete(parts: Split, tmp_path: Path) -> None:
+    training = Training(PLAN, Images(parts, READER, 0), WorkDir(str(tmp_path / "model")), "")
+    obstacle = tmp_path / "model.part" / "model" / "model.safetensors"
     training.work.start()
-    weights_in_the_way.mkdir(parents=True)
+    obstacle.mkdir(parents=True)
     with pytest.raises(OutputError, match="cannot write weights"):
         run(training)
-    weights_in_the_way.rmdir()
+    obstacle.rmdir()
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "in the way").touch()
     with pytest.raises(OutputError):
         run(training)
     (tmp_path / "model" / "in the way").unlink()
     assert run(training) == []
-    undisturbed = Training(PLAN, Pictures(parts, READER, 0), Workplace(str(tmp_path / "undisturbed")), "")
+    undisturbed = Training(PLAN, Images(parts, READER, 0), WorkDir(str(tmp_path / "undisturbed")), "")
     assert len(run(undisturbed)) == 3
     weights, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("model", "undisturbed"))
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize(("epochs", "noticed"), [(20, 10), (2, 4)])
-def test_a_training_that_diverges_ends_there(parts: Split, tmp_path: Path, epochs: int, noticed: int) -> None:
+@pytest.mark.parametrize(("epochs", "step"), [(20, 10), (2, 4)])
+def test_a_diverging_training_stops(parts: Split, tmp_path: Path, epochs: int, step: int) -> None:
     plan = ScratchPlan("tiny", 16, 4, epochs, 8, 1, 1e30, 0, "fp32")
-    with pytest.raises(BeitError, match=f"the loss is nan at step {noticed}") as error:
-        run(Training(plan, Pictures(parts, READER, 0), Workplace(str(tmp_path / "model")), ""))
+    with pytest.raises(BeitError, match=f"the loss is nan at step {step}") as error:
+        run(Training(plan, Images(parts, READER, 0), WorkDir(str(tmp_path / "model")), ""))
     assert error.value.hint == f"delete `{tmp_path}/model.part`, then a smaller --lr"
 
 
-def test_a_dead_worker_is_said(parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparation, "MOST_KEPT", 0)
+def test_a_dead_worker_is_reported(parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "MAX_KEPT", 0)
     plan = ScratchPlan("tiny", 16, 4, 50, 8, 1, 1e-3, 0, "fp32")
-    training = Training(plan, Pictures(parts, READER, 0), Workplace(str(tmp_path / "model")), "")
-    material = read_pictures(training, lambda _: None)
+    training = Training(plan, Images(parts, READER, 0), WorkDir(str(tmp_path / "model")), "")
+    data = read_images(training, lambda _: None)
 
-    with pytest.raises(DeviceError, match="a process that makes batches has died"):
-        train_model(training, material, MACHINE, lambda _: multiprocessing.active_children()[0].kill())
+    with pytest.raises(DeviceError, match="a DataLoader worker has died"):
+        train_model(training, data, MACHINE, lambda _: multiprocessing.active_children()[0].kill())
     assert not [child for child in multiprocessing.active_children() if child.join(10) or child.is_alive()]
 
 
-def test_too_little_memory_is_said() -> None:
+def test_too_little_memory_is_reported() -> None:
     with pytest.raises(DeviceError, match="cpu has too little memory"), device_errors("cpu", "model.part"):
         torch.empty(1 << 50)

@@ -1,5 +1,5 @@
-"""Programs that do what `beit batch` does by other means, each as good as its library allows.
+"""Other programs that do the task of `beit batch`, each as fast as its library allows.
 
-Each is a module to run with `python -m`, because what is compared are whole processes. They write the same five labels
-a picture into a CSV file, and end with a line `N images/s` that leaves out their start-up, as `beit batch` does.
+Each is a module to run with `python -m`, because whole processes are compared. They write the same five labels per
+image into a CSV file, and end with a line `N images/s` that leaves out their start-up, as `beit batch` does.
 """

@@ -1,4 +1,4 @@
-"""What the rivals read and write."""
+"""Input and output files of the rivals."""
 
 import csv
 import os
@@ -14,14 +14,14 @@ def read_list(path: str) -> list[str]:
         return [os.fsdecode(name) for name in stream.read().split(b"\0") if name]
 
 
-def write_answers(path: str, pictures: Iterable[str], answers: Iterable[list[tuple[str, float]]]) -> None:
-    """Writes a row a picture: its path, then labels and scores, best first."""
+def write_predictions(path: str, images: Iterable[str], predictions: Iterable[list[tuple[str, float]]]) -> None:
+    """Write a row per image: its path, then labels and scores, best first."""
     with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         rows = csv.writer(stream)
-        for picture, scores in zip(pictures, answers, strict=True):
-            rows.writerow([picture, *(field for score in scores for field in score)])
+        for image, scores in zip(images, predictions, strict=True):
+            rows.writerow([image, *(field for score in scores for field in score)])
 
 
-def report(pictures: int, seconds: float) -> None:
-    """Prints the rate, which `beit bench` reads."""
-    print(f"{pictures / seconds:.3f} images/s", file=sys.stderr)  # noqa: T201
+def report(images: int, seconds: float) -> None:
+    """Print the rate, which `beit bench` reads."""
+    print(f"{images / seconds:.3f} images/s", file=sys.stderr)  # noqa: T201

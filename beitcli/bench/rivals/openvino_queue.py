@@ -1,8 +1,8 @@
-"""Pictures through OpenVINO on a CPU: its throughput mode, asynchronous requests, and threads that decode.
+"""Images through OpenVINO on a CPU: its throughput mode, asynchronous requests, and threads that decode.
 
-The throughput hint lets OpenVINO choose how many requests run beside each other; its queue keeps them all busy. Threads
-are enough for decoding, because Pillow lets go of the interpreter while it decodes and resizes, and they are a few
-pictures ahead, so that the queue never waits for one that could be there. What it compiles is cached beside the model.
+The throughput hint lets OpenVINO choose the number of parallel requests; its queue keeps them all busy. Threads suffice
+for decoding, because Pillow releases the interpreter lock while it decodes and resizes; they decode ahead, so that the
+queue does not wait. Compiled models are cached beside the model.
 """
 
 import argparse
@@ -20,28 +20,28 @@ import numpy as np
 import openvino
 from PIL import Image, ImageOps
 
-from beitcli.bench.rivals.files import TOP, read_list, report, write_answers
+from beitcli.bench.rivals.files import TOP, read_list, report, write_predictions
 
-_AHEAD = 64
+_LOOKAHEAD = 64
 
 
 def main() -> None:
-    """Classifies the pictures of a list."""
+    """Classify the images of a list."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("model", "exported", "list", "out"):
         parser.add_argument(name)
     parser.add_argument("--dtype", choices=("bf16", "fp32"), default="fp32")
     parser.add_argument("--threads", type=int, default=2)
-    asked = parser.parse_args()
-    network = _compiled(asked.exported, "bf16" if asked.dtype == "bf16" else "f32")
+    options = parser.parse_args()
+    network = _compiled(options.exported, "bf16" if options.dtype == "bf16" else "f32")
     queue = openvino.AsyncInferQueue(network)
-    with open(os.path.join(asked.model, "config.json"), encoding="utf-8") as stream:
+    with open(os.path.join(options.model, "config.json"), encoding="utf-8") as stream:
         labels = [label for _, label in sorted(json.load(stream)["id2label"].items(), key=lambda pair: int(pair[0]))]
-    pictures = read_list(asked.list)
+    images = read_list(options.list)
     start = time.perf_counter()
-    logits = _logits(network, queue, pictures, asked.threads)
-    write_answers(asked.out, pictures, (_best(row, labels) for row in logits))
-    report(len(pictures), time.perf_counter() - start)
+    logits = _logits(network, queue, images, options.threads)
+    write_predictions(options.out, images, (_best(row, labels) for row in logits))
+    report(len(images), time.perf_counter() - start)
     sys.stderr.flush()
     os._exit(0)  # its destructors wait, holding the interpreter's lock, for threads that may want it (2026.4)
 
@@ -55,40 +55,40 @@ def _compiled(exported: str, precision: str) -> Any:
     return openvino.Core().compile_model(exported, "CPU", settings)
 
 
-def _logits(network: Any, queue: Any, pictures: list[str], threads: int) -> np.ndarray:
-    """The logits of all pictures; the last batch is filled up with what the one before left there."""
+def _logits(network: Any, queue: Any, images: list[str], threads: int) -> np.ndarray:
+    """The logits of all images; the last batch is padded with zeros."""
     size, height, width, _ = network.input(0).shape
-    answers = np.empty((len(pictures), network.output(0).shape[1]), np.float32)
+    logits = np.empty((len(images), network.output(0).shape[1]), np.float32)
 
     def keep(request: Any, first: int) -> None:
-        rows = answers[first : first + size]
+        rows = logits[first : first + size]
         rows[:] = request.get_output_tensor(0).data[: len(rows)]
 
     queue.set_callback(keep)
     with ThreadPoolExecutor(threads) as pool:
-        pixels = _decoded(pool, pictures, (width, height))
-        for first in range(0, len(pictures), size):
+        pixels = _decoded(pool, images, (width, height))
+        for first in range(0, len(images), size):
             batch = np.zeros((size, height, width, 3), np.uint8)
-            for row, picture in enumerate(islice(pixels, size)):
-                batch[row] = picture
+            for row, image in enumerate(islice(pixels, size)):
+                batch[row] = image
             queue.start_async([batch], userdata=first)
     queue.wait_all()
-    return answers
+    return logits
 
 
-def _decoded(pool: ThreadPoolExecutor, pictures: Iterable[str], size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """The pixels of each picture in order, decoded a few pictures ahead."""
-    waiting: deque[Future[np.ndarray]] = deque()
-    for picture in pictures:
-        waiting.append(pool.submit(_decode, picture, size))
-        if len(waiting) > _AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+def _decoded(pool: ThreadPoolExecutor, images: Iterable[str], size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """The pixels of each image in order, decoded a few images ahead."""
+    pending: deque[Future[np.ndarray]] = deque()
+    for image in images:
+        pending.append(pool.submit(_decode, image, size))
+        if len(pending) > _LOOKAHEAD:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
 def _decode(path: str, size: tuple[int, int]) -> np.ndarray:
-    """What transformers' `load_image` and image processor do: upright, RGB, bilinear."""
+    """Same decoding as transformers' `load_image` and image processor: upright, RGB, bilinear."""
     with Image.open(path) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB")
         return np.asarray(upright.resize(size, Image.Resampling.BILINEAR))

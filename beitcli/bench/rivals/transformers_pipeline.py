@@ -1,8 +1,8 @@
-"""Pictures through `transformers.pipeline("image-classification")`.
+"""Images through `transformers.pipeline("image-classification")`.
 
-Called with its defaults it is what the library's documentation shows: float32, one picture at a time, on the device
-that is named. Its options are the pipeline's own: the dtype, pictures a batch, and processes that decode. The pictures
-are passed as one list of paths, so that the pipeline batches, decodes and resizes with nothing of ours in between.
+Its defaults are those of the library's documentation: float32, one image at a time, on the named device. Its options
+are the pipeline's own: dtype, batch size, and decoding processes. The images are passed as one list of paths, so that
+the pipeline itself batches, decodes and resizes.
 """
 
 import argparse
@@ -11,11 +11,11 @@ import time
 import torch
 from transformers import pipeline
 
-from beitcli.bench.rivals.files import TOP, read_list, report, write_answers
+from beitcli.bench.rivals.files import TOP, read_list, report, write_predictions
 
 
 def main() -> None:
-    """Classifies the pictures of a list."""
+    """Classify the images of a list."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("model", "list", "out"):
         parser.add_argument(name)
@@ -23,15 +23,17 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     classifier = pipeline(
-        "image-classification", model=asked.model, device=asked.device, dtype=getattr(torch, asked.dtype)
+        "image-classification", model=options.model, device=options.device, dtype=getattr(torch, options.dtype)
     )
-    pictures = read_list(asked.list)
+    images = read_list(options.list)
     start = time.perf_counter()
-    answers = classifier(pictures, batch_size=asked.batch_size, num_workers=asked.workers, top_k=TOP)
-    write_answers(asked.out, pictures, ([(each["label"], each["score"]) for each in answer] for answer in answers))
-    report(len(pictures), time.perf_counter() - start)
+    predictions = classifier(images, batch_size=options.batch_size, num_workers=options.workers, top_k=TOP)
+    write_predictions(
+        options.out, images, ([(each["label"], each["score"]) for each in prediction] for prediction in predictions)
+    )
+    report(len(images), time.perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Checks and corrections of single image formats, around the decoders that Pillow brings."""
+"""Checks and corrections of single image formats, around Pillow's decoders."""

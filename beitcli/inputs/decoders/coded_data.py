@@ -1,4 +1,4 @@
-"""WebP and JPEG 2000: lost sectors in coded data, which their decoders read as if they were pixels."""
+"""WebP and JPEG 2000: lost sectors in coded data, which their decoders read as pixels."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from beitcli.errors import PictureError
+from beitcli.errors import ImageError
 
 _ZEROS = re.compile(rb"\0{33,}")
 """Zero bytes in a row, of which packed WebP data has fewer but for large areas of one colour."""
@@ -23,9 +23,9 @@ _FORBIDDEN_IN_JPEG2000 = re.compile(rb"\xff[\x90\x93-\xff]")
 
 
 def load_webp(image: Image.Image, data: bytes) -> Image.Image:
-    """The image's pixels. Raises PictureError if zeros in its coded data are not areas of one colour.
+    """The image's pixels. Raises ImageError if zeros in its coded data are not areas of one colour.
 
-    libwebp reads lost data as further pixels. In sound data a zero byte stands for several that equal their neighbours.
+    libwebp reads lost data as further pixels. In valid data a zero byte encodes several that equal their neighbours.
     """
     image.load()
     for kind, start, end in _webp_chunks(data, 12, len(data)):
@@ -37,12 +37,12 @@ def load_webp(image: Image.Image, data: bytes) -> Image.Image:
         else:
             is_lost = longest > 0 and longest > _longest_plain_run(np.asarray(image.convert("RGBA")))
         if is_lost:
-            raise PictureError("corrupt", f"{longest} zero bytes in the image's coded data")
+            raise ImageError("corrupt", f"{longest} zero bytes in the image's coded data")
     return image
 
 
 def _webp_chunks(data: bytes, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
-    """The kind of each chunk of coded colours, and where it begins and ends (RFC 9649, 2.3); of frames the first."""
+    """Kind, start and end of each chunk of coded colours (RFC 9649, 2.3); only of the first frame."""
     while start + 8 < stop:
         kind, end = data[start : start + 4], start + 8 + int.from_bytes(data[start + 4 : start + 8], "little")
         if kind == b"ANMF":
@@ -54,7 +54,7 @@ def _webp_chunks(data: bytes, start: int, stop: int) -> Iterator[tuple[bytes, in
 
 
 def _longest_plain_run(pixels: np.ndarray) -> int:
-    """The most pixels in a row, line after line, that are as those above or before them."""
+    """Length of the longest run of pixels, across lines, that equal the one above or before."""
     packed = np.ascontiguousarray(pixels).view(np.uint32)[..., 0]
     plain = np.zeros(packed.shape, bool)
     plain[:, 1:] = packed[:, 1:] == packed[:, :-1]
@@ -64,15 +64,15 @@ def _longest_plain_run(pixels: np.ndarray) -> int:
 
 
 def check_jpeg2000(data: bytes) -> None:
-    """Raise PictureError if the tiles of a JPEG 2000 hold bytes that no coder writes."""
+    """Raise ImageError if the tiles of a JPEG 2000 hold bytes that no coder writes."""
     start = data.find(_JPEG2000_CODESTREAM)
     for begin, end in _tile_data(data, start) if start >= 0 else ():
         if data.find(bytes(_LONGEST_IN_JPEG2000), begin, end) >= 0 or _FORBIDDEN_IN_JPEG2000.search(data, begin, end):
-            raise PictureError("corrupt", "a lost sector in the image's coded data")
+            raise ImageError("corrupt", "a lost sector in the image's coded data")
 
 
 def _tile_data(data: bytes, start: int) -> Iterator[tuple[int, int]]:
-    """Where the coded data of each tile-part begins and ends (T.800, A.4)."""
+    """Start and end of the coded data of each tile-part (T.800, A.4)."""
     position = data.find(b"\xff\x90", start)
     while data[position : position + 2] == b"\xff\x90" and position >= 0:
         length = int.from_bytes(data[position + 6 : position + 10], "big")

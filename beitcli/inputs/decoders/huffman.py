@@ -1,8 +1,8 @@
-"""Strict reading of a JPEG's entropy-coded data: an error unless it holds every block that the headers promise.
+"""Strict check of a JPEG's entropy-coded data: an error unless it holds every block that the headers declare.
 
-libjpeg fills up what is missing and passes over what does not fit; all it says is one warning, which may stand for two
-stray bytes or for half an image. Here the codes are followed without making pixels (ITU-T T.81, annexes F and G). That
-takes about a second for 3 MB, so it is done only where there is doubt.
+libjpeg fills in what is missing and skips what does not fit, with a single warning that may mean two stray bytes or
+half an image. Here the codes are followed without making pixels (ITU-T T.81, annexes F and G). That takes about a
+second for 3 MB, so it is done only where there is doubt.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from beitcli.errors import PictureError
+from beitcli.errors import ImageError
 from beitcli.inputs.decoders.jpeg_stream import (
     SOF_HUFFMAN,
     SOF_PROGRESSIVE,
@@ -30,30 +30,30 @@ from beitcli.inputs.decoders.jpeg_stream import (
 _ZEROS = re.compile(rb"\0{32,}")
 
 _MOST_ZERO_BITS = 64
-"""Bits of one block that may all be zero: a flat block takes fewer than 16, and nobody writes 63 equal coefficients."""
+"""Bits of one block that may all be zero: a flat block takes fewer than 16, and 63 equal coefficients do not occur."""
 
 _MOST_STRAY_BYTES = 64
-"""Bytes that a sloppy encoder may leave behind the last block of a restart interval; more are blocks gone astray."""
+"""Bytes that a sloppy encoder may leave after the last block of a restart interval; more are lost blocks."""
 
 _MOST_STRAY_BYTES_PROGRESSIVE = 8
-"""The same where a scan holds some coefficients only: nothing tells whether the bytes are some that went astray."""
+"""The same for a scan of some coefficients only, where stray bytes cannot be distinguished from lost blocks."""
 
-_FEWEST_BLOCKS_ASTRAY = 4
-"""Blocks that bytes left over must make to be taken for lost ones: fewer are also made by chance."""
+_FEWEST_LOST_BLOCKS = 4
+"""Blocks that leftover bytes must form to count as lost ones: fewer also occur by chance."""
 
-_MOST_INTERVALS_ASTRAY = 2
-"""Restart intervals with bytes left over, up to which they may be lost blocks: an encoder is sloppy everywhere."""
+_MOST_LEFTOVER_INTERVALS = 2
+"""Most restart intervals with leftover bytes that may be lost blocks: a sloppy encoder leaves them in all."""
 
 _END_OF_BLOCK = 1000
-"""Number of the coefficient behind a block that was ended by its code."""
+"""Coefficient number after an end-of-block code."""
 
 
-class _Damage(Exception):  # noqa: N818  # becomes a PictureError at the end of this module's one public function
-    """Codes that no encoder has written like this."""
+class _Damage(Exception):  # noqa: N818  # converted to an ImageError by this module's one public function
+    """Codes that no encoder writes."""
 
 
 class _Bits:
-    """The bits of one restart interval, and how many of them are read."""
+    """Bit reader of one restart interval."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data.replace(b"\xff\x00", b"\xff")
@@ -82,18 +82,18 @@ class _Bits:
 
 
 def check_entropy_coded_data(data: bytes | bytearray, only_with: bytes = b"") -> None:
-    """Raise PictureError unless every restart interval of every scan holds exactly its blocks.
+    """Raise ImageError unless every restart interval of every scan holds exactly its blocks.
 
-    `data` is a JPEG with Huffman codes. A few stray bytes behind the last block of an interval cost nothing, nor do any
-    zeros. With `only_with`, scans without these bytes are taken for sound, and so are those of a progressive JPEG that
-    refine others: they mean nothing without them.
+    `data` is a JPEG with Huffman codes. A few stray bytes after the last block of an interval are tolerated, and so are
+    any zeros. With `only_with`, scans without these bytes are not checked, nor are scans of a progressive JPEG that
+    refine others: they depend on them.
     """
     try:
         _check_scans(data, only_with)
     except EOFError:
-        raise PictureError("truncated", "the JPEG's coded data ends before the last block") from None
+        raise ImageError("truncated", "the JPEG's coded data ends before the last block") from None
     except (_Damage, ValueError) as error:
-        raise PictureError("corrupt", f"the JPEG's coded data is damaged: {error}") from None
+        raise ImageError("corrupt", f"the JPEG's coded data is damaged: {error}") from None
 
 
 def _check_scans(data: bytes | bytearray, only_with: bytes) -> None:
@@ -173,7 +173,7 @@ def _follow_sequential(scan: Scan, intervals: Iterator[tuple[_Bits, int, int]]) 
         _check_zeros(bits, starts, len(blocks))
         if _stray_bytes(bits, _MOST_STRAY_BYTES):
             left_over.append(bits)
-    if len(left_over) <= _MOST_INTERVALS_ASTRAY and any(_holds_units(bits, blocks) for bits in left_over):
+    if len(left_over) <= _MOST_LEFTOVER_INTERVALS and any(_holds_units(bits, blocks) for bits in left_over):
         raise _Damage("more blocks than the image has")
 
 
@@ -219,13 +219,13 @@ def _check_zeros(bits: _Bits, starts: list[int], blocks: int) -> None:
 
 
 def _stray_bytes(bits: _Bits, most: int) -> int:
-    """The number of bytes behind the last block. Raises _Damage where they, or the bits before them, are not stray."""
+    """The number of bytes after the last block. Raises _Damage where they, or the bits before them, are not stray."""
     padding = -bits.at % 8
     stray = (bits.size - bits.at) // 8
-    if not stray or _is_filled_up(bits, stray):
+    if not stray or _is_zero_padded(bits, stray):
         return 0
     if stray > most:
-        raise _Damage(f"{stray} bytes are left behind the last block")
+        raise _Damage(f"{stray} bytes are left after the last block")
     at = bits.at
     if bits.number(padding) not in (0, (1 << padding) - 1):
         raise _Damage("the last block does not end where its data does")
@@ -233,14 +233,14 @@ def _stray_bytes(bits: _Bits, most: int) -> int:
     return stray
 
 
-def _is_filled_up(bits: _Bits, stray: int) -> bool:
-    """Whether nothing but zeros is left, of which no block was read."""
+def _is_zero_padded(bits: _Bits, stray: int) -> bool:
+    """True if only zeros are left and no block was read from them."""
     begin = len(bits.data.rstrip(b"\0"))
     return begin <= len(bits.data) - stray and bits.at <= 8 * begin + 8
 
 
 def _holds_units(bits: _Bits, blocks: list[_Block]) -> bool:
-    """Whether what is left of the bits are further units and nothing else: then earlier ones are lost."""
+    """True if the remaining bits are exactly further units: then earlier ones are lost."""
     levels = [0] * (1 + max(component for component, *_ in blocks))
     found = 0
     try:
@@ -251,7 +251,7 @@ def _holds_units(bits: _Bits, blocks: list[_Block]) -> bool:
     except (EOFError, _Damage):
         return False
     rest = bits.size - bits.at
-    return found >= _FEWEST_BLOCKS_ASTRAY and bits.number(rest) == (1 << rest) - 1
+    return found >= _FEWEST_LOST_BLOCKS and bits.number(rest) == (1 << rest) - 1
 
 
 def _follow_progressive(bits: _Bits, scan: Scan, nonzero: dict[int, list[int]], start: int, count: int) -> None:
@@ -297,7 +297,7 @@ def _follow_first_coefficients(bits: _Bits, scan: Scan, count: int) -> None:
 
 
 def _follow_band(bits: _Bits, scan: Scan, codes: Codes, mask: int, empty: int) -> tuple[int, int]:
-    """Read past one block's coefficients; returns which are not zero, and how many blocks to come have none."""
+    """Read past one block's coefficients; returns the mask of nonzero ones, and the number of empty blocks to come."""
     if empty:
         return mask, empty - 1
     k = scan.first

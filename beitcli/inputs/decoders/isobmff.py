@@ -1,17 +1,17 @@
-"""HEIF and AVIF: where the boxes (ISO/IEC 14496-12, 23008-12) say that the coded data is, and what of it is lost.
+"""HEIF and AVIF: location of the coded data by the boxes (ISO/IEC 14496-12, 23008-12), and detection of lost parts.
 
-libheif paints a tile that it cannot read, and pillow_heif drops its warning. AV1 and HEVC decoders read zeros as if
-they were data. Both can be told from the boxes and from rules that coded data keeps.
+libheif fills a tile that it cannot read, and pillow_heif drops its warning. AV1 and HEVC decoders read zeros as data.
+Both can be detected by the boxes and by rules that valid coded data follows.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from beitcli.errors import PictureError
+from beitcli.errors import ImageError
 
 _LOST = (bytes(128), b"\xff" * 64)
-"""What lost sectors and erased memory hold. Of zeros AV1's coder left 45 in a row at most, of 255 it and HEVC's 4."""
+"""Content of lost sectors and erased memory. Longest runs that encoders wrote: 45 zeros (AV1), 4 bytes of 255."""
 
 _FORBIDDEN = re.compile(rb"\0\0[\0-\2]")
 """Bytes that never stand in a NAL unit of HEVC, where a 3 is put between (ITU-T H.265, 7.4.2.2)."""
@@ -19,7 +19,7 @@ _FORBIDDEN = re.compile(rb"\0\0[\0-\2]")
 
 @dataclass
 class _Items:
-    """What the `meta` box says of items, by their numbers."""
+    """Properties of items by their number, from the `meta` box."""
 
     primary: int = 0
     kinds: dict[int, bytes] = field(default_factory=dict)
@@ -46,20 +46,20 @@ class _Reader:
 
 
 def check(data: bytes) -> None:
-    """Raise PictureError if coded data of the primary image lies beyond the end of the file or is no coder's."""
+    """Raise ImageError if coded data of the primary image lies beyond the end of the file or is invalid."""
     items = _Items()
     try:
         for kind, start, end in _boxes(data, 0, len(data)):
             if kind == b"meta":
                 _read_meta(data, start + 4, end, items)
     except EOFError:
-        raise PictureError("truncated", "the file ends within the boxes that describe the image") from None
+        raise ImageError("truncated", "the file ends within the boxes that describe the image") from None
     for item in _needed(items, items.primary, set()):
         _check_item(data, items, item)
 
 
 def without_notes(data: bytes) -> bytes:
-    """The same file with its EXIF and XMP hidden from the decoder: Pillow gives an AVIF up for broken ones.
+    """The same file with its EXIF and XMP hidden from the decoder: Pillow rejects an AVIF with broken ones.
 
     Its orientation is a property of the image, not of its EXIF (ISO/IEC 23000-22, 7.3.4.3).
     """
@@ -73,7 +73,7 @@ def without_notes(data: bytes) -> bytes:
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """The type of each box in this stretch, and where its content begins and ends; a last one may end too late."""
+    """Type of each box in this range, with start and end of its content; the last one may end beyond the range."""
     while start + 8 <= end:
         size, kind, header = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8], 8
         if size == 1:
@@ -161,7 +161,7 @@ def _read_properties(data: bytes, start: int, end: int, items: _Items) -> None:
 
 
 def _needed(items: _Items, item: int, seen: set[int]) -> Iterator[int]:
-    """The item and all that its pixels are made of."""
+    """The item and all items that its pixels are composed of."""
     if item in seen:
         return
     seen.add(item)
@@ -174,11 +174,11 @@ def _check_item(data: bytes, items: _Items, item: int) -> None:
     extents = items.extents.get(item, [])
     lost = max((end for _, end in extents), default=0) - len(data)
     if lost > 0:
-        raise PictureError("truncated", f"the file ends {lost} bytes before the image's coded data")
+        raise ImageError("truncated", f"the file ends {lost} bytes before the image's coded data")
     coded = b"".join(data[start:end] for start, end in extents)
     kind = items.kinds.get(item)
     if kind in (b"hvc1", b"av01") and any(lost in coded for lost in _LOST):
-        raise PictureError("corrupt", "a lost sector in the image's coded data")
+        raise ImageError("corrupt", "a lost sector in the image's coded data")
     if kind == b"hvc1":
         _check_nal_units(coded, items.nal_length_size)
 
@@ -189,6 +189,6 @@ def _check_nal_units(coded: bytes, length_size: int) -> None:
         start = at + length_size
         at = start + int.from_bytes(coded[at:start], "big")
         if at > len(coded) or at == start:
-            raise PictureError("corrupt", "the units of the image's coded data do not follow each other")
+            raise ImageError("corrupt", "the units of the image's coded data do not follow each other")
         if _FORBIDDEN.search(coded, start, at):
-            raise PictureError("corrupt", "bytes in the image's coded data that no HEVC coder writes")
+            raise ImageError("corrupt", "bytes in the image's coded data that no HEVC coder writes")

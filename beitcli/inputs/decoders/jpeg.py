@@ -1,7 +1,7 @@
-"""JPEG: bytes -> pixels by libjpeg-turbo, with the damage that it notices weighed instead of passed over.
+"""JPEG: bytes -> pixels by libjpeg-turbo, with its warnings assessed instead of ignored.
 
-Pillow drops libjpeg's warnings. simplejpeg gives the very same pixels and raises the first warning instead. Pillow gets
-to see no note (text, profiles, EXIF), because it gives up an image for a broken one.
+Pillow drops libjpeg's warnings. simplejpeg gives the same pixels and raises the first warning instead. Notes (text,
+profiles, EXIF) are hidden from Pillow, which rejects an image with a broken one.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, JpegImagePlugin
 
-from beitcli.errors import PictureError
+from beitcli.errors import ImageError
 from beitcli.inputs.decoders.huffman import check_entropy_coded_data
 from beitcli.inputs.decoders.jpeg_stream import (
     SOF_ARITHMETIC,
@@ -28,10 +28,10 @@ SIGNATURE = b"\xff\xd8\xff"
 
 _TRUNCATED = "premature end of data segment"
 _LOST = (_TRUNCATED, "bad Huffman code", "found marker", "bad arithmetic code")
-"""Words of the warnings (libjpeg's jerror.h) that always stand for pixels made up; others may stand for no loss."""
+"""Words of the warnings (libjpeg's jerror.h) that always mean invented pixels; others may mean no loss."""
 
 _ZEROS = bytes(32)
-"""Lost sectors are often zeros, which libjpeg may read without a warning; sound images of one colour have them too."""
+"""Lost sectors are often zeros, which libjpeg may read without a warning; valid images of one colour have them too."""
 
 _EOI = b"\xff\xd9"
 _SOS, _DQT, _APP1, _COMMENT = 0xDA, 0xDB, 0xE1, 0xFE
@@ -59,20 +59,20 @@ _KINDS = {
 """Kinds of JPEG by the marker of their first frame (ITU-T T.81, table B.1; T.87 for JPEG-LS)."""
 
 _SOF_LOSSLESS = 0xC3
-_READ_WHERE_THE_LIBRARY_CAN = (*SOF_HUFFMAN, *SOF_ARITHMETIC, _SOF_LOSSLESS)
+_SUPPORTED_FRAMES = (*SOF_HUFFMAN, *SOF_ARITHMETIC, _SOF_LOSSLESS)
 
 _COLOURS = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
-"""Names that simplejpeg has for Pillow's modes."""
+"""simplejpeg's names of Pillow's modes."""
 
 _LARGE = 1_000_000
-"""Pixels from which on colours are decoded four bytes wide, as Pillow keeps them: 12 megapixels take a fifth less."""
+"""Pixels from which colours are decoded four bytes wide, as Pillow stores them: a fifth faster for 12 megapixels."""
 
 
 class Parts(NamedTuple):
-    """A JPEG whose notes are comments, which nobody reads, the marker of its frame, and where its first scan begins.
+    """A JPEG whose notes are turned into comments, the marker of its frame, and the start of its first scan.
 
-    `in_one_scan` is true if that holds the whole image. `notes` are those that say which side is up, by the keys of
-    Pillow's `info`.
+    `in_one_scan` is true if that scan holds the whole image. `notes` are those that give the orientation, by the keys
+    of Pillow's `info`.
     """
 
     data: bytearray
@@ -88,9 +88,9 @@ class Parts(NamedTuple):
 
 
 def parts(data: bytearray) -> Parts:
-    """The JPEG taken apart, in place: a copy of a large one would take a tenth of the time of a scaled decode.
+    """Parse the JPEG in place: a copy of a large one would take a tenth of the time of a scaled decode.
 
-    Raises PictureError, `unsupported`, for a kind that is not opened, by its own markers.
+    Raises ImageError, `unsupported`, for a kind that is not opened, by its markers.
     """
     frame, components, notes = 0, 0, dict[str, bytes]()
     for segment in segments(data):
@@ -100,10 +100,10 @@ def parts(data: bytearray) -> Parts:
             return Parts(data, frame, segment.end, in_one_scan, notes)
         if marker in _KINDS:
             if kind := _unread_kind(segment):
-                raise PictureError("unsupported", f"{kind} JPEG is not opened")
+                raise ImageError("unsupported", f"{kind} JPEG is not opened")
             frame, components = marker, content[5] if len(content) > 5 else 0
         if marker == _DQT and any(b"\0" in content[place : place + 64] for place in range(1, len(content), 65)):
-            deque(quantization_steps(content), maxlen=0)  # raises for steps of 0, which libjpeg takes
+            deque(quantization_steps(content), maxlen=0)  # raises for steps of 0, which libjpeg accepts
         if marker not in _APPLICATION or _decides_colours(content):
             continue
         data[segment.start + 1] = _COMMENT
@@ -111,11 +111,11 @@ def parts(data: bytearray) -> Parts:
             notes["exif"] = notes["exif"] + content[len(_EXIF) :] if "exif" in notes else content
         elif marker == _APP1 and content.startswith(_XMP):
             notes["xmp"] = content[len(_XMP) :]
-    raise PictureError("truncated", "the JPEG ends before its image")
+    raise ImageError("truncated", "the JPEG ends before its image")
 
 
 def _unread_kind(segment: Segment) -> str | None:
-    if segment.marker not in _READ_WHERE_THE_LIBRARY_CAN:
+    if segment.marker not in _SUPPORTED_FRAMES:
         return _KINDS[segment.marker]
     if len(segment.content) < 6:
         return None
@@ -134,18 +134,18 @@ def _decides_colours(content: bytes) -> bool:
 
 
 def header(jpeg: Parts) -> Image.Image:
-    """The image as Pillow describes it, its pixels not yet read."""
+    """Pillow's image with only its header read."""
     image = JpegImagePlugin.JpegImageFile(BytesIO(jpeg.data[: jpeg.scan]))
     image.info.update(jpeg.notes)
     return image
 
 
 def load(image: Image.Image, jpeg: Parts) -> Image.Image:
-    """The pixels of the JPEG whose header is `image`, as large as `image.draft` has made it.
+    """The pixels of the JPEG whose header is `image`, in the size set by `image.draft`.
 
-    Raises PictureError where coded data is lost or damaged.
+    Raises ImageError where coded data is lost or damaged.
     """
-    _check_unnoticed(jpeg)
+    _check_silent_damage(jpeg)
     height, width = (image.height, image.width) if getattr(image, "decoderconfig", None) else (0, 0)
 
     colours = "RGBX" if image.mode == "RGB" and image.width * image.height >= _LARGE else _COLOURS[image.mode]
@@ -159,13 +159,13 @@ def load(image: Image.Image, jpeg: Parts) -> Image.Image:
     try:
         pixels = decode(strict=True)
     except ValueError as error:
-        _weigh(jpeg, colours, str(error))
+        _assess_warning(jpeg, colours, str(error))
         try:
             pixels = decode(strict=False)
         except ValueError:  # sampling factors that turbojpeg does not know
             return _by_pillow(jpeg, image)
     if pixels.shape[:2] != (image.height, image.width):
-        raise PictureError("corrupt", f"{image.width} × {image.height} pixels by one header, {pixels.shape} by another")
+        raise ImageError("corrupt", f"{image.width} × {image.height} pixels by one header, {pixels.shape} by another")
     if image.mode == "CMYK":  # always written inverted, as Adobe does it
         pixels = np.invert(pixels)
     whole = Image.frombuffer(image.mode, image.size, pixels, "raw", "L" if image.mode == "L" else colours, 0, 1)
@@ -183,28 +183,28 @@ def _by_pillow(jpeg: Parts, header: Image.Image) -> Image.Image:
 
 
 def check_stream(data: bytes) -> None:
-    """Raise PictureError if the coded data of a JPEG, such as one strip of a TIFF, is lost or damaged."""
+    """Raise ImageError if the coded data of a JPEG, such as one strip of a TIFF, is lost or damaged."""
     jpeg = parts(bytearray(data))
-    _check_unnoticed(jpeg)
+    _check_silent_damage(jpeg)
     colours = "RGB"
     try:
         *_, own, _ = simplejpeg.decode_jpeg_header(jpeg.data)
         colours = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}.get(own, colours)
         simplejpeg.decode_jpeg(jpeg.data, colours)
     except ValueError as error:
-        _weigh(jpeg, colours, str(error))
+        _assess_warning(jpeg, colours, str(error))
 
 
-def _weigh(jpeg: Parts, colours: str, warning: str) -> None:
-    """Raise PictureError unless nothing is lost, whatever the warning says."""
+def _assess_warning(jpeg: Parts, colours: str, warning: str) -> None:
+    """Raise ImageError unless the warning concerns no pixel."""
     if any(words in warning for words in _LOST):
-        raise PictureError("truncated" if _TRUNCATED in warning else "corrupt", warning)
+        raise ImageError("truncated" if _TRUNCATED in warning else "corrupt", warning)
     if jpeg.frame in SOF_HUFFMAN:
         check_entropy_coded_data(jpeg.data)
     elif jpeg.frame and not _is_readable(jpeg.data, colours):
-        raise PictureError("unsupported", f"{_KINDS[jpeg.frame]} JPEG is not opened by the libjpeg-turbo that is here")
+        raise ImageError("unsupported", f"{_KINDS[jpeg.frame]} JPEG is not opened by the libjpeg-turbo that is here")
     else:
-        raise PictureError("corrupt", warning)
+        raise ImageError("corrupt", warning)
 
 
 def _is_readable(data: bytearray, colours: str) -> bool:
@@ -215,10 +215,10 @@ def _is_readable(data: bytearray, colours: str) -> bool:
     return True
 
 
-def _check_unnoticed(jpeg: Parts) -> None:
-    """Raise PictureError for the damage that libjpeg gives no warning of: scans that are missing, and zeros."""
+def _check_silent_damage(jpeg: Parts) -> None:
+    """Raise ImageError for damage without a warning of libjpeg: missing scans, and zeros."""
     if not jpeg.in_one_scan and jpeg.frame != _SOF_LOSSLESS and not has_all_scans(jpeg.data):
-        raise PictureError("truncated", "the JPEG ends before its last scan")
+        raise ImageError("truncated", "the JPEG ends before its last scan")
     zeros = jpeg.data.find(_ZEROS, jpeg.scan)
     if zeros >= 0 and jpeg.data.find(_EOI, jpeg.scan, zeros) < 0 and jpeg.frame in SOF_HUFFMAN:
         check_entropy_coded_data(jpeg.data, only_with=_ZEROS)

@@ -18,11 +18,11 @@ SOF_ARITHMETIC = (0xC9, 0xCA)
 """Frame markers of sequential and progressive JPEG with arithmetic coding."""
 
 Codes: TypeAlias = list[int]
-"""For each value of the next 16 bits: `symbol << 5 | length` of the code that they begin with, 0 where none does."""
+"""For each value of the next 16 bits: `symbol << 5 | length` of the code at their start, 0 if there is none."""
 
 
 class Segment(NamedTuple):
-    """A marker segment: the second byte of its marker, its content, and where its marker and what follows it begin."""
+    """A marker segment: the second byte of its marker, its content, and the offsets of its marker and of its end."""
 
     marker: int
     content: bytes
@@ -53,7 +53,7 @@ class Frame(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """The scan header: components with their codes for the first and the other coefficients, and which these are."""
+    """The scan header: components with their codes for the first and the other coefficients, and the range of these."""
 
     parts: list[tuple[Component, Codes, Codes]]
     first: int
@@ -62,7 +62,7 @@ class Scan(NamedTuple):
 
 
 def segments(data: bytes | bytearray) -> Iterator[Segment]:
-    """The marker segments in turn, from the first to EOI or the end of the data. Raises ValueError for no marker."""
+    """The marker segments in order, up to EOI or the end of the data. Raises ValueError for an invalid marker."""
     position = 2
     while match := _MARKER.search(data, position):
         marker, position = match[1][0], match.end()
@@ -79,7 +79,7 @@ def segments(data: bytes | bytearray) -> Iterator[Segment]:
 
 
 def restart_intervals(data: bytes | bytearray, position: int) -> Iterator[tuple[bytes, int]]:
-    """The entropy-coded data of each restart interval of the scan that begins there, and the marker behind it."""
+    """The entropy-coded data of each restart interval of the scan that begins there, and the marker after it."""
     while match := _MARKER.search(data, position):
         yield (
             bytes(data[position : match.start()].rstrip(b"\xff")),
@@ -141,7 +141,7 @@ def quantization_steps(content: bytes) -> Iterator[tuple[int, int]]:
 
 
 def frame_header(segment: Segment, steps: dict[int, int]) -> Frame:
-    """The frame that a SOF segment describes (B.2.2). Raises ValueError for one without sampling factors."""
+    """The frame of a SOF segment (B.2.2). Raises ValueError for one without sampling factors."""
     content = segment.content
     height, width = int.from_bytes(content[1:3], "big"), int.from_bytes(content[3:5], "big")
     factors = [(value >> 4, value & 15) for value in content[7::3]]
@@ -164,7 +164,7 @@ def frame_header(segment: Segment, steps: dict[int, int]) -> Frame:
 
 
 def scan_header(content: bytes, frame: Frame, tables: dict[int, Codes]) -> Scan:
-    """The scan that a SOS segment describes (B.2.3). Raises ValueError for one that the frame does not have."""
+    """The scan of a SOS segment (B.2.3). Raises ValueError for components that the frame does not have."""
     count = content[0] if content else 0
     if not count or len(content) < 2 * count + 4:
         raise ValueError("a scan header that is too short")

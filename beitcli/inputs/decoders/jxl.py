@@ -1,10 +1,10 @@
-"""JPEG XL through Pillow's plugin, which the extra `jxl` brings."""
+"""JPEG XL through Pillow's plugin, from the extra `jxl`."""
 
 from io import BytesIO
 
 from PIL import Image
 
-from beitcli.errors import PictureError
+from beitcli.errors import ImageError
 
 SIGNATURES = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
 """First bytes of a bare codestream and of a file of boxes (ISO/IEC 18181-2)."""
@@ -14,27 +14,27 @@ _RATIOS = {1: (1, 1), 2: (6, 5), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7:
 
 
 def open_image(data: bytes) -> Image.Image:
-    """The image, decoded and upright already but for a packed JPEG, whose EXIF counts as in any JPEG.
+    """The image, decoded and already upright, except a packed JPEG, whose EXIF counts as in any JPEG.
 
-    Raises PictureError without the extra, and where the data is damaged.
+    Raises ImageError without the extra, and where the data is damaged.
     """
     try:
         from pillow_jxl import JpegXLImagePlugin
     except ImportError:
         hint = "JPEG XL images need the extra `jxl`: pip install 'beitcli[jxl]'"
-        raise PictureError("unsupported", hint) from None
+        raise ImageError("unsupported", hint) from None
     JpegXLImagePlugin.DECODE_THREADS = 0  # as many workers as there are cores decode already
     try:
         image: Image.Image = JpegXLImagePlugin.JXLImageFile(BytesIO(data))
-    except RuntimeError as error:  # its words are about how to build it
-        raise PictureError("corrupt", "the JPEG XL data is cut or damaged") from error
+    except RuntimeError as error:  # its message is about building the library
+        raise ImageError("corrupt", "the JPEG XL data is cut or damaged") from error
     if not getattr(image, "jpeg", False):
-        image.info.pop("exif", None)  # the decoder has turned it as the codestream says
+        image.info.pop("exif", None)  # the decoder has applied the codestream's orientation
     return image
 
 
 def size(data: bytes) -> tuple[int, int]:
-    """Width and height by the header, before anything is decoded (ISO/IEC 18181-1, D.2). Raises PictureError if cut."""
+    """Width and height from the header, without decoding (ISO/IEC 18181-1, D.2). Raises ImageError if cut."""
     start = 0 if data.startswith(SIGNATURES[0]) else _codestream(data)
     bits = int.from_bytes(data[start + 2 : start + 14], "little")
 
@@ -55,7 +55,7 @@ def size(data: bytes) -> tuple[int, int]:
 
 
 def _codestream(data: bytes) -> int:
-    """Where the codestream begins in a file of boxes."""
+    """Start of the codestream in a file of boxes."""
     start = 0
     while start + 8 <= len(data):
         length, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
@@ -68,4 +68,4 @@ def _codestream(data: bytes) -> int:
         if length < 8:
             break
         start += length
-    raise PictureError("truncated", "the JPEG XL file ends before its image")
+    raise ImageError("truncated", "the JPEG XL file ends before its image")

@@ -1,6 +1,6 @@
-"""First bytes -> the header of an image: how large it is, and how its pixels and orientation are had.
+"""First bytes -> the header of an image: its size, and how to load its pixels and orientation.
 
-Pillow says what is opened, but for kinds that the file's own markers name.
+Pillow identifies the format, except kinds that are recognised by their own markers.
 """
 
 import struct
@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from beitcli.errors import PictureError
+from beitcli.errors import ImageError
 from beitcli.inputs.decoders import coded_data, isobmff, jpeg, jxl, pcx, png, raw, tiff
 from beitcli.inputs.decoders.tiff_layout import first_page
 from beitcli.inputs.decoders.tiff_tags import SIGNATURES as TIFF_SIGNATURES
@@ -20,7 +20,7 @@ from beitcli.records import MOST_STREAMED
 
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _OTHER_HEIF_BRANDS = (b"mif2", b"miaf", b"1pic", b"avci", b"avcs", b"j2ki", b"jpeg", b"vvic")
-"""Major brands of HEIF files whose images are coded in another way than HEVC or AV1 (ISO/IEC 23008-12)."""
+"""Major brands of HEIF files whose images are coded neither as HEVC nor as AV1 (ISO/IEC 23008-12)."""
 
 _USUAL_BYTES, _MOST_BYTES = 8, 40
 """Bytes of a pixel of 4 samples of 16 bits, and of 5 of 64."""
@@ -35,11 +35,11 @@ _CHECKS: dict[str, Callable[[bytes], None]] = {
     "CUR": png.check_embedded,
     "ICNS": png.check_embedded,
 }
-"""Checks of the whole file, by Pillow's name of its format, for damage that the decoder passes over."""
+"""Checks of the whole file, by Pillow's name of its format, for damage that the decoder ignores."""
 
 
 class Header(NamedTuple):
-    """An image of which nothing but the size is known yet; `load` gives its pixels in any of Pillow's modes."""
+    """Size of an image that is not decoded yet; `load` gives its pixels in any of Pillow's modes."""
 
     width: int
     height: int
@@ -49,16 +49,16 @@ class Header(NamedTuple):
 def open_header(stream: BinaryIO, max_pixels: int, scaled_to: tuple[int, int] | None = None) -> Header:
     """The image's header; `scaled_to` (height, width) lets a JPEG be decoded smaller, but never below these sides.
 
-    Raises PictureError for what is no image, of a kind that is not opened, or larger than `max_pixels`.
+    Raises ImageError for what is no image, of a kind that is not opened, or larger than `max_pixels`.
     """
     Image.MAX_IMAGE_PIXELS = max_pixels  # for the frames that decoders find inside a file
     prefix = stream.read(64)
     stream.seek(0)
     if not prefix:
-        raise PictureError("empty_file", "there are no bytes")
+        raise ImageError("empty_file", "there are no bytes")
     for name, signatures in REFUSED.items():
         if prefix.startswith(signatures):
-            raise PictureError("unsupported", f"{name} files are not opened")
+            raise ImageError("unsupported", f"{name} files are not opened")
     if kind := raw.kind(prefix):
         return _raw(stream, kind, max_pixels, scaled_to)
     if prefix.startswith(jpeg.SIGNATURE):
@@ -75,10 +75,10 @@ def open_header(stream: BinaryIO, max_pixels: int, scaled_to: tuple[int, int] | 
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation that the image's notes give, 1 to 8; 1 where they cannot be read."""
+    """The EXIF orientation, 1 to 8; 1 where it cannot be read."""
     try:
         value = int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # unreadable EXIF says nothing about the pixels
+    except Exception:  # unreadable EXIF does not affect the pixels
         return 1
     return value if 1 <= value <= 8 else 1
 
@@ -89,24 +89,24 @@ def _whole(stream: BinaryIO) -> bytes:
 
 
 def _in_place(stream: BinaryIO) -> bytearray:
-    """The whole file in memory that may be written."""
+    """The whole file in writable memory."""
     data = bytearray(_rewind(stream))
     del data[stream.readinto(data) :]  # type: ignore[attr-defined]  # files and BytesIO have it
     return data
 
 
 def _rewind(stream: BinaryIO) -> int:
-    """The number of bytes, of which the first is read next."""
+    """Seek to the start; returns the number of bytes."""
     size = stream.seek(0, SEEK_END)
     if size > MOST_STREAMED:
-        raise PictureError("too_large", f"{size} bytes are more than {MOST_STREAMED}")
+        raise ImageError("too_large", f"{size} bytes are more than {MOST_STREAMED}")
     stream.seek(0)
     return size
 
 
 def _limit(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise PictureError("too_large", f"{width} × {height} pixels are more than {max_pixels} (--max-pixels)")
+        raise ImageError("too_large", f"{width} × {height} pixels are more than {max_pixels} (--max-pixels)")
 
 
 def _of(image: Image.Image, max_pixels: int) -> Header:
@@ -148,7 +148,7 @@ def _tiff(stream: BinaryIO, max_pixels: int, scaled_to: tuple[int, int] | None) 
     _limit(page.width, page.height, max_pixels)
     most = max(_USUAL_BYTES * max_pixels, _MOST_BYTES * page.width * page.height)
     if page.decoded_bytes > most:  # huge tiles, or thousands of samples a pixel
-        raise PictureError("too_large", f"the TIFF's samples take {page.decoded_bytes} bytes (--max-pixels)")
+        raise ImageError("too_large", f"the TIFF's samples take {page.decoded_bytes} bytes (--max-pixels)")
     return Header(page.width, page.height, partial(tiff.decoded, page))
 
 
@@ -158,7 +158,7 @@ def _by_pillow(stream: BinaryIO, prefix: bytes, max_pixels: int) -> Header:
     elif prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIF_BRANDS:
         _allow_heif()
     elif prefix[4:8] == b"ftyp" and prefix[8:12] in _OTHER_HEIF_BRANDS:
-        raise PictureError("unsupported", f"HEIF of the brand {prefix[8:12].decode()} is not opened")
+        raise ImageError("unsupported", f"HEIF of the brand {prefix[8:12].decode()} is not opened")
     Image.init()
     try:
         image = Image.open(stream, formats=[name for name in FORMATS if name in Image.OPEN])
@@ -179,13 +179,13 @@ def _allow_heif() -> None:
     try:
         import pillow_heif
     except ImportError:
-        hint = "HEIC pictures need the extra `heif`: pip install 'beitcli[heif]'"
-        raise PictureError("unsupported", hint) from None
+        hint = "HEIC images need the extra `heif`: pip install 'beitcli[heif]'"
+        raise ImageError("unsupported", hint) from None
     pillow_heif.register_heif_opener()
 
 
-def _unidentified(stream: BinaryIO, prefix: bytes) -> PictureError:
-    """The reason that `Image.open` keeps to itself, from the format that the first bytes name."""
+def _unidentified(stream: BinaryIO, prefix: bytes) -> ImageError:
+    """The reason that `Image.open` hides, from the decoder that accepts the first bytes."""
     for name in FORMATS:
         driver, accepts = Image.OPEN.get(name, (None, None))
         try:
@@ -194,6 +194,6 @@ def _unidentified(stream: BinaryIO, prefix: bytes) -> PictureError:
             continue
         if driver and accepted:
             stream.seek(0)
-            driver(stream, "")  # raises what `Image.open` kept to itself
-            return PictureError("corrupt", f"begins as {name} but its header cannot be read")
-    return PictureError("not_an_image", "not a picture in any known format")
+            driver(stream, "")  # raises the error that `Image.open` hid
+            return ImageError("corrupt", f"begins as {name} but its header cannot be read")
+    return ImageError("not_an_image", "not an image in any known format")

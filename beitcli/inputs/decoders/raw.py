@@ -1,8 +1,8 @@
-"""Camera RAW: the preview that the camera has put into the file, through LibRaw, which the extra `raw` brings."""
+"""Camera RAW: the embedded preview, through LibRaw from the extra `raw`."""
 
 from typing import BinaryIO
 
-from beitcli.errors import PictureError
+from beitcli.errors import ImageError
 from beitcli.inputs.decoders.tiff_tags import first_full_directory
 
 _SIGNATURES = {
@@ -15,7 +15,7 @@ _SIGNATURES = {
     b"\0MRM": "Minolta MRW",
 }
 _SENSOR = {32803: "Camera RAW (TIFF)", 34892: "Linear DNG"}
-"""Photometric interpretations of what a sensor has seen (TIFF/EP, DNG 1.7)."""
+"""Photometric interpretations of sensor data (TIFF/EP, DNG 1.7)."""
 
 _PHOTOMETRIC = 262
 
@@ -24,7 +24,7 @@ _TURNED = {3: 3, 5: 8, 6: 6}
 
 
 def kind(prefix: bytes) -> str | None:
-    """The kind of RAW that begins like this, or None for what is none or only its TIFF tags tell."""
+    """The kind of RAW by its first bytes; None for other files and kinds that only TIFF tags identify."""
     if prefix[4:12] == b"ftypcrx ":
         return "Canon CR3"
     if prefix[6:14] == b"HEAPCCDR":
@@ -35,26 +35,26 @@ def kind(prefix: bytes) -> str | None:
 
 
 def tiff_kind(stream: BinaryIO) -> str | None:
-    """The kind of RAW that the full image of a TIFF is, or None."""
+    """The kind of RAW by the tags of a TIFF's full image, or None."""
     return _SENSOR.get(first_full_directory(stream).note(_PHOTOMETRIC, 0))
 
 
 def preview(stream: BinaryIO, name: str) -> tuple[bytes, int]:
     """The preview as JPEG, and the EXIF orientation to give it where it has none of its own.
 
-    Raises PictureError, `unsupported`, without the extra, or where there is no such preview.
+    Raises ImageError, `unsupported`, without the extra, or where there is no such preview.
     """
     try:
         import rawpy
     except ImportError:
         hint = f"{name} images need the extra `raw`: pip install 'beitcli[raw]'"
-        raise PictureError("unsupported", hint) from None
+        raise ImageError("unsupported", hint) from None
     stream.seek(0)
     try:
         with rawpy.imread(stream) as image:
             found, flip = image.extract_thumb(), image.sizes.flip
     except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError, rawpy.LibRawFileUnsupportedError):
-        raise PictureError("unsupported", f"{name} without a preview that can be read") from None
+        raise ImageError("unsupported", f"{name} without a preview that can be read") from None
     if found.format != rawpy.ThumbFormat.JPEG:
-        raise PictureError("unsupported", f"{name} whose preview is no JPEG")
+        raise ImageError("unsupported", f"{name} whose preview is no JPEG")
     return bytes(found.data), _TURNED.get(flip, 1)

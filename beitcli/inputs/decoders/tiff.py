@@ -1,8 +1,8 @@
 """TIFF -> an image of 8 bits a channel.
 
-Pillow (libtiff) undoes the compression and lays the tiles out; what the bytes mean is decided here, by the file's own
-tags, because Pillow takes some layouts for others without a word. For that each plane of the page is put into a plain
-TIFF in memory whose samples are single bytes: so neither the byte order nor the broken notes of the file reach Pillow.
+Pillow (libtiff) decompresses and arranges the tiles; the bytes are interpreted here, by the file's own tags, because
+Pillow silently misreads some layouts. For that each plane of the page is put into a plain TIFF in memory whose samples
+are single bytes: so neither the byte order nor broken notes of the file reach Pillow.
 """
 
 import io
@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
-from beitcli.errors import PictureError
+from beitcli.errors import ImageError
 from beitcli.inputs.decoders.jpeg import check_stream
 from beitcli.inputs.decoders.samples import Samples, to_8_bits
 from beitcli.inputs.decoders.tiff_layout import COLOURS, COMPRESSIONS, FAX, JPEG, OLD_JPEG, Page
@@ -42,7 +42,7 @@ def decoded(page: Page) -> Image.Image:
 
 
 def jpeg_streams(page: Page) -> Iterator[bytes]:
-    """Every strip or tile of a TIFF of JPEG as a JPEG file of its own, its tables included."""
+    """Every strip or tile of a TIFF of JPEG as a separate JPEG file with its tables."""
     if page.compression == OLD_JPEG:
         yield _old_jpeg_stream(page)
     elif page.compression == JPEG:
@@ -59,9 +59,9 @@ def _jpeg_parts(page: Page, plane: int) -> Iterator[bytes]:
         frame = _frame(whole)
         rows = {page.rows_of(index), page.part_height} if page.tiled or index == page.down - 1 else {page.part_height}
         if (frame.width, frame.samples) != (page.part_width, page.samples if page.planar == 1 else 1):
-            raise PictureError("corrupt", f"the TIFF's JPEG {index + 1} is of another size or kind than its tags say")
+            raise ImageError("corrupt", f"the TIFF's JPEG {index + 1} is of another size or kind than its tags give")
         if frame.height not in rows:
-            raise PictureError("truncated", f"the TIFF's JPEG {index + 1} has {frame.height} rows")
+            raise ImageError("truncated", f"the TIFF's JPEG {index + 1} has {frame.height} rows")
         yield whole
 
 
@@ -73,7 +73,7 @@ class _Frame(NamedTuple):
 
 
 def _frame(data: bytes) -> _Frame:
-    """What a JPEG's frame header says; raises PictureError for none, or one of other than 8 bits."""
+    """A JPEG's frame header; raises ImageError where there is none, or it is not of 8 bits."""
     place = 2 if data.startswith(b"\xff\xd8") else len(data)
     while place + 4 <= len(data) and data[place] == 0xFF:
         marker, (size,) = data[place + 1], struct.unpack_from(">H", data, place + 2)
@@ -83,14 +83,14 @@ def _frame(data: bytes) -> _Frame:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and place + 12 <= len(data):
             bits, height, width, samples, _, factors = struct.unpack_from(">BHHBBB", data, place + 4)
             if bits != 8:
-                raise PictureError("unsupported", f"TIFF of JPEG of {bits} bits is not opened")
+                raise ImageError("unsupported", f"TIFF of JPEG of {bits} bits is not opened")
             return _Frame(width, height, samples, (factors >> 4, factors & 15))
         place += 2 + size
-    raise PictureError("corrupt", "the TIFF's JPEG has no frame header")
+    raise ImageError("corrupt", "the TIFF's JPEG has no frame header")
 
 
 def _old_jpeg_stream(page: Page) -> bytes:
-    """The JPEG file that an old-style TIFF holds; it is `unsupported` where it holds only its pieces."""
+    """The JPEG file inside an old-style TIFF; `unsupported` where there are only pieces of one."""
     parts = page.parts()
     begin = page.directory.integer(513, 0) or parts[0].offset
     end = max(part.offset + part.size for part in parts)
@@ -98,10 +98,10 @@ def _old_jpeg_stream(page: Page) -> bytes:
         end = max(end, begin + size)
     data = read_at(page.stream, begin, max(end - begin, 0), "JPEG")
     if not data.startswith(b"\xff\xd8") or b"\xff\xda" not in data:
-        raise PictureError("unsupported", "TIFF of old-style JPEG in pieces is not opened")
+        raise ImageError("unsupported", "TIFF of old-style JPEG in pieces is not opened")
     frame = _frame(data)
     if (frame.width, frame.height) != (page.width, page.height):
-        raise PictureError("unsupported", "TIFF of old-style JPEG whose strips are JPEGs is not opened")
+        raise ImageError("unsupported", "TIFF of old-style JPEG whose strips are JPEGs is not opened")
     return data
 
 
@@ -116,7 +116,7 @@ def _data(page: Page, plane: int) -> Iterator[bytes]:
 
 
 def _samples(page: Page) -> Samples:
-    """The samples as the file means them, (height, width, samples); of planes those that make the image."""
+    """The samples, (height, width, samples); of separate planes only those of the image."""
     if page.planar == 1:
         return _plane(page, 0, page.samples)
     return np.concatenate([_plane(page, plane, 1) for plane in page.planes], axis=2)
@@ -130,7 +130,7 @@ def _plane(page: Page, plane: int, samples: int) -> Samples:
     tags: Tags = {262: (1,), 266: (2 if page.mirrored else 1,)}
     if page.compression in FAX:
         options: Tags = {tag: page.directory.integers(tag) for tag in (292, 293) if tag in page.directory.entries}
-        if page.compression == 2:  # it has no end: libtiff notices a cut, but takes zeros for white lines
+        if page.compression == 2:  # it has no end code: libtiff detects a cut, but reads zeros as white lines
             data = [part.rstrip(b"\0") + b"\0\0" for part in data]
         carrier = _carrier(page, data, page.width, page.part_width, {**tags, 258: (1,), **options})
         bits = _loaded(page, carrier)
@@ -139,7 +139,7 @@ def _plane(page: Page, plane: int, samples: int) -> Samples:
         return bits.astype(np.uint8)[..., None]
     if page.compression in CHECKED:
         if page.mirrored:
-            raise PictureError("unsupported", f"TIFF of mirrored {COMPRESSIONS[page.compression]} data is not opened")
+            raise ImageError("unsupported", f"TIFF of mirrored {COMPRESSIONS[page.compression]} data is not opened")
         sizes = [page.row_bytes * page.rows_of(number // page.across) for number in range(len(data))]
         data = [inflated(part, size, page.compression) for part, size in zip(data, sizes, strict=True)]
         tags[259] = (1,)
@@ -188,7 +188,7 @@ def _jpeg_plane(page: Page, plane: int, samples: int) -> Samples:
     streams = [*_jpeg_parts(page, plane)]
     photometric = {1: 1, 3: 6 if page.photometric == 6 else 2, 4: 5}.get(samples)
     if photometric is None:
-        raise PictureError("unsupported", f"TIFF of JPEG of {samples} samples is not opened")
+        raise ImageError("unsupported", f"TIFF of JPEG of {samples} samples is not opened")
     tags: Tags = {258: (8,) * samples, 262: (photometric,), 277: (samples,)}
     if photometric == 6:
         tags[530] = _frame(streams[0]).sampling
@@ -197,12 +197,12 @@ def _jpeg_plane(page: Page, plane: int, samples: int) -> Samples:
 
 
 def _carrier(page: Page, data: Sequence[bytes], width: int, part_width: int, tags: Tags) -> BinaryIO:
-    """A small TIFF of these strips or tiles, in which nothing but they and these tags stand."""
+    """A TIFF in memory of only these strips or tiles and these tags."""
     sizes = [len(part) for part in data]
     *offsets, end = itertools.accumulate(sizes, initial=8)
     end += end % 2
     if end + 16 * len(data) + 1000 >= 1 << 32:
-        raise PictureError("unsupported", "TIFF of more than 4 GB of compressed data is not opened")
+        raise ImageError("unsupported", "TIFF of more than 4 GB of compressed data is not opened")
     places, counts = (324, 325) if page.tiled else (273, 279)
     shape = {322: (part_width,), 323: (page.part_height,)} if page.tiled else {278: (page.part_height,)}
     tags = {256: (width,), 257: (page.height,), 259: (page.compression,), 277: (1,), **tags, **shape}
@@ -220,22 +220,22 @@ def _carrier(page: Page, data: Sequence[bytes], width: int, part_width: int, tag
 
 
 def _loaded(page: Page, carrier: BinaryIO) -> Samples:
-    """The pixels that Pillow finds in a TIFF that was made here."""
+    """The pixels of a TIFF made by `_carrier`, as Pillow decodes them."""
     limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None  # the page itself was held to it; here a pixel is a byte
+    Image.MAX_IMAGE_PIXELS = None  # the page itself was checked against it; here a pixel is a byte
     try:
         return np.asarray(TiffImagePlugin.TiffImageFile(carrier))
     except (OSError, SyntaxError, ValueError) as error:
         name = COMPRESSIONS[page.compression]
         if not _built_in(page.compression):
-            raise PictureError("unsupported", f"TIFF with {name} compression is not opened by this Pillow") from error
-        raise PictureError("corrupt", f"the TIFF's {name} data is damaged") from error
+            raise ImageError("unsupported", f"TIFF with {name} compression is not opened by this Pillow") from error
+        raise ImageError("corrupt", f"the TIFF's {name} data is damaged") from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 
 
 def _built_in(compression: int) -> bool:
-    """True where Pillow's libtiff has this compression: it is not asked for its name, so it tries to write with it."""
+    """True if Pillow's libtiff has this compression, tested by writing with it."""
     try:
         mode = "1" if compression in FAX else "L"
         Image.new(mode, (8, 8)).save(io.BytesIO(), "TIFF", compression=_SAVED_AS.get(compression))
@@ -245,7 +245,7 @@ def _built_in(compression: int) -> bool:
 
 
 def _image(page: Page, samples: Samples) -> Image.Image:
-    """The samples in the colours that the page means, over white."""
+    """The samples in the page's colours, over white."""
     count = COLOURS[page.photometric]
     colours = samples[..., :count]
     if page.photometric == 5 and page.bits == 16:  # multiplied before they lose their lower bits
@@ -264,7 +264,7 @@ def _image(page: Page, samples: Samples) -> Image.Image:
 
 
 def _over_white(colours: Samples, alpha: Samples, premultiplied: bool) -> Samples:
-    """Unsigned samples of 8 or 16 bits where they are opaque, else white shines through."""
+    """Unsigned samples of 8 or 16 bits, blended over white by their opacity."""
     most = np.iinfo(colours.dtype).max
     wide, opaque = colours.astype(np.uint32), alpha.astype(np.uint32)
     if premultiplied:
@@ -303,6 +303,6 @@ def _palette(page: Page) -> Samples:
     """The colours of a palette, (entries, 3)."""
     words = np.array(page.directory.integers(320, ()), np.uint16)
     if len(words) < 3 << page.bits:
-        raise PictureError("corrupt", "the TIFF's palette lacks colours")
+        raise ImageError("corrupt", "the TIFF's palette lacks colours")
     colours = words[: 3 << page.bits].reshape(3, -1).T
-    return (colours if colours.max() < 256 else colours >> 8).astype(np.uint8)  # some writers took bytes for words
+    return (colours if colours.max() < 256 else colours >> 8).astype(np.uint8)  # some writers store bytes as words

@@ -1,10 +1,10 @@
-"""The layouts of TIFF that are read, as a table, and the page of a file that is one of them."""
+"""The supported layouts of TIFF, as a table, and the page of a file."""
 
 import itertools
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
-from beitcli.errors import PictureError
+from beitcli.errors import ImageError
 from beitcli.inputs.decoders.tiff_tags import Directory, first_full_directory, size_of
 
 FAX, OLD_JPEG, JPEG = (2, 3, 4), 6, 7
@@ -22,7 +22,7 @@ COMPRESSIONS = {
 """The name of each compression, for messages."""
 
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
-"""How many samples each photometric interpretation needs."""
+"""Samples of each photometric interpretation."""
 
 PHOTOMETRICS = {
     0: "grey", 1: "grey", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "L*a*b*", 9: "ICC L*a*b*",
@@ -34,7 +34,7 @@ _KINDS = {1: "unsigned", 2: "signed", 3: "float"}
 
 
 class Row(NamedTuple):
-    """Layouts that are read, each combination of the values; every one in both byte orders."""
+    """Supported layouts: every combination of the values, in both byte orders."""
 
     name: str
     photometrics: tuple[int, ...]
@@ -73,11 +73,11 @@ TABLE = (
     Row("JPEG, YCbCr", (6,), "unsigned", (8,), (JPEG,), 1, (1,), (False, True)),
     Row("old-style JPEG", (1, 6), "unsigned", (8,), (OLD_JPEG,), 1, (1,), (False,)),
 )
-"""All that is read. tests/inputs/test_tiff.py holds every row against other decoders."""
+"""All supported layouts. tests/inputs/test_tiff.py compares every row with other decoders."""
 
 
 class Part(NamedTuple):
-    """One strip or tile: where its bytes lie in the file, and how many there are."""
+    """Offset and size in bytes of one strip or tile."""
 
     offset: int
     size: int
@@ -85,7 +85,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The image of a TIFF that is read, as its tags describe it; `width` and `height` are as stored, not upright."""
+    """The image of a TIFF, as its tags describe it; `width` and `height` are as stored, not upright."""
 
     directory: Directory
     width: int
@@ -135,7 +135,7 @@ class Page:
 
     @property
     def alpha(self) -> int | None:
-        """The index of the sample that is the image's opacity, if any is."""
+        """The index of the opacity sample, if there is one."""
         places = [place for place, extra in enumerate(self.extras) if extra in (1, 2)]
         return self.samples - len(self.extras) + places[0] if places else None
 
@@ -146,7 +146,7 @@ class Page:
 
     @property
     def planes(self) -> list[int]:
-        """The planes that make the image: those of colour, then the opacity; only 0 where the samples lie together."""
+        """The planes of the image: colours, then opacity; only 0 where the samples are interleaved."""
         if self.planar == 1:
             return [0]
         return [*range(COLOURS[self.photometric]), *([] if self.alpha is None else [self.alpha])]
@@ -167,49 +167,49 @@ class Page:
         return None
 
     def rows_of(self, part: int) -> int:
-        """The rows that a strip or tile holds: the last strip has only those that are left."""
+        """The rows of a strip or tile; the last strip may have fewer."""
         return self.part_height if self.tiled else min(self.part_height, self.height - part * self.part_height)
 
     def parts(self, plane: int = 0) -> list[Part]:
-        """The strips or tiles of a plane, row by row; raises PictureError where one is missing, empty or cut."""
+        """The strips or tiles of a plane, row by row; raises ImageError where one is missing, empty or cut."""
         offsets = self.directory.integers(324 if self.tiled else 273)
         counts = self.directory.integers(325 if self.tiled else 279)
         number = self.across * self.down
         first, name = plane * number, "tile" if self.tiled else "strip"
         if len(offsets) < first + number:
-            raise PictureError("truncated", f"the TIFF names {len(offsets)} {name}s of {first + number} and more")
+            raise ImageError("truncated", f"the TIFF names {len(offsets)} {name}s of {first + number} and more")
         whole = size_of(self.stream)
         parts = []
         for index in range(first, first + number):
             full = self.row_bytes * self.rows_of(index - first)
             least = full if self.compression == 1 else 1
-            missing = full if self.compression == 1 else whole - offsets[index]  # old writers left the counts out
+            missing = full if self.compression == 1 else whole - offsets[index]  # old writers omit the counts
             size = counts[index] if index < len(counts) else missing
-            if size == 0 and number == 1:  # never written down, which libtiff mends too
+            if size == 0 and number == 1:  # not recorded, which libtiff repairs too
                 size = missing
             if self.compression == 1:
                 size = min(size, full)
             if offsets[index] <= 0 or size <= 0:
-                raise PictureError("truncated", f"the TIFF's {name} {index + 1} was never written")
+                raise ImageError("truncated", f"the TIFF's {name} {index + 1} was never written")
             if size < least or offsets[index] + size > whole:
-                raise PictureError("truncated", f"the TIFF's {name} {index + 1} is cut short")
+                raise ImageError("truncated", f"the TIFF's {name} {index + 1} is cut short")
             parts.append(Part(offsets[index], size))
         return parts
 
 
 def first_page(stream: BinaryIO) -> Page:
-    """The first full image of a TIFF, its tags only; raises PictureError for a layout that is not in the table."""
+    """The first full image of a TIFF, its tags only; raises ImageError for a layout that is not in the table."""
     directory = first_full_directory(stream)
     compression = directory.integer(259, 1)
     name = COMPRESSIONS.get(compression, f"unknown ({compression})")
     if 0xBC01 in directory.entries:
-        raise PictureError("unsupported", "TIFF with JPEG XR compression is not opened")
+        raise ImageError("unsupported", "TIFF with JPEG XR compression is not opened")
     if not any(compression in row.compressions for row in TABLE):
-        raise PictureError("unsupported", f"TIFF with {name} compression is not opened")
+        raise ImageError("unsupported", f"TIFF with {name} compression is not opened")
     page = _page(directory, compression)
     reason = _refusal(page)
     if reason:
-        raise PictureError("unsupported", f"TIFF of {reason} is not opened")
+        raise ImageError("unsupported", f"TIFF of {reason} is not opened")
     for plane in page.planes:
         page.parts(plane)
     return page
@@ -217,7 +217,7 @@ def first_page(stream: BinaryIO) -> Page:
 
 def _page(directory: Directory, compression: int) -> Page:
     if not {256, 257} <= directory.entries.keys():
-        raise PictureError("corrupt", "the TIFF does not say how large its image is")
+        raise ImageError("corrupt", "the TIFF does not give the size of its image")
     width, height = directory.integer(256, 0), directory.integer(257, 0)
     tiled = 324 in directory.entries and 273 not in directory.entries
     part_width, part_height = (
@@ -226,13 +226,13 @@ def _page(directory: Directory, compression: int) -> Page:
     if not tiled:
         part_height = min(part_height or height, height)
     if min(width, height, part_width, part_height) < 1:
-        raise PictureError("corrupt", "the TIFF's image or its tiles have no size")
+        raise ImageError("corrupt", "the TIFF's image or its tiles have no size")
     photometric = _photometric(directory, compression)
     samples = directory.integer(277, COLOURS.get(photometric, 3) if compression == OLD_JPEG else 1)
     bits = directory.integers(258, (1,))[: max(samples, 1)]
     formats = directory.integers(339, (1,))[: max(samples, 1)]
     if samples < 1 or len(set(bits)) > 1 or len(set(formats)) > 1:
-        raise PictureError("unsupported", "TIFF whose samples differ in size or kind is not opened")
+        raise ImageError("unsupported", "TIFF whose samples differ in size or kind is not opened")
     colours = COLOURS.get(photometric, samples)
     extras = directory.integers(338, ())[-max(samples - colours, 0) :] if samples > colours else ()
     if photometric == 2 and samples == 4 and extras in ((), (999,)):  # as Pillow reads them, Corel Draw's too
@@ -256,7 +256,7 @@ def _page(directory: Directory, compression: int) -> Page:
 
 
 def _photometric(directory: Directory, compression: int) -> int:
-    """The photometric interpretation; where there is none, what libtiff takes for it."""
+    """The photometric interpretation, or libtiff's default where there is none."""
     if 262 in directory.entries:
         return directory.integer(262, 0)
     if compression in FAX:
@@ -265,7 +265,7 @@ def _photometric(directory: Directory, compression: int) -> int:
 
 
 def _refusal(page: Page) -> str | None:
-    """The layout in plain words if it is not read."""
+    """A description of the layout if it is not supported."""
     kinds = PHOTOMETRICS.get(page.photometric, f"unknown colours ({page.photometric})")
     words = [f"{page.bits}-bit {page.kind}" if page.kind != "unsigned" else f"{page.bits}-bit"]
     words += ["planar"] * (page.planar != 1) + [kinds]

@@ -1,4 +1,4 @@
-"""TIFF directories read tag by tag, so that a broken tag costs only those who ask for it."""
+"""TIFF directories, read tag by tag, so that a broken tag matters only where it is used."""
 
 import io
 import struct
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from beitcli.errors import PictureError
+from beitcli.errors import ImageError
 
 SIGNATURES = (b"MM\0*", b"II*\0", b"MM*\0", b"II\0*", b"MM\0+", b"II+\0")
-"""First bytes of TIFF; the two in the middle have the number of the other byte order, and some writers made them."""
+"""First bytes of TIFF; the two in the middle, with the number in the other byte order, come from some writers."""
 
 REDUCED, OLD_KIND, SUB_DIRECTORIES = 254, 255, 330
 
@@ -20,7 +20,7 @@ _MOST_PAGES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tag's place in the file: the type and the number of its values, and the byte where they begin."""
+    """One tag: the type and the number of its values, and the offset of the first."""
 
     kind: int
     count: int
@@ -29,7 +29,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """The tags of one page, read when they are asked for."""
+    """The tags of one page, read on access."""
 
     stream: BinaryIO
     order: str
@@ -44,7 +44,7 @@ class Directory:
         if code is None:
             code, step = _RATIONALS.get(entry.kind), 2
         if code is None or not entry.count:
-            raise PictureError("corrupt", f"the TIFF tag {tag} holds no numbers")
+            raise ImageError("corrupt", f"the TIFF tag {tag} holds no numbers")
         size = entry.count * step * struct.calcsize(f"={code}")
         values = struct.unpack(
             f"{self.order}{entry.count * step}{code}", read_at(self.stream, entry.offset, size, f"tag {tag}")
@@ -62,10 +62,10 @@ class Directory:
         return self.integers(tag, (default,))[0]
 
     def note(self, tag: int, default: int) -> int:
-        """The tag's first value, or the default where it cannot be read: the pixels do not hang on it."""
+        """The tag's first value, or the default where it cannot be read: for tags that do not affect the pixels."""
         try:
             return self.integer(tag, default)
-        except (PictureError, ValueError, OverflowError):  # a float tag that holds no number
+        except (ImageError, ValueError, OverflowError):  # a float tag that holds no number
             return default
 
 
@@ -75,22 +75,22 @@ def size_of(stream: BinaryIO) -> int:
 
 
 def read_at(stream: BinaryIO, offset: int, size: int, name: str) -> bytes:
-    """These bytes of the file; raises PictureError where the file ends before."""
+    """These bytes of the file; raises ImageError where the file ends earlier."""
     if offset + size > size_of(stream):
-        raise PictureError("truncated", f"the TIFF's {name} lies beyond the end of the file")
+        raise ImageError("truncated", f"the TIFF's {name} lies beyond the end of the file")
     stream.seek(offset)
     return stream.read(size)
 
 
 def first_full_directory(stream: BinaryIO) -> Directory:
-    """The first page that is no reduced copy or mask of another one, or page 1 where there is none."""
+    """The first page that is no reduced copy or mask of another one, or else the first page."""
     first = None
     for directory in _directories(stream):
         if _is_full(directory):
             return directory
         first = first or directory
     if first is None:
-        raise PictureError("corrupt", "the TIFF holds no image")
+        raise ImageError("corrupt", "the TIFF holds no image")
     if SUB_DIRECTORIES in first.entries:
         big = read_at(stream, 0, 4, "header")[2:] in (b"+\0", b"\0+")
         for offset in first.integers(SUB_DIRECTORIES):
@@ -120,7 +120,7 @@ def _directories(stream: BinaryIO) -> Iterator[Directory]:
 
 
 def _directory(stream: BinaryIO, order: str, big: bool, offset: int) -> tuple[Directory, int]:
-    """The directory at this byte, and where the next one begins (0: nowhere)."""
+    """The directory at this offset, and the offset of the next one (0: none)."""
     head, form = ("Q", "HHQQ") if big else ("H", "HHII")
     start, width, inline = struct.calcsize(f"={head}"), struct.calcsize(f"={form}"), struct.calcsize(f"={form[-1]}")
     (count,) = struct.unpack(f"{order}{head}", read_at(stream, offset, start, "directory"))
@@ -133,6 +133,6 @@ def _directory(stream: BinaryIO, order: str, big: bool, offset: int) -> tuple[Di
         entries.setdefault(tag, Entry(kind, number, place))
     try:
         following = read_at(stream, offset + start + len(data), inline, "directory")
-    except PictureError:  # the page itself is whole
+    except ImageError:  # the page itself is whole
         return Directory(stream, order, entries), 0
     return Directory(stream, order, entries), struct.unpack(f"{order}{form[-1]}", following)[0]

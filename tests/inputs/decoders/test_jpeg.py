@@ -1,4 +1,4 @@
-"""JPEG: damage that libjpeg passes over, sound files that it warns of, and kinds that are not opened."""
+"""JPEG: damage that libjpeg ignores, valid files that it warns of, and kinds that are not opened."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from beitcli.errors import PictureError
+from beitcli.errors import ImageError
 from beitcli.inputs.decode import Decoding, decode
 from beitcli.inputs.decoders.huffman import check_entropy_coded_data
 from beitcli.inputs.decoders.jpeg_stream import segments
@@ -59,7 +59,7 @@ def jpeg(image: Image.Image, kind: str = "baseline") -> bytes:
 
 
 def coded_data(data: bytes) -> int:
-    """Where the coded data of the first scan begins."""
+    """Start of the coded data of the first scan."""
     return next(segment.end for segment in segments(data) if segment.marker == 0xDA)
 
 
@@ -80,14 +80,14 @@ def test_the_pixels_of_a_large_image_are_pillows_too(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_strict_reading_finds_nothing_wrong_in_sound_data(kind: str) -> None:
+def test_the_strict_check_accepts_valid_data(kind: str) -> None:
     for number in range(3):
         check_entropy_coded_data(jpeg(photograph(number, (131, 77)), kind))
 
 
 @pytest.mark.parametrize("colour", ["white", "black", (200, 10, 10)])
 @pytest.mark.parametrize("kind", ["baseline", "optimized", "progressive", "grey"])
-def test_images_of_one_colour_are_sound_though_their_data_is_full_of_zeros(kind: str, colour: str) -> None:
+def test_images_of_one_colour_are_valid_despite_their_zeros(kind: str, colour: str) -> None:
     data = jpeg(Image.new("RGB", (1200, 900), colour), kind)
     assert pixels(data).shape == (900, 1200, 3)
 
@@ -100,7 +100,7 @@ def test_damage_is_an_error(kind: str, damage: str, scaled_to: tuple[int, int] |
     start = coded_data(data)
     for share in (0.2, 0.5, 0.8):
         place = start + int(share * (len(data) - start))
-        with pytest.raises(PictureError) as caught:
+        with pytest.raises(ImageError) as caught:
             pixels(damaged(data, damage, place, 2000, random.Random(share)), scaled_to)
         assert caught.value.code in {"truncated", "corrupt"}
 
@@ -121,7 +121,7 @@ def damaged(data: bytes, damage: str, place: int, size: int, rng: random.Random,
 
 @pytest.mark.parametrize("stray", [b"\0", b"\0\0\0\0", b"\x5a\x13\x77", b"\xff\xff"], ids=lambda stray: stray.hex())
 @pytest.mark.parametrize("kind", ["baseline", "grey", "restart markers", "grey with restart markers"])
-def test_stray_bytes_before_markers_cost_nothing(kind: str, stray: bytes) -> None:
+def test_stray_bytes_before_markers_are_ignored(kind: str, stray: bytes) -> None:
     data = jpeg(photograph(3), kind)
     start = coded_data(data)
     strayed = data[:start] + re.sub(rb"(?s)(\xff[\xd0-\xd9])", lambda marker: stray + marker[1], data[start:])
@@ -137,7 +137,7 @@ def test_without_its_end_marker_an_image_is_whole(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["baseline", "optimized", "grey", "progressive", "restart markers"])
 @pytest.mark.parametrize("size", [40, 600, 5000])
-def test_a_file_that_is_filled_up_with_zeros_is_whole(kind: str, size: int) -> None:
+def test_a_file_padded_with_zeros_is_whole(kind: str, size: int) -> None:
     data = jpeg(photograph(4), kind)
     np.testing.assert_array_equal(pixels(data[:-2] + bytes(size)), pixels(data))
     np.testing.assert_array_equal(pixels(data[:-2] + bytes(size) + data[-2:]), pixels(data))
@@ -145,26 +145,26 @@ def test_a_file_that_is_filled_up_with_zeros_is_whole(kind: str, size: int) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
-def test_a_download_that_was_filled_up_with_zeros_is_damaged(kind: str, share: float) -> None:
+def test_a_download_padded_with_zeros_is_damaged(kind: str, share: float) -> None:
     data = jpeg(photograph(4), kind)
     start = coded_data(data)
     place = start + int(share * (len(data) - start))
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         pixels(data[:place] + bytes(len(data) - place))
 
 
 def test_runs_of_fill_bytes_take_no_time() -> None:
     data = jpeg(photograph(4))
     began = time.process_time()
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         pixels(data[: len(data) // 2] + b"\xff" * 1_000_000)
     assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("kind", ["stripes", "ramps", "columns"])
 @pytest.mark.parametrize("quality", [75, 92, 100])
-def test_regular_patterns_are_sound(kind: str, quality: int) -> None:
-    """Progressive data of theirs has zeros in scans that mean nothing without the scans before."""
+def test_regular_patterns_are_valid(kind: str, quality: int) -> None:
+    """Their progressive data has zeros in scans that depend on earlier scans."""
     rows, columns = np.mgrid[:600, :800]
     values = {"stripes": rows % 2 * 255, "ramps": columns % 16 * 16, "columns": rows * 255 // 600}[kind]
     image = Image.fromarray(np.stack([values, values[::-1], 255 - values], axis=2).astype(np.uint8))
@@ -177,7 +177,7 @@ def test_regular_patterns_are_sound(kind: str, quality: int) -> None:
 def test_a_progressive_image_without_its_last_scans_is_truncated() -> None:
     data = jpeg(photograph(5), "progressive")
     scans = [segment.start for segment in segments(data) if segment.marker == 0xC4]
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         pixels(data[: scans[-1]] + b"\xff\xd9")
     assert caught.value.code == "truncated"
 
@@ -198,7 +198,7 @@ def test_a_sequential_image_without_its_last_scans_is_truncated() -> None:
     assert whole.shape == (16, 24, 3)
     scans = [each.start for each in segments(NOT_INTERLEAVED) if each.marker == 0xDA]
     for scan in scans[1:]:
-        with pytest.raises(PictureError) as caught:
+        with pytest.raises(ImageError) as caught:
             pixels(NOT_INTERLEAVED[:scan] + b"\xff\xd9")
         assert caught.value.code == "truncated"
 
@@ -206,14 +206,14 @@ def test_a_sequential_image_without_its_last_scans_is_truncated() -> None:
 def test_restart_intervals_that_are_lost_are_an_error() -> None:
     data = jpeg(photograph(6), "restart markers")
     places = [match.start() for match in re.finditer(rb"\xff[\xd0-\xd7]", data)]
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         pixels(data[: places[2]] + data[places[4] :])
 
 
 def test_a_quantization_table_of_zeros_is_corrupt() -> None:
     data = jpeg(photograph(6))
     table = next(each for each in segments(data) if each.marker == 0xDB)
-    with pytest.raises(PictureError, match="quantization") as caught:
+    with pytest.raises(ImageError, match="quantization") as caught:
         pixels(data[: table.start + 5] + bytes(64) + data[table.start + 69 :])
     assert caught.value.code == "corrupt"
 
@@ -240,14 +240,14 @@ NOTES = {
 
 
 @pytest.mark.parametrize("note", NOTES.values(), ids=NOTES)
-def test_broken_notes_cost_nothing(note: bytes) -> None:
+def test_broken_notes_are_ignored(note: bytes) -> None:
     data = jpeg(photograph(7))
     first = next(segments(data)).end
     np.testing.assert_array_equal(pixels(data[:first] + note + data[first:]), pixels(data))
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_notes_still_say_which_side_is_up(orientation: int) -> None:
+def test_notes_still_give_the_orientation(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     stream = io.BytesIO()
@@ -287,7 +287,7 @@ UNOPENED = {
 
 @pytest.mark.parametrize("kind", UNOPENED)
 def test_kinds_that_are_not_opened_are_named(kind: str) -> None:
-    with pytest.raises(PictureError, match=re.escape(kind.split(",")[0])) as caught:
+    with pytest.raises(ImageError, match=re.escape(kind.split(",")[0])) as caught:
         pixels(UNOPENED[kind](jpeg(photograph(9))))
     assert caught.value.code == "unsupported"
 
@@ -302,11 +302,11 @@ ODD_SAMPLING = base64.b64decode(
 """40 × 24 pixels whose chroma has four times the samples of luma, which turbojpeg does not know."""
 
 
-def test_sampling_factors_that_turbojpeg_does_not_know_are_left_to_pillow() -> None:
+def test_sampling_factors_unknown_to_turbojpeg_are_left_to_pillow() -> None:
     np.testing.assert_array_equal(pixels(ODD_SAMPLING), np.asarray(Image.open(io.BytesIO(ODD_SAMPLING))))
     start = coded_data(ODD_SAMPLING)
     for lost in (bytes(60), b"\x55" * 60):
-        with pytest.raises(PictureError):
+        with pytest.raises(ImageError):
             pixels(ODD_SAMPLING[: start + 10] + lost + ODD_SAMPLING[start + 70 :])
 
 
@@ -330,14 +330,14 @@ def differing_share(found: np.ndarray, whole: np.ndarray) -> float:
 
 @pytest.mark.parametrize("count", [pytest.param(20, id="20"), pytest.param(200, id="200", marks=pytest.mark.slow)])
 def test_study_of_damage(count: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """Almost no damage that can be seen is answered.
+    """Almost no visible damage is missed.
 
-    What is left is another JPEG's data in the place of lost data, after which the codes fall into step again and end
-    at the very byte: nothing in the file tells it then.
+    The rest is another JPEG's data in place of lost data, after which the codes resynchronise and end at the last
+    byte: nothing in the file indicates it.
     """
     rng = random.Random(count)
     photographs = whole_photographs(count)
-    tried, answered = Counter[str](), Counter[str]()
+    tried, undetected = Counter[str](), Counter[str]()
     for data in photographs:
         whole = pixels(data)
         start = coded_data(data)
@@ -347,17 +347,18 @@ def test_study_of_damage(count: int, capsys: pytest.CaptureFixture[str]) -> None
                 broken = damaged(data, damage, place, 4096, rng, rng.choice(photographs))
                 tried[damage] += 1
                 try:
-                    answered[damage] += differing_share(pixels(broken), whole) > 0.02
-                except PictureError:
+                    undetected[damage] += differing_share(pixels(broken), whole) > 0.02
+                except ImageError:
                     continue
     with capsys.disabled():
-        print("\nanswered though more than 2 % differ:", {each: f"{answered[each]}/{tried[each]}" for each in tried})  # noqa: T201
-    assert answered["cut"] == answered["zeros"] == 0
-    assert answered["foreign"] <= 0.015 * tried["foreign"]
+        shares = {each: f"{undetected[each]}/{tried[each]}" for each in tried}
+        print("\nundetected though more than 2 % differ:", shares)  # noqa: T201
+    assert undetected["cut"] == undetected["zeros"] == 0
+    assert undetected["foreign"] <= 0.015 * tried["foreign"]
 
 
 @pytest.mark.parametrize("count", [pytest.param(200, id="200"), pytest.param(2000, id="2000", marks=pytest.mark.slow)])
-def test_no_sound_jpeg_is_refused(count: int) -> None:
+def test_no_valid_jpeg_is_refused(count: int) -> None:
     kinds = [*KINDS]
     for number in range(count):
         image = photograph(number, (32 + number % 61, 24 + number % 53))
@@ -367,12 +368,12 @@ def test_no_sound_jpeg_is_refused(count: int) -> None:
 
 
 def test_a_lossless_jpeg_is_read_at_its_full_size_only() -> None:
-    """Asked for a smaller one, turbojpeg writes beyond its buffer."""
+    """With a smaller size turbojpeg writes beyond its buffer."""
     imagecodecs = pytest.importorskip("imagecodecs")
     image = np.asarray(photograph(12, (640, 480)))
     data = bytes(imagecodecs.jpeg8_encode(image, lossless=True, predictor=1))
     np.testing.assert_array_equal(pixels(data), image)
     np.testing.assert_array_equal(pixels(data, (60, 60)), image)
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         pixels(data[: len(data) // 2])
     assert caught.value.code in {"truncated", "corrupt"}

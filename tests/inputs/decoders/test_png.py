@@ -1,4 +1,4 @@
-"""PNG: damaged pixels are told by their checksum, broken notes cost nothing, and those that matter are still read."""
+"""PNG: damaged pixels are detected by their checksum, broken notes are ignored, and relevant ones still read."""
 
 import io
 import struct
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from beitcli.errors import PictureError
+from beitcli.errors import ImageError
 from beitcli.inputs.decode import Decoding, decode
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -38,7 +38,7 @@ def chunk(kind: bytes, content: bytes, checksum: int | None = None) -> bytes:
 
 
 def with_chunk(data: bytes, note: bytes, behind: bytes = b"IHDR") -> bytes:
-    """The same PNG with a chunk behind the header, or before the end."""
+    """The same PNG with a chunk after the header, or before the end."""
     place = 33 if behind == b"IHDR" else data.index(b"IEND") - 4
     return data[:place] + note + data[place:]
 
@@ -66,14 +66,14 @@ NOTES = {
 
 @pytest.mark.parametrize("behind", [b"IHDR", b"IDAT"], ids=["before the pixels", "behind them"])
 @pytest.mark.parametrize("note", NOTES.values(), ids=NOTES)
-def test_broken_notes_cost_nothing(note: bytes, behind: bytes) -> None:
+def test_broken_notes_are_ignored(note: bytes, behind: bytes) -> None:
     data = png()
     began = time.process_time()
     np.testing.assert_array_equal(pixels(with_chunk(data, note, behind)), np.asarray(image()))
     assert time.process_time() - began < 1
 
 
-def test_a_chunk_that_is_cut_behind_the_pixels_costs_nothing() -> None:
+def test_a_cut_chunk_after_the_pixels_is_ignored() -> None:
     data = png()
     end = data.index(b"IEND") - 4
     np.testing.assert_array_equal(
@@ -95,17 +95,17 @@ def test_damaged_pixels_are_an_error(damage: str, level: int) -> None:
         else:
             size = min(300, end - place)
             broken[place : place + size] = bytes(size) if damage == "zeros" else rng.bytes(size)
-        with pytest.raises(PictureError) as caught:
+        with pytest.raises(ImageError) as caught:
             pixels(bytes(broken))
         assert caught.value.code == "corrupt"
 
 
 @pytest.mark.parametrize("kind", [b"PLTE", b"tRNS"])
-def test_what_decides_colours_has_to_be_whole(kind: bytes) -> None:
+def test_chunks_that_determine_colours_must_be_whole(kind: bytes) -> None:
     data = bytearray(png("P", transparency=3))
     assert pixels(bytes(data)).shape == (40, 60, 3)
     data[data.index(kind) + 4] ^= 255
-    with pytest.raises(PictureError, match=kind.decode()):
+    with pytest.raises(ImageError, match=kind.decode()):
         pixels(bytes(data))
 
 
@@ -140,7 +140,7 @@ def xmp(packed: bool) -> PngImagePlugin.PngInfo:
 
 
 @pytest.mark.parametrize("make", SIDE_UP.values(), ids=SIDE_UP)
-def test_notes_still_say_which_side_is_up(make: Callable[[], bytes]) -> None:
+def test_notes_still_give_the_orientation(make: Callable[[], bytes]) -> None:
     upright = np.asarray(image().transpose(Image.Transpose.ROTATE_270))
     np.testing.assert_array_equal(pixels(make()), upright)
 
@@ -156,7 +156,7 @@ def test_a_png_inside_an_icon_is_checked_too() -> None:
     data = bytearray(stream.getvalue())
     assert pixels(bytes(data)).shape == (64, 64, 3)
     data[data.index(b"IDAT") + 2000] ^= 1
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         pixels(bytes(data))
     assert caught.value.code == "corrupt"
 
@@ -165,13 +165,13 @@ def test_a_png_without_its_palette_is_corrupt() -> None:
     data = png("P")
     start = data.index(b"PLTE") - 4
     end = start + 12 + int.from_bytes(data[start : start + 4], "big")
-    with pytest.raises(PictureError, match="palette") as caught:
+    with pytest.raises(ImageError, match="palette") as caught:
         pixels(data[:start] + data[end:])
     assert caught.value.code == "corrupt"
 
 
 def test_a_png_that_ends_before_its_image_is_truncated() -> None:
     data = png()
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         pixels(data[: data.index(b"IDAT") - 2])
     assert caught.value.code == "truncated"

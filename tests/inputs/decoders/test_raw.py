@@ -1,4 +1,4 @@
-"""Camera RAW: the embedded preview, upright, and its kind in the message where it cannot be had."""
+"""Camera RAW: the embedded preview, upright, or an error that names the kind."""
 
 import io
 import struct
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beitcli.errors import PictureError
+from beitcli.errors import ImageError
 from beitcli.inputs.decode import Decoding, decode
 
 CODES = {1: "B", 2: "s", 3: "H", 4: "I", 5: "I", 10: "i"}
@@ -20,7 +20,7 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 def directory(tags: dict[int, tuple[int, list[int] | bytes]], start: int) -> bytes:
-    """A TIFF directory that begins at this byte, with its values behind it."""
+    """A TIFF directory at this offset, followed by its values."""
     entries, values = b"", b""
     beyond = start + 2 + 12 * len(tags) + 4
     for tag, (kind, content) in sorted(tags.items()):
@@ -33,7 +33,7 @@ def directory(tags: dict[int, tuple[int, list[int] | bytes]], start: int) -> byt
 
 
 def dng(preview: bytes, orientation: int = 1) -> bytes:
-    """A DNG whose sensor has seen nothing but grey, with a JPEG preview."""
+    """A DNG of a plain grey, with a JPEG preview."""
     width, height = 640, 480
     sensor = np.full((height, width), 1000, "<u2").tobytes()
     preview += b"\0" * (len(preview) % 2)
@@ -77,14 +77,14 @@ def test_a_raw_file_is_its_preview_upright(orientation: int, turn: int | None) -
 def test_a_damaged_preview_is_an_error() -> None:
     pytest.importorskip("rawpy")
     whole = preview()
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         pixels(dng(whole[: len(whole) // 2] + bytes(len(whole) // 4) + whole[len(whole) * 3 // 4 :]))
     assert caught.value.code in {"truncated", "corrupt"}
 
 
-def test_without_the_extra_it_is_unsupported_and_not_its_thumbnail(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_it_is_unsupported_and_not_read_as_its_thumbnail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rawpy", None)
-    with pytest.raises(PictureError, match=r"beitcli\[raw\]") as caught:
+    with pytest.raises(ImageError, match=r"beitcli\[raw\]") as caught:
         pixels(dng(preview()))
     assert caught.value.code == "unsupported"
 
@@ -103,14 +103,14 @@ def test_without_the_extra_it_is_unsupported_and_not_its_thumbnail(monkeypatch: 
     ],
 )
 @pytest.mark.parametrize("extra", [True, False], ids=["with the extra", "without"])
-def test_kinds_are_told_by_their_markers(
+def test_kinds_are_recognised_by_their_markers(
     monkeypatch: pytest.MonkeyPatch, prefix: bytes, kind: str, extra: bool
 ) -> None:
-    """Without a preview there is nothing to answer."""
+    """Files without a preview are unsupported."""
     if extra:
         pytest.importorskip("rawpy")
     else:
         monkeypatch.setitem(sys.modules, "rawpy", None)
-    with pytest.raises(PictureError, match=kind) as caught:
+    with pytest.raises(ImageError, match=kind) as caught:
         pixels(prefix.ljust(4000, b"\0"))
     assert caught.value.code == "unsupported"

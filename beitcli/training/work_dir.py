@@ -1,4 +1,4 @@
-"""Where a training is until it is done: `MODEL.part`, from which the same command goes on."""
+"""The work directory of a training, `MODEL.part`, from which the same command resumes."""
 
 import json
 import os
@@ -10,39 +10,39 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from beitcli.errors import MAKE_ROOM, OutputError, UsageError, way_out
+from beitcli.errors import MAKE_ROOM, OutputError, UsageError, hint_for
 from beitcli.records import printable
 
 _RUN = "run.json"
-_MARK = "training-of-beit"
-"""A file in every work folder, without which nothing there is ours to remove."""
+_MARKER = "training-of-beit"
+"""Marker file of a work directory: a folder without it is never removed."""
 
-PICTURES = "pictures"
-"""The setting that stands for all pictures, by a digest that says nothing to anybody."""
+IMAGES = "images"
+"""The setting that holds the digest of all images, which no message shows."""
 
 
 @contextmanager
 def work_errors() -> Iterator[None]:
-    """Turns what writing into the work folder raises into an OutputError."""
+    """Turns errors of writing into the work directory into an OutputError."""
     try:
         yield
     except OSError as error:
         name = f" `{printable(str(error.filename))}`" if error.filename else ""
-        raise OutputError(f"cannot write{name}: {error.strerror or error}", way_out(error)) from error
+        raise OutputError(f"cannot write{name}: {error.strerror or error}", hint_for(error)) from error
     except SafetensorError as error:
         raise OutputError(f"cannot write weights: {error}", MAKE_ROOM) from error
 
 
 def sync_files(folder: str) -> None:
-    """Has the disk hold all files of the folder: a machine's crash should not leave their names without content."""
+    """Flushes all files of the folder to disk, so that a crash of the machine leaves none empty."""
     for entry in os.scandir(folder):
         with open(entry.path, "rb") as stream:
             os.fsync(stream.fileno())
 
 
 @dataclass(frozen=True, slots=True)
-class Workplace:
-    """The folder that becomes `out`, and the one beside it where everything is until then."""
+class WorkDir:
+    """The folder `out`, and the work directory beside it that holds everything until it is complete."""
 
     out: str
 
@@ -54,20 +54,20 @@ class Workplace:
         return os.path.join(self.folder, name)
 
     def check(self) -> None:
-        """Raises UsageError where `out` is something already, OutputError where it could not be written.
+        """Raises UsageError where `out` or a foreign work directory exists, OutputError where `out` cannot be written.
 
-        What is in the way beside it is nobody's training, and is not touched.
+        A foreign folder is not touched.
         """
         if os.path.basename(self.out) in ("", ".", ".."):
-            raise UsageError(f"--out `{printable(self.out)}` names no folder", "name one that is to be made")
+            raise UsageError(f"--out `{printable(self.out)}` names no folder", "name a new one")
         parent = os.path.dirname(self.out) or "."
         if not os.path.isdir(parent):
-            raise OutputError(f"the folder `{printable(parent)}` does not exist", "make it first, or write elsewhere")
+            raise OutputError(f"the folder `{printable(parent)}` does not exist", "create it first, or write elsewhere")
         if not os.access(parent, os.W_OK):
-            raise OutputError(f"`{printable(parent)}` may not be written to", "write elsewhere")
+            raise OutputError(f"`{printable(parent)}` is not writable", "write elsewhere")
         if os.path.islink(self.out) or os.path.ismount(self.out):
-            kind = "a link" if os.path.islink(self.out) else "where a file system is mounted"
-            raise UsageError(f"`{printable(self.out)}` is {kind}", "name a folder that is to be made")
+            kind = "a link" if os.path.islink(self.out) else "a mount point"
+            raise UsageError(f"`{printable(self.out)}` is {kind}", "name a new folder")
         with work_errors():
             is_free = not os.path.lexists(self.out) or (os.path.isdir(self.out) and not os.listdir(self.out))
             is_ours = not os.path.lexists(self.folder) or self._is_ours()
@@ -79,24 +79,24 @@ class Workplace:
             )
 
     def _is_ours(self) -> bool:
-        return os.path.isdir(self.folder) and (os.path.exists(self.path(_MARK)) or not os.listdir(self.folder))
+        return os.path.isdir(self.folder) and (os.path.exists(self.path(_MARKER)) or not os.listdir(self.folder))
 
     def start(self) -> None:
-        """Makes the work folder, and marks it as one. Raises OutputError."""
+        """Creates the work directory and its marker. Raises OutputError."""
         with work_errors():
             os.makedirs(self.folder, exist_ok=True)
-            with open(self.path(_MARK), "w"):
+            with open(self.path(_MARKER), "w"):
                 pass
 
     def begun(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What an unfinished training of these settings has prepared, or None if there is none.
+        """The prepared data of an unfinished training with these settings, or None if there is none.
 
-        Raises UsageError where the unfinished training is another.
+        Raises UsageError where the unfinished training has other settings.
         """
         try:
             with open(self.path(_RUN), encoding="utf-8") as stream:
                 run = json.load(stream)
-            was, prepared = dict(run["settings"]), dict(run["prepared"])
+            before, prepared = dict(run["settings"]), dict(run["prepared"])
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -105,21 +105,21 @@ class Workplace:
             hint = "delete that folder to start over"
             raise OutputError(f"`{printable(self.path(_RUN))}` is damaged", hint) from error
         now = json.loads(json.dumps(settings))
-        changed = [name for name in now if was.get(name) != now[name]]
-        if changed == [PICTURES]:
-            difference = "other pictures, or another --val-share"
+        changed = [name for name in now if before.get(name) != now[name]]
+        if changed == [IMAGES]:
+            difference = "other images, or another --val-share"
         elif changed:
-            name = next(name for name in changed if name != PICTURES)
-            difference = f"another {name}: {printable(str(was.get(name)))}, not {printable(str(now[name]))}"
+            name = next(name for name in changed if name != IMAGES)
+            difference = f"another {name}: {printable(str(before.get(name)))}, not {printable(str(now[name]))}"
         if changed:
             raise UsageError(
                 f"`{printable(self.folder)}` holds an unfinished training with {difference}",
-                "give the command it was begun with to go on, or delete that folder to start over",
+                "repeat its command to go on, or delete that folder to start over",
             )
         return prepared
 
     def begin(self, settings: Mapping[str, Any], prepared: Mapping[str, Any]) -> None:
-        """From now on the same settings go on with what was prepared."""
+        """Saves settings and prepared data, so that the same settings resume from here."""
         with work_errors():
             with open(self.path(_RUN + ".new"), "w", encoding="utf-8") as stream:
                 json.dump({"settings": settings, "prepared": prepared}, stream)
@@ -128,21 +128,21 @@ class Workplace:
             os.replace(self.path(_RUN + ".new"), self.path(_RUN))
 
     def finish(self, model: str, card: str) -> None:
-        """Gives the model its card, moves it, complete, into its place, and removes all else."""
+        """Writes the card, moves the complete model to `out`, and removes the work directory."""
         with work_errors():
             with open(os.path.join(model, "README.md"), "w", encoding="utf-8") as stream:
                 stream.write(card)
             sync_files(model)
             os.rename(model, self.out)
-        self.leave()
+        self.remove()
 
-    def leave(self) -> None:
-        """Removes the work folder and what was prepared there, the mark last: what is left of it stays ours."""
-        if not os.path.exists(self.path(_MARK)):
+    def remove(self) -> None:
+        """Removes the work directory, the marker last, so that a rest of it is still recognised."""
+        if not os.path.exists(self.path(_MARKER)):
             return
         with os.scandir(self.folder) as entries:
-            inside = [entry for entry in entries if entry.name != _MARK]
-        for entry in inside:
+            contents = [entry for entry in entries if entry.name != _MARKER]
+        for entry in contents:
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
             else:

@@ -1,10 +1,10 @@
-"""Attention before it learns."""
+"""Initial attention weights."""
 
 import torch
 
 from beitcli.model.runtime import Runtime
-from beitcli.training.dropping import DroppingBeit
 from beitcli.training.method import Length
+from beitcli.training.patch_dropout import DroppingBeit
 from beitcli.training.scratch import ScratchPlan
 
 
@@ -15,7 +15,7 @@ def new_network(seed: int) -> DroppingBeit:
     return network
 
 
-def test_the_heads_look_at_the_nine_nearest_patches() -> None:
+def test_the_heads_attend_to_the_nine_nearest_patches() -> None:
     seen = set()
     biases = new_network(0)._bias(torch.arange(64)[None])[:, 0].flatten(0, 1)  # (layers * heads, tokens, tokens)
     middle = 8 * 4 + 4
@@ -27,7 +27,7 @@ def test_the_heads_look_at_the_nine_nearest_patches() -> None:
     assert seen == {(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)}
 
 
-def test_layers_take_away_a_part_of_what_they_see() -> None:
+def test_value_and_output_projections_are_noise_minus_identity() -> None:
     for layer in new_network(0).beit.layers:
         product = layer.attention.o_proj.weight @ layer.attention.v_proj.weight
         noise = product + 0.4 * torch.eye(len(product))
@@ -35,7 +35,7 @@ def test_layers_take_away_a_part_of_what_they_see() -> None:
         assert 0.38 < noise.std() * len(product) ** 0.5 < 0.42
 
 
-def test_the_seed_decides() -> None:
+def test_initial_weights_depend_on_the_seed() -> None:
     first, again, other = (new_network(seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(value, again[name]) for name, value in first.items())
     name = "beit.layers.0.attention.o_proj.weight"

@@ -1,4 +1,4 @@
-"""Which parameter learns how fast, and by which method."""
+"""Optimizers and learning rates by parameter."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,14 +10,14 @@ from torch.optim import AdamW, Optimizer
 from beitcli.training.muon import Muon
 
 BIAS_RATE = 5
-"""How much faster a position bias learns: what it adds to the scores is of the size of ones, not hundredths."""
+"""Learning rate factor of a position bias, whose values are of the size of ones, not hundredths."""
 
 
-class Together(Optimizer):
-    """Several optimisers as one: a schedule, a step or a checkpoint is all of theirs."""
+class CombinedOptimizer(Optimizer):
+    """Several optimizers as one: schedule, step and checkpoint cover all of them."""
 
-    def __init__(self, optimisers: Iterable[Optimizer]) -> None:
-        self._parts = list(optimisers)
+    def __init__(self, optimizers: Iterable[Optimizer]) -> None:
+        self._parts = list(optimizers)
         super().__init__([group for part in self._parts for group in part.param_groups], {})
         self._join()
 
@@ -26,7 +26,7 @@ class Together(Optimizer):
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         if closure:
-            raise TypeError("no closures here")
+            raise TypeError("closures are not supported")
         for part in self._parts:
             part.step()
 
@@ -40,10 +40,10 @@ class Together(Optimizer):
 
 
 def muon_and_adamw(network: nn.Module, rate: float, weight_decay: float, dtype: torch.dtype) -> Optimizer:
-    """Muon, in `dtype`, for the matrices of the layers and the projection of patches, AdamW for all else.
+    """Muon, in `dtype`, for the matrices of the layers and the patch projection, AdamW for the other parameters.
 
-    Muon's steps have the size of AdamW's, so that both share one rate; only a position bias learns BIAS_RATE times as
-    fast. What AdamW has does not decay, but for the head's matrix.
+    Muon's steps have the size of AdamW's, so that both share one rate; a position bias has BIAS_RATE times that rate.
+    Of AdamW's parameters only the head's matrix has weight decay.
     """
     matrices: list[Tensor] = []
     biases: list[Tensor] = []
@@ -63,15 +63,15 @@ def muon_and_adamw(network: nn.Module, rate: float, weight_decay: float, dtype: 
         {"params": others},
         {"params": biases, "lr": BIAS_RATE * rate},
     ]
-    return Together([Muon(matrices, rate, weight_decay, dtype), AdamW(rest, lr=rate, weight_decay=0.0)])
+    return CombinedOptimizer([Muon(matrices, rate, weight_decay, dtype), AdamW(rest, lr=rate, weight_decay=0.0)])
 
 
 def layer_wise_adamw(network: nn.Module, layers: int, rate: float, weight_decay: float, decay: float) -> Optimizer:
-    """AdamW whose rate is `decay` times as large for each layer further from the head.
+    """AdamW with layer-wise rate decay: `decay` times the rate for each layer further from the head.
 
-    As `optim_factory.py` of the paper's code (unilm/beit): the embeddings are a layer below the first, the head, the
-    last normalisation and a position bias that all layers share one above the last; no weight decay for what has one
-    dimension and for absolute positions and the start token.
+    As in `optim_factory.py` of the paper's code (unilm/beit): the embeddings count as the layer below the first; the
+    head, the final normalisation and a shared position bias as the layer above the last. No weight decay for
+    one-dimensional parameters, absolute positions and the start token.
     """
     groups: dict[tuple[int, bool], list[Tensor]] = {}
     for name, parameter in network.named_parameters():

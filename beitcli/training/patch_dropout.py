@@ -1,4 +1,4 @@
-"""A BEiT to be trained from random weights: patches dropped at random, and a forward pass that is compiled."""
+"""BEiT for training from random weights: patch dropout, and a compiled forward pass."""
 
 import logging
 
@@ -12,33 +12,32 @@ from transformers.models.beit.modeling_beit import BeitLayer, BeitRelativePositi
 log = logging.getLogger(__name__)
 
 GROUPS = 8
-"""Parts of a batch that keep different patches: a choice for each picture would be slow, one for all learns less."""
+"""Groups of a batch that keep different patches: a choice per image would be slow, one for all trains worse."""
 
 
 class DroppingBeit(BeitForImageClassification):  # type: ignore[misc]
-    """`BeitForImageClassification` with relative position bias and mean pooling, whose training pass is its own.
+    """`BeitForImageClassification` with relative position bias, mean pooling, and PatchDropout (arXiv:2208.07220).
 
-    Some of the patches may be left out, as PatchDropout does (arXiv:2208.07220): that many tokens less go through the
-    layers. Attention is plain products: torch's fused kernel is slow where the bias wants a gradient. Otherwise, and
-    without training, the arithmetic is that of transformers.
+    In training, dropped patches do not enter the layers. Attention is plain matrix products: torch's fused kernel is
+    slow where the bias needs a gradient. Otherwise, and in evaluation, the arithmetic is that of transformers.
     """
 
     def compile_layers(self) -> None:
-        """From now on the layers run compiled, for each number of tokens anew."""
+        """Compile the layers, once for each number of tokens."""
         log.info(
             "compiling the layers in the first step takes about a minute, and once more when no patches are dropped"
         )
-        self._through_layers = torch.compile(self._through_layers, dynamic=False)  # type: ignore[method-assign]
+        self._run_layers = torch.compile(self._run_layers, dynamic=False)  # type: ignore[method-assign]
 
     def forward(self, pixel_values: Tensor, drop: float = 0.0, **settings: object) -> ImageClassifierOutput:
-        """Logits of normalised pixels (n, 3, height, width), a share `drop` of whose patches is not looked at."""
+        """Logits of normalised pixels (n, 3, height, width); in training, a share `drop` of the patches is dropped."""
         if not self.training:
             return super().forward(pixel_values, **settings)
         patches = self._patches(pixel_values)
         groups = GROUPS if drop and len(patches) % GROUPS == 0 else 1
         count = patches.shape[1]
         kept = torch.rand(groups, count).argsort(1)[:, : max(1, round(count * (1 - drop)))].sort(1).values
-        logits = self._through_layers(_chosen(patches, kept), self._bias(kept).to(patches.device))
+        logits = self._run_layers(_select(patches, kept), self._bias(kept).to(patches.device))
         return ImageClassifierOutput(logits=logits)
 
     def _patches(self, pixels: Tensor) -> Tensor:
@@ -47,7 +46,7 @@ class DroppingBeit(BeitForImageClassification):  # type: ignore[misc]
         return F.unfold(pixels, patch, stride=patch).transpose(1, 2)
 
     def _bias(self, kept: Tensor) -> Tensor:
-        """What attention adds between the kept tokens: (layers, groups, heads, tokens, tokens)."""
+        """Position bias of the kept tokens: (layers, groups, heads, tokens, tokens)."""
         tables = [layer.relative_position_bias for layer in self.beit.layers]
         index = BeitRelativePositionBias.generate_relative_position_index(tables[0].window_size)
         tokens = F.pad(kept + 1, (1, 0))
@@ -56,30 +55,30 @@ class DroppingBeit(BeitForImageClassification):  # type: ignore[misc]
         gathered: Tensor = table.index_select(0, chosen.flatten().to(table.device))
         return gathered.view(*chosen.shape, len(tables), -1).permute(3, 0, 4, 1, 2).contiguous()
 
-    def _through_layers(self, patches: Tensor, bias: Tensor) -> Tensor:
+    def _run_layers(self, patches: Tensor, bias: Tensor) -> Tensor:
         projection = self.beit.embeddings.patch_embeddings.projection
         x = F.linear(patches, projection.weight.flatten(1), projection.bias)
         x = torch.cat((self.beit.embeddings.cls_token.expand(len(x), -1, -1).to(x.dtype), x), dim=1)
         for layer, added in zip(self.beit.layers, bias, strict=True):
-            x = _through(layer, x, added)
+            x = _run_layer(layer, x, added)
         logits: Tensor = self.classifier(self.beit.pooler(x))
         return logits
 
 
-def _chosen(patches: Tensor, kept: Tensor) -> Tensor:
-    """The kept patches: `kept` (groups, k) holds for consecutive parts of the batch."""
+def _select(patches: Tensor, kept: Tensor) -> Tensor:
+    """The kept patches; row i of `kept` (groups, k) is for the i-th consecutive part of the batch."""
     count, _, width = patches.shape
     index = kept.to(patches.device).repeat_interleave(count // len(kept), dim=0)
     return patches.gather(1, index[:, :, None].expand(-1, -1, width))
 
 
-def _through(layer: BeitLayer, x: Tensor, bias: Tensor) -> Tensor:
-    x = x + layer.drop_path(layer.lambda_1 * _attended(layer, layer.layernorm_before(x), bias))
+def _run_layer(layer: BeitLayer, x: Tensor, bias: Tensor) -> Tensor:
+    x = x + layer.drop_path(layer.lambda_1 * _attention(layer, layer.layernorm_before(x), bias))
     mapped: Tensor = layer.drop_path(layer.lambda_2 * layer.mlp(layer.layernorm_after(x)))
     return x + mapped
 
 
-def _attended(layer: BeitLayer, x: Tensor, bias: Tensor) -> Tensor:
+def _attention(layer: BeitLayer, x: Tensor, bias: Tensor) -> Tensor:
     attention = layer.attention
     count, tokens, width = x.shape
     heads, groups = attention.num_attention_heads, len(bias)

@@ -1,11 +1,11 @@
-"""Names of classes -> classes, by every way that a name may mean one, and by none that it may not."""
+"""Names of classes -> classes, by every matching rule; ambiguous and unknown names are errors."""
 
 import re
 
 import pytest
 
 from beitcli.errors import UsageError
-from beitcli.evaluation.truth import Match, match
+from beitcli.evaluation.ground_truth import Match, match
 from beitcli.evaluation.wordnet import wordnet_ids
 from beitcli.model.catalog import corrected_labels
 
@@ -27,22 +27,22 @@ LABELS = ("tabby, tabby cat", "crane", "drake, bird", "crane", "Bird", "5", "POL
         ("polecat", 7, "synonym"),
     ],
 )
-def test_a_name_means_the_class_that_it_fits_best(name: str, index: int, by: str) -> None:
+def test_a_name_matches_by_the_first_rule_that_applies(name: str, index: int, by: str) -> None:
     assert match([name, name], LABELS) == {name: Match(index, by)}
 
 
 @pytest.mark.parametrize("name", ["crane", "CRANE", "Polecat", "8", "-1", "03", "n01440764", "tabb"])
-def test_what_means_none_or_several_is_a_mistake(name: str) -> None:
+def test_unknown_or_ambiguous_names_are_errors(name: str) -> None:
     with pytest.raises(UsageError, match=f"no class for 1 of 2 labels: `{name}`"):
         match([name, "tabby"], LABELS)
 
 
-def test_the_mistake_names_the_way_out() -> None:
+def test_the_error_lists_names_with_the_nearest_ones() -> None:
     names = ["crane", "taby", *"stuvwxyz"]
     with pytest.raises(UsageError) as caught:
         match(names, LABELS)
-    complaint = "no class for 10 of 10 labels: `crane` (classes 1, 3 all have that name); `s`; `taby` (nearest: tabby"
-    assert complaint in re.sub("`[t-z]`; ", "", str(caught.value)).replace("`t`; ", "")
+    expected = "no class for 10 of 10 labels: `crane` (classes 1, 3 all have that name); `s`; `taby` (nearest: tabby"
+    assert expected in re.sub("`[t-z]`; ", "", str(caught.value)).replace("`t`; ", "")
     assert str(caught.value).endswith("; and 5 more")
     assert "WordNet id" in str(caught.value.hint)
 

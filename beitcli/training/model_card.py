@@ -1,4 +1,4 @@
-"""The model card: what a trained model is made of, and how good it is."""
+"""The model card: data, training and accuracy of a trained model."""
 
 import platform
 from collections.abc import Sequence
@@ -8,35 +8,35 @@ from importlib.metadata import version
 from beitcli import __version__
 from beitcli.records import printable
 
-UNSEEN = "that it has not learnt from"
-SEEN = "of which it has learnt from {}, too"
+UNSEEN = "that it was not trained on"
+SEEN = "of which {} are training images, too"
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What there is to say of a training; `ranks` are the places, from 0, of the right classes in the validation.
+    """Content of a model card; `ranks` are the ranks, from 0, of the true classes of the validation images.
 
-    `held_out` says how far the model knows the validated pictures.
+    `held_out` describes the validation images, and whether the model was trained on them.
     """
 
     command: str
-    recipe: str
+    description: str
     classes: Sequence[str]
-    learnt_from: int
+    trained_on: int
     ranks: Sequence[int]
     held_out: str
     seed: int
     seconds: float
 
-    def right(self, among: int) -> float:
-        """The share of the validated pictures whose class is among so many of the best answers."""
+    def accuracy(self, among: int) -> float:
+        """Top-k accuracy on the validation images, k being `among`."""
         return sum(rank < among for rank in self.ranks) / len(self.ranks)
 
 
 def model_card(name: str, facts: Facts) -> str:
     """The text of a README.md as the Hub reads it."""
     shown = ", ".join(map(printable, facts.classes[:100])) + (", …" if len(facts.classes) > 100 else "")
-    rows = [f"| top-{k} | {100 * facts.right(k):.2f} % |" for k in (1, 5) if k < len(facts.classes)]
+    rows = [f"| top-{k} | {100 * facts.accuracy(k):.2f} % |" for k in (1, 5) if k < len(facts.classes)]
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "scikit-learn"))
     return "\n".join(
         [
@@ -47,15 +47,15 @@ def model_card(name: str, facts: Facts) -> str:
             "---",
             f"# {printable(name)}",
             "",
-            f"Tells {len(facts.classes)} classes apart: {shown}.",
+            f"Classifies images into {len(facts.classes)} classes: {shown}.",
             "",
-            f"| on {len(facts.ranks)} pictures {facts.held_out} | |",
+            f"| on {len(facts.ranks)} images {facts.held_out} | |",
             "|---|---|",
             *rows,
             "",
-            facts.recipe,
+            facts.description,
             "",
-            f"It has learnt from {facts.learnt_from} pictures in {facts.seconds / 60:.1f} minutes, by",
+            f"It was trained on {facts.trained_on} images in {facts.seconds / 60:.1f} minutes, by",
             "",
             f"    {printable(facts.command)}",
             "",

@@ -1,4 +1,4 @@
-"""The pictures that are measured: the user's own as files that can be read, or photographs that nobody took."""
+"""Images for the benchmark: the user's readable files, or synthetic photographs."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -13,26 +13,26 @@ from beitcli.errors import UsageError
 from beitcli.inputs.decode import Decoding
 from beitcli.inputs.fetch import FetchLimits, fetch
 from beitcli.inputs.loader import Decoded, Loader
-from beitcli.model.recipe import Recipe
+from beitcli.model.preprocessing import Preprocessing
 from beitcli.records import Failure, Fetched, Found, Source
 
 _WIDTH, _HEIGHT = 500, 375
 _OCTAVES = (2, 4, 8, 16, 32)
-_CONTRAST, _GRAIN, _QUALITY = 50, 8, 85  # together they make files of 50 KB, as photographs of this size have
+_CONTRAST, _GRAIN, _QUALITY = 50, 8, 85  # give files of 50 KB, like photographs of this size
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """How many pictures are measured, and of which size; `left_out` could not be read."""
+class Images:
+    """Number and size of the images; `left_out` could not be read, `made_here` means synthetic."""
 
     count: int
     left_out: int
     median_bytes: float
-    made_here: bool
+    synthetic: bool
 
 
-def make_pictures(count: int, folder: str) -> list[str]:
-    """The paths of that many JPEG files of 500 × 375 pixels, each another, the same ones everywhere."""
+def make_images(count: int, folder: str) -> list[str]:
+    """Make distinct JPEG files of 500 × 375 pixels, the same on every machine; return their paths."""
     os.mkdir(folder)
     paths = [os.path.join(folder, f"{number:05}.jpg") for number in range(count)]
     for number, path in enumerate(paths):
@@ -41,7 +41,7 @@ def make_pictures(count: int, folder: str) -> list[str]:
 
 
 def _photograph(random: np.random.Generator) -> Image.Image:
-    """Soft shapes of several sizes under grain: a decoder has as much to do with it as with a photograph."""
+    """Soft shapes of several sizes under grain, as costly to decode as a photograph."""
     field = np.full((_HEIGHT, _WIDTH, 3), 128, np.float32)
     for octave in _OCTAVES:
         coarse = random.standard_normal((3, 3 * octave, 4 * octave), np.float32)
@@ -53,24 +53,27 @@ def _photograph(random: np.random.Generator) -> Image.Image:
 
 
 def readable_files(
-    found: Iterable[Found], count: int, folder: str, recipe: Recipe, workers: int
+    found: Iterable[Found], count: int, folder: str, preprocessing: Preprocessing, workers: int
 ) -> tuple[list[str], int]:
-    """The paths of the first `count` pictures, URLs and standard input saved into `folder`; how many are broken.
+    """Paths of the readable ones of the first `count` images, and the number of broken ones.
 
-    They are decoded once, behind the same protection as in a run. Raises UsageError where none can be read.
+    URLs and standard input are saved into `folder`. Images are decoded once, as isolated as in a run. Raises UsageError
+    if none can be read.
     """
     os.mkdir(folder)
     files = _on_disk(fetch(islice(found, count), FetchLimits(), lambda _: None), folder)
-    with Loader(files, recipe, Decoding(), workers) as loader:
+    with Loader(files, preprocessing, Decoding(), workers) as loader:
         items = list(map(_path_of, loader))
     paths = [path for path in items if path is not None]
     if not paths:
-        raise UsageError("none of the pictures can be read", "`beit classify` says why; without INPUT some are made")
+        raise UsageError(
+            "none of the images can be read", "`beit classify` reports the errors; without INPUT, images are generated"
+        )
     return paths, len(items) - len(paths)
 
 
 def _path_of(item: Decoded | Failure) -> str | None:
-    """The path of a picture that can be read again and again, or None."""
+    """The path of an image that can be read again and again, or None."""
     path = item.source.location
     return path if isinstance(item, Decoded) and os.path.isfile(path) else None
 
@@ -86,6 +89,6 @@ def _on_disk(items: Iterable[Source | Fetched | Failure], folder: str) -> Iterat
             yield item
 
 
-def described(paths: list[str], left_out: int, *, made_here: bool) -> Pictures:
-    """What there is to say of the pictures at these paths."""
-    return Pictures(len(paths), left_out, median(map(os.path.getsize, paths)), made_here)
+def described(paths: list[str], left_out: int, *, synthetic: bool) -> Images:
+    """Statistics of the images at these paths."""
+    return Images(len(paths), left_out, median(map(os.path.getsize, paths)), synthetic)

@@ -1,4 +1,4 @@
-"""Recipes give the very pixels of transformers' image processors, and those of the paper's own code."""
+"""Preprocessing gives the same pixels as transformers' image processors and the paper's own code."""
 
 import json
 import pickle
@@ -13,22 +13,28 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from beitcli.errors import BeitError, ModelError, UsageError
-from beitcli.model.recipe import Recipe, checkpoint_recipe, paper_recipe, processor_recipe, start_of_crop
+from beitcli.model.preprocessing import (
+    Preprocessing,
+    checkpoint_preprocessing,
+    paper_preprocessing,
+    processor_preprocessing,
+    start_of_crop,
+)
 
 SIZES = [(64, 48), (37, 53), (20, 20), (7, 5), (1, 1), (500, 1), (1, 500), (150, 31), (32, 32)]
 HALF = [0.5, 0.5, 0.5]
 OWN = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
 
-def picture(width: int, height: int) -> Image.Image:
+def noise(width: int, height: int) -> Image.Image:
     rng = np.random.default_rng(width * 1000 + height)
     return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def normalised(recipe: Recipe, image: Image.Image) -> np.ndarray:
-    pixels = recipe(image)
-    assert (pixels.dtype, pixels.shape) == (recipe.dtype, recipe.shape)
-    return (pixels * recipe.factor - np.array(recipe.mean)) / np.array(recipe.std)
+def normalised(preprocessing: Preprocessing, image: Image.Image) -> np.ndarray:
+    pixels = preprocessing(image)
+    assert (pixels.dtype, pixels.shape) == (preprocessing.dtype, preprocessing.shape)
+    return (pixels * preprocessing.factor - np.array(preprocessing.mean)) / np.array(preprocessing.std)
 
 
 def square(side: int) -> dict[str, int]:
@@ -81,15 +87,15 @@ def test_pixels_are_those_of_transformers(file: dict[str, Any], tmp_path: Path) 
 
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(file))
     reference = BeitImageProcessorPil.from_pretrained(tmp_path)
-    recipe = checkpoint_recipe(file, None)
+    preprocessing = checkpoint_preprocessing(file, None)
     for size in SIZES:
-        image = picture(*size)
+        image = noise(*size)
         expected = reference(images=image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
-        np.testing.assert_allclose(normalised(recipe, image), expected, rtol=1e-6, atol=1e-6, err_msg=str(size))
+        np.testing.assert_allclose(normalised(preprocessing, image), expected, rtol=1e-6, atol=1e-6, err_msg=str(size))
 
 
 @pytest.mark.parametrize(
-    ("file", "said"),
+    ("file", "message"),
     [
         pytest.param(None, "no preprocessor_config.json", id="no file"),
         pytest.param({"do_resize": False}, "no common size", id="no resize"),
@@ -100,14 +106,14 @@ def test_pixels_are_those_of_transformers(file: dict[str, Any], tmp_path: Path) 
         pytest.param({"do_center_crop": True, "crop_size": {"shortest_edge": 20}}, "20", id="crop to an edge"),
         pytest.param({"resample": None}, "Resampling", id="no filter"),
         pytest.param({"resample": 17}, "Resampling", id="unknown filter"),
-        pytest.param({"rescale_factor": None}, "cannot be followed", id="no factor"),
-        pytest.param({"image_mean": None}, "cannot be followed", id="no mean"),
-        pytest.param({"image_std": [0.5, 0.5]}, "cannot be followed", id="two channels"),
+        pytest.param({"rescale_factor": None}, "is invalid", id="no factor"),
+        pytest.param({"image_mean": None}, "is invalid", id="no mean"),
+        pytest.param({"image_std": [0.5, 0.5]}, "is invalid", id="two channels"),
     ],
 )
-def test_what_cannot_be_done_to_every_picture(file: dict[str, Any] | None, said: str) -> None:
-    with pytest.raises(ModelError, match=said):
-        checkpoint_recipe(file, None)
+def test_configs_that_give_images_no_common_size_or_are_invalid(file: dict[str, Any] | None, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        checkpoint_preprocessing(file, None)
 
 
 @pytest.mark.parametrize(
@@ -130,20 +136,29 @@ def test_what_cannot_be_done_to_every_picture(file: dict[str, Any] | None, said:
 def test_another_image_size_keeps_the_proportions(
     file: dict[str, Any], side: int, resize: Any, crop: tuple[int, int] | None
 ) -> None:
-    recipe = checkpoint_recipe({**file, "resample": 2, **OWN}, side)
-    same = checkpoint_recipe({**file, "resample": 2, **OWN}, None)
-    assert (recipe.resize, recipe.crop, recipe.size) == (resize, crop, (side, side))
-    assert (recipe.resample, recipe.factor, recipe.mean, recipe.std) == (2, same.factor, same.mean, same.std)
-    assert normalised(recipe, picture(70, 50)).shape == (side, side, 3)
+    preprocessing = checkpoint_preprocessing({**file, "resample": 2, **OWN}, side)
+    same = checkpoint_preprocessing({**file, "resample": 2, **OWN}, None)
+    assert (preprocessing.resize, preprocessing.crop, preprocessing.size) == (resize, crop, (side, side))
+    assert (preprocessing.resample, preprocessing.factor, preprocessing.mean, preprocessing.std) == (
+        2,
+        same.factor,
+        same.mean,
+        same.std,
+    )
+    assert normalised(preprocessing, noise(70, 50)).shape == (side, side, 3)
 
 
 @pytest.mark.parametrize(
     ("side", "shorter"), [(32, 36), (192, 219), (224, 256), (256, 292), (383, 437), (384, 384), (512, 512)]
 )
 def test_the_paper_resizes_the_shorter_side_and_crops(side: int, shorter: int) -> None:
-    recipe = paper_recipe(side)
-    assert (recipe.resize, recipe.size, recipe.resample) == (shorter, (side, side), Resampling.BICUBIC)
-    assert (recipe.factor, recipe.mean, recipe.std) == (1 / 255, (0.5,) * 3, (0.5,) * 3)
+    preprocessing = paper_preprocessing(side)
+    assert (preprocessing.resize, preprocessing.size, preprocessing.resample) == (
+        shorter,
+        (side, side),
+        Resampling.BICUBIC,
+    )
+    assert (preprocessing.factor, preprocessing.mean, preprocessing.std) == (1 / 255, (0.5,) * 3, (0.5,) * 3)
 
 
 def torchvision_start(size: int, crop: int) -> int:
@@ -155,8 +170,8 @@ def torchvision_start(size: int, crop: int) -> int:
 
 @pytest.mark.parametrize("side", [224, 384])
 def test_the_paper_crops_as_torchvision_does(side: int) -> None:
-    recipe = paper_recipe(side)
-    short = recipe.resize
+    preprocessing = paper_preprocessing(side)
+    short = preprocessing.resize
     assert isinstance(short, int)
     sizes = {int(short * long / other) for other in range(32, 601) for long in range(other, 601)}
     assert {start_of_crop(size, side, rounded=True) - torchvision_start(size, side) for size in sizes} == {0}
@@ -164,33 +179,33 @@ def test_the_paper_crops_as_torchvision_does(side: int) -> None:
         places = np.stack([np.arange(size) % 256, np.arange(size) // 256, np.zeros(size)], -1).astype(np.uint8)
         wide = np.broadcast_to(places, (short, size, 3))
         for pixels in (wide, wide.transpose(1, 0, 2)):
-            row = recipe(Image.fromarray(np.ascontiguousarray(pixels)))
+            row = preprocessing(Image.fromarray(np.ascontiguousarray(pixels)))
             first = row[0, 0]
             assert first[0] + 256 * int(first[1]) == torchvision_start(size, side), size
 
 
 def test_the_paper_crops_an_image_of_499_by_333() -> None:
-    image = picture(499, 333)
+    image = noise(499, 333)
     expected = image.resize((383, 256), Resampling.BICUBIC).crop((80, 16, 304, 240))  # 79.5, half to even
-    assert np.array_equal(paper_recipe(224)(image), np.asarray(expected))
+    assert np.array_equal(paper_preprocessing(224)(image), np.asarray(expected))
 
 
 @pytest.mark.parametrize(("size", "crop"), [((20, 33), 31), ((21, 40), 31), ((17, 18), 31), ((34, 36), 31)])
-def test_what_is_smaller_than_the_papers_crop_is_padded_as_by_torchvision(size: tuple[int, int], crop: int) -> None:
-    recipe = replace(paper_recipe(crop), resize=size)
-    image = picture(size[1], size[0])
+def test_images_smaller_than_the_papers_crop_are_padded_as_by_torchvision(size: tuple[int, int], crop: int) -> None:
+    preprocessing = replace(paper_preprocessing(crop), resize=size)
+    image = noise(size[1], size[0])
     front = [max(0, crop - side) // 2 for side in size]
     back = [(max(0, crop - side) + 1) // 2 for side in size]
     padded = np.pad(np.asarray(image), (*zip(front, back, strict=True), (0, 0)))
     top, left = (torchvision_start(side, crop) for side in padded.shape[:2])
-    assert np.array_equal(recipe(image), padded[top : top + crop, left : left + crop])
+    assert np.array_equal(preprocessing(image), padded[top : top + crop, left : left + crop])
 
 
 @pytest.mark.parametrize("kind", ["LayoutLMv2ImageProcessorPil", "LayoutLMv3ImageProcessorPil"])
-def test_a_reason_behind_an_empty_line_is_said(kind: str, tmp_path: Path) -> None:
+def test_a_reason_behind_an_empty_line_is_reported(kind: str, tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": kind}))
-    with pytest.raises(ModelError, match=r"image processor fails: \S") as raised:  # it wants a package that is absent
-        processor_recipe(str(tmp_path), None)
+    with pytest.raises(ModelError, match=r"image processor fails: \S") as raised:  # it needs a package that is absent
+        processor_preprocessing(str(tmp_path), None)
     assert "\n" not in str(raised.value)
 
 
@@ -198,23 +213,25 @@ def test_a_reason_behind_an_empty_line_is_said(kind: str, tmp_path: Path) -> Non
     ("size", "resized"), [((48, 64), (36, 48)), ((64, 48), (48, 36)), ((50, 50), (36, 36)), ((1, 30), (36, 1080))]
 )
 def test_the_paper_cuts_from_the_centre(size: tuple[int, int], resized: tuple[int, int]) -> None:
-    image = picture(*size)
+    image = noise(*size)
     left, top = (resized[0] - 32) // 2, (resized[1] - 32) // 2
     expected = image.resize(resized, Resampling.BICUBIC).crop((left, top, left + 32, top + 32))
-    assert np.array_equal(paper_recipe(32)(image), np.asarray(expected))
+    assert np.array_equal(paper_preprocessing(32)(image), np.asarray(expected))
 
 
 @pytest.mark.parametrize(
-    ("recipe", "twice"),
+    ("preprocessing", "twice"),
     [
-        (checkpoint_recipe({"size": {"height": 20, "width": 30}}, None), (40, 60)),
-        (checkpoint_recipe({"size": 32, "crop_size": 24, "do_center_crop": True}, None), (64, 64)),
-        (paper_recipe(224), (512, 512)),
+        (checkpoint_preprocessing({"size": {"height": 20, "width": 30}}, None), (40, 60)),
+        (checkpoint_preprocessing({"size": 32, "crop_size": 24, "do_center_crop": True}, None), (64, 64)),
+        (paper_preprocessing(224), (512, 512)),
     ],
     ids=["resize", "crop", "paper"],
 )
-def test_a_picture_may_be_decoded_at_twice_its_resized_size(recipe: Recipe, twice: tuple[int, int]) -> None:
-    assert recipe.scaled_to == twice
+def test_an_image_may_be_decoded_at_twice_its_resized_size(
+    preprocessing: Preprocessing, twice: tuple[int, int]
+) -> None:
+    assert preprocessing.scaled_to == twice
 
 
 @pytest.fixture
@@ -255,12 +272,12 @@ def test_other_architectures_have_their_own_processor(
     kind: str, options: dict[str, Any], side: int, processor: Callable[..., tuple[Any, str]]
 ) -> None:
     reference, folder = processor(kind, **options)
-    recipe = processor_recipe(folder, None)
-    assert (recipe.shape, recipe.dtype) == ((3, side, side), "float32")
+    preprocessing = processor_preprocessing(folder, None)
+    assert (preprocessing.shape, preprocessing.dtype) == ((3, side, side), "float32")
     for size in [(64, 48), (37, 53), (150, 31), (3, 5), (1, 3), (3, 1), (1, 1)]:
-        image = picture(*size)
-        pixels = recipe(image)
-        assert (pixels.shape, pixels.dtype) == (recipe.shape, np.float32)
+        image = noise(*size)
+        pixels = preprocessing(image)
+        assert (pixels.shape, pixels.dtype) == (preprocessing.shape, np.float32)
         expected = reference(images=np.asarray(image), input_data_format="channels_last", return_tensors="np")
         np.testing.assert_array_equal(pixels, expected["pixel_values"][0], err_msg=str(size))
 
@@ -269,12 +286,12 @@ def test_other_architectures_have_their_own_processor(
 def test_other_architectures_at_another_image_size(
     kind: str, options: dict[str, Any], side: int, processor: Callable[..., tuple[Any, str]]
 ) -> None:
-    recipe = processor_recipe(processor(kind, **options)[1], 48)
-    assert recipe.shape == recipe(picture(64, 37)).shape == (3, 48, 48)
+    preprocessing = processor_preprocessing(processor(kind, **options)[1], 48)
+    assert preprocessing.shape == preprocessing(noise(64, 37)).shape == (3, 48, 48)
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "side", "error", "said"),
+    ("kind", "options", "side", "error", "message"),
     [
         pytest.param("bit", {"do_center_crop": False}, None, ModelError, "no common size", id="shorter side only"),
         pytest.param("vit", {"do_resize": False}, None, ModelError, "no common size", id="no resize"),
@@ -285,16 +302,16 @@ def test_other_architectures_at_another_image_size(
         pytest.param("convnext", {"size": square(32)}, None, ModelError, "fails", id="a size it cannot take"),
     ],
 )
-def test_processors_that_cannot_serve(
+def test_unsuitable_processors(
     kind: str,
     options: dict[str, Any],
     side: int | None,
     error: type[BeitError],
-    said: str,
+    message: str,
     processor: Callable[..., tuple[Any, str]],
 ) -> None:
-    with pytest.raises(error, match=said):
-        processor_recipe(processor(kind, **options)[1], side)
+    with pytest.raises(error, match=message):
+        processor_preprocessing(processor(kind, **options)[1], side)
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"image_processor_type": "Unheard"}'], ids=repr)
@@ -302,25 +319,29 @@ def test_a_processor_file_that_is_missing_or_broken(content: str | None, tmp_pat
     if content is not None:
         (tmp_path / "preprocessor_config.json").write_text(content)
     with pytest.raises(ModelError, match=str(tmp_path)):
-        processor_recipe(str(tmp_path), None)
+        processor_preprocessing(str(tmp_path), None)
 
 
 @pytest.mark.parametrize("kind", ["paper", "checkpoint", "vit"])
-def test_recipes_travel_to_another_process(kind: str, processor: Callable[..., tuple[Any, str]]) -> None:
-    recipes: dict[str, Callable[[], Any]] = {
-        "paper": lambda: paper_recipe(32),
-        "checkpoint": lambda: checkpoint_recipe({"size": 32, "resample": 2}, 48),
-        "vit": lambda: processor_recipe(processor("vit", size=square(32))[1], None),
+def test_preprocessing_can_be_pickled(kind: str, processor: Callable[..., tuple[Any, str]]) -> None:
+    preprocessings: dict[str, Callable[[], Any]] = {
+        "paper": lambda: paper_preprocessing(32),
+        "checkpoint": lambda: checkpoint_preprocessing({"size": 32, "resample": 2}, 48),
+        "vit": lambda: processor_preprocessing(processor("vit", size=square(32))[1], None),
     }
-    recipe = recipes[kind]()
-    there = pickle.loads(pickle.dumps(recipe))
-    assert (there.shape, there.dtype, there.scaled_to) == (recipe.shape, recipe.dtype, recipe.scaled_to)
-    assert np.array_equal(there(picture(64, 48)), recipe(picture(64, 48)))
+    preprocessing = preprocessings[kind]()
+    copy = pickle.loads(pickle.dumps(preprocessing))
+    assert (copy.shape, copy.dtype, copy.scaled_to) == (
+        preprocessing.shape,
+        preprocessing.dtype,
+        preprocessing.scaled_to,
+    )
+    assert np.array_equal(copy(noise(64, 48)), preprocessing(noise(64, 48)))
 
 
-def test_a_strip_is_resized_where_the_crop_looks() -> None:
+def test_only_the_middle_of_a_strip_is_resized() -> None:
     strip = Image.new("RGB", (40_000, 2), "blue")
     strip.paste("red", (19_900, 0, 20_100, 2))
-    pixels = paper_recipe(224)(strip)
+    pixels = paper_preprocessing(224)(strip)
     assert pixels.shape == (224, 224, 3)
     assert (pixels == (255, 0, 0)).all()
