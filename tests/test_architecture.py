@@ -24,13 +24,19 @@ MAY_IMPORT = {
     "outputs": {"errors", "records", "timings", "outputs"},
     "evaluation": {"errors", "records", "model", "tables", "evaluation"},
     "training": {"", "errors", "records", "signals", "inputs", "model", "training"},
+    "jobs": {
+        *("", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline"),
+        *("evaluation", "training", "jobs"),
+    },
     "cli": {
         *("", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline"),
-        *("bench", "evaluation", "tables", "training", "cli"),
+        *("bench", "evaluation", "tables", "training", "jobs", "cli"),
     },
     "__main__": {"cli"},
 }
 """Each subpackage or module and those it may import; `""` is the package itself, which only has the version."""
+
+ON_A_TERMINAL = ("typer", "rich", "tqdm", "click")
 
 HEAVY = ("torch", "transformers", "PIL", "numpy", "pyarrow", "sklearn", "matplotlib", "accelerate")
 
@@ -63,8 +69,15 @@ def test_only_allowed_imports(path: Path) -> None:
     assert ours <= MAY_IMPORT[own]
 
 
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parent.name == "jobs"], ids=lambda path: path.name)
+def test_jobs_know_no_terminal_and_print_nothing(path: Path) -> None:
+    assert not {module.split(".")[0] for module in imports(path, inside_functions=True)} & set(ON_A_TERMINAL)
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert not {ast.unparse(call) for call in calls} & {"print", "exit", "sys.exit", "os._exit"}
+
+
 @pytest.mark.parametrize(
-    "path", [p for p in MODULES if p.parent.name in ("outputs", "cli")], ids=lambda path: path.name
+    "path", [p for p in MODULES if p.parent.name in ("outputs", "cli", "jobs")], ids=lambda path: path.name
 )
 def test_writers_and_commands_import_nothing_heavy_at_the_top(path: Path) -> None:
     assert not {module.split(".")[0] for module in imports(path, inside_functions=False)} & set(HEAVY)

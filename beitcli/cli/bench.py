@@ -10,9 +10,10 @@ from beitcli.bench.clock import FULL, SMALL
 from beitcli.bench.shapes import PUBLISHED, TINY
 from beitcli.bench.versus import RIVALS, check_rivals
 from beitcli.cli import notices
-from beitcli.cli.options import ModelOptions, examples
+from beitcli.cli.options import examples
 from beitcli.errors import UsageError
 from beitcli.inputs.sources import Walk, discover
+from beitcli.jobs.requests import Compute
 from beitcli.model.memory import use_one_heap
 from beitcli.records import Skipped
 from beitcli.tables import show
@@ -56,7 +57,7 @@ def bench(
     shapes = PUBLISHED | {TINY.name: TINY}
     if shape not in shapes:
         raise UsageError(f"--shape {shape}: no such shape", f"one of {', '.join(PUBLISHED)}")
-    ModelOptions(device=device).check()
+    Compute(device=device).check()
     rivals = tuple(vs or ())
     check_rivals(rivals)
     found = discover(inputs, (), Walk(), Skipped()) if inputs else None

@@ -1,15 +1,19 @@
-"""`beit classify`: records on standard output, as a table or for a pipeline."""
+"""`beit classify`: print records of classified images."""
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from beitcli.cli import notices
-from beitcli.cli.formats import standard_format
-from beitcli.cli.options import InputOptions, ModelOptions, OutputOptions, examples, with_options
-from beitcli.cli.run import Destination, check, run
+from beitcli.cli.exit_status import exit_status
+from beitcli.cli.formats import layout_for, standard_format
+from beitcli.cli.options import OutputOptions, examples, with_options
 from beitcli.errors import UsageError
-from beitcli.outputs.destination import standard_output
+from beitcli.jobs.classify import classify as run
+from beitcli.jobs.requests import Compute, Inputs, Labels, Limits, ModelChoice, Request
+from beitcli.jobs.stream import Destination
+from beitcli.outputs.destination import ReaderClosed, standard_output
 
 EXAMPLES = examples(
     "beit classify photo.jpg",
@@ -28,13 +32,20 @@ def _refuse_out(out: str | None) -> None:
 
 @with_options
 def classify(
-    inputs: InputOptions,
-    model: ModelOptions,
+    inputs: Inputs,
+    limits: Limits,
+    model: ModelChoice,
+    compute: Compute,
+    labels: Labels,
     output: OutputOptions,
     out: Annotated[str | None, typer.Option("--out", "-o", hidden=True, callback=_refuse_out)] = None,  # noqa: ARG001
 ) -> None:
     """Classify images and print the predictions."""
     notices.set_up(output.quiet, output.verbose)
-    check(inputs, model, output)
-    text_format = standard_format(output)
-    raise typer.Exit(run(inputs, model, output, Destination(standard_output, text_format, padded=False)))
+    for part in (inputs, compute, labels, output):
+        part.check()
+    layout = layout_for(standard_format(output, labels), output)
+    request = Request(inputs, limits, model, compute, labels)
+    with suppress(ReaderClosed), notices.observer(output.quiet) as observer:
+        report = run(request, layout, Destination(standard_output, padded=False), observer)
+        raise typer.Exit(exit_status(report, output))

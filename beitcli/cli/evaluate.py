@@ -4,35 +4,32 @@ import importlib.util
 import json
 import logging
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from beitcli import __version__
 from beitcli.cli import notices
+from beitcli.cli.exit_status import exit_status
 from beitcli.cli.options import (
-    BatchOptions,
-    InputOptions,
-    ModelOptions,
     OutputOptions,
     Without,
     check_no_walk_options,
     examples,
     with_options,
 )
-from beitcli.cli.resume import Job, updated_ledger
-from beitcli.cli.run import warn_if_demo
-from beitcli.cli.tasks import classification_task
 from beitcli.errors import OutputError, UsageError
-from beitcli.evaluation.ground_truth import Match, match
+from beitcli.evaluation.ground_truth import match
 from beitcli.inputs.labelled import Labelled, by_folder, by_table, classes_without_images
 from beitcli.inputs.sources import Walk
-from beitcli.model.checkpoint import Checkpoint, open_checkpoint
+from beitcli.jobs.engine import warn_if_demo
+from beitcli.jobs.evaluate import Labelling, check_classes
+from beitcli.jobs.evaluate import evaluate as run
+from beitcli.jobs.observer import Report
+from beitcli.jobs.requests import Compute, Inputs, Limits, ModelChoice, Request, Resume
+from beitcli.model.checkpoint import open_checkpoint
 from beitcli.outputs.destination import (
     ReaderClosed,
     check_not_overwritten,
@@ -44,12 +41,11 @@ from beitcli.outputs.destination import (
     writing,
 )
 from beitcli.outputs.lock import exclusive
-from beitcli.outputs.summary import Tally
-from beitcli.records import Failure, Skipped, Source, printable
+from beitcli.records import Skipped, Source, printable
 from beitcli.tables import show
 
 if TYPE_CHECKING:
-    from beitcli.evaluation.report import Evaluation, Setting
+    from beitcli.evaluation.report import Evaluation
 
 log = logging.getLogger(__name__)
 
@@ -63,20 +59,14 @@ EXAMPLES = examples(
 _PLOTS = ("confusion.csv", "confusion.png", "reliability.png")
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """The evaluation that the options describe."""
-
-    labels_source: str
-    job: Job
-
-
 @with_options
 def evaluate(
-    inputs: Annotated[InputOptions, Without("inputs", "files_from", "null")],
-    model: ModelOptions,
-    output: Annotated[OutputOptions, Without("top_k", "threshold", "label", "format")],
-    batch: Annotated[BatchOptions, Without("out", "shard", "dry_run")],
+    inputs: Annotated[Inputs, Without("inputs", "files_from", "null")],
+    limits: Limits,
+    model: ModelChoice,
+    compute: Compute,
+    output: Annotated[OutputOptions, Without("format")],
+    resume: Annotated[Resume, Without("out", "shard", "dry_run")],
     folder: Annotated[
         str | None,
         typer.Argument(
@@ -100,47 +90,34 @@ def evaluate(
     With --json FILE, run it again to process only missing or changed images and failures that may pass.
     """
     notices.set_up(output.quiet, output.verbose)
-    model.check()
-    batch = replace(batch, out=json_file or "-")
-    batch.check("--json FILE")
-    tolerated, tally = output.tolerated(), Tally()
+    resume = replace(resume, out=json_file or "-")
+    compute.check()
+    resume.check("--json FILE")
+    output.check()
+    report = Report()
     _check_destinations(json_file, plots)
     if folder is not None and plots is not None and is_in(plots, folder):
         raise UsageError(f"`{printable(plots)}` is in the folder of the images", "choose a --plots beside it")
-    labelled = _labelled(folder, labels, inputs.walk(), tally.skipped)
+    labelled = _labelled(folder, labels, inputs.walk(), report.tally.skipped)
     plot_files = [os.path.join(plots, name) for name in _PLOTS] if plots is not None else []
     images = (each.found.location for each in labelled if isinstance(each.found, Source))
     check_not_overwritten([*filter(None, [json_file]), *plot_files], chain(filter(None, [labels]), images))
     checkpoint = open_checkpoint(model.model, model.revision)
-    _check_classes(checkpoint)
+    check_classes(checkpoint)
     classes = match((each.label for each in labelled if isinstance(each.found, Source)), checkpoint.labels)
     warn_if_demo(checkpoint)
-    batch = replace(batch, no_ledger=batch.no_ledger or batch.streams)
-    request = _Request(folder or labels or "", Job(inputs, model, output, batch, os.path.realpath(batch.out)))
-    with nullcontext() if batch.streams else exclusive(batch.out, batch.wait):
-        evaluation = _evaluate(request, checkpoint, labelled, classes, tally)
+    resume = replace(resume, no_ledger=resume.no_ledger or resume.streams)
+    request = Request(inputs, limits, model, compute, resume=resume, target=os.path.realpath(resume.out))
+    truth = Labelling(folder or labels or "", labelled, classes)
+    with nullcontext() if resume.streams else exclusive(resume.out, resume.wait):
+        with notices.observer(output.quiet) as observer:
+            evaluation = run(request, checkpoint, truth, report, observer)
         _write(evaluation, json_file, plots)
     from beitcli.evaluation.report import tables
 
     with suppress(ReaderClosed), writing():
         show(tables(evaluation), output.colored)
-    raise typer.Exit(tally.exit_status(tolerated))
-
-
-def _check_classes(checkpoint: Checkpoint) -> None:
-    """Raises UsageError for a model that does not choose one of several labels per image."""
-    if checkpoint.activation == "softmax":
-        return
-    kind = (
-        "is a regression: its outputs are quantities, not classes"
-        if checkpoint.activation == "none"
-        else "gives each image several labels at once, and the ground truth has one"
-        if len(checkpoint.labels) > 1
-        else "has one label, which would always be correct"
-    )
-    raise UsageError(
-        f"`{checkpoint.name}` {kind}", "`beit batch` writes its scores, to compare with your own ground truth"
-    )
+    raise typer.Exit(exit_status(report, output))
 
 
 def _check_destinations(json_file: str | None, plots: str | None) -> None:
@@ -171,51 +148,6 @@ def _labelled(folder: str | None, table: str | None, walk: Walk, skipped: Skippe
         raise UsageError("nothing to evaluate", "name a folder that holds one for each class, or a table by --labels")
     check_no_walk_options(walk)
     return by_table(table)
-
-
-def _evaluate(
-    request: _Request, checkpoint: Checkpoint, labelled: Sequence[Labelled], classes: Mapping[str, Match], tally: Tally
-) -> "Evaluation":
-    """Predict the images that the ledger lacks, and measure all predictions."""
-    job, predictions, failures = request.job, [], []
-    found = (each.found for each in labelled)
-    with updated_ledger(job, found, classification_task("eval", checkpoint, job.output.top_k), tally) as ledger:
-        from beitcli.evaluation.metrics import LabelledPrediction, measure
-
-        dtype = " and ".join(ledger.dtypes())
-        for each, record in zip(labelled, chain.from_iterable(ledger.records()), strict=True):
-            if isinstance(record, Failure):
-                failures.append(record)
-            else:
-                best = tuple(score.index for score in record.scores)
-                predictions.append(
-                    LabelledPrediction(record.source, classes[each.label].index, best, record.scores[0].score)
-                )
-    if not predictions:
-        log.info("no image could be read: there are no figures")
-    from beitcli.evaluation.report import Evaluation, GroundTruth
-
-    matched_by = dict(Counter(each.by for each in classes.values()))
-    ground_truth = GroundTruth(request.labels_source, len({each.index for each in classes.values()}), matched_by)
-    figures = measure(predictions, checkpoint.labels)
-    return Evaluation(__version__, _setting(job, checkpoint, dtype), ground_truth, figures, failures, tally.skipped)
-
-
-def _setting(job: Job, checkpoint: Checkpoint, dtype: str) -> "Setting":
-    from beitcli.evaluation.report import Setting
-    from beitcli.model.runtime import choose_device
-
-    return Setting(
-        model=checkpoint.name,
-        location=checkpoint.repository.location,
-        revision=checkpoint.repository.revision,
-        labels=len(checkpoint.labels),
-        preprocess=job.model.preprocess,
-        image_size=job.model.image_size,
-        fast_decode=job.inputs.fast_decode,
-        device=choose_device(job.model.device),
-        dtype=dtype or job.model.precision,
-    )
 
 
 def _write(evaluation: "Evaluation", json_file: str | None, plots: str | None) -> None:

@@ -1,28 +1,19 @@
 """Choice of the record format."""
 
-import importlib.util
-import os
 import sys
-from typing import NamedTuple
+from collections.abc import Callable
 
 from beitcli.cli.options import OutputOptions
 from beitcli.errors import OutputError, UsageError
 from beitcli.inputs.formats import SUFFIXES as IMAGES
+from beitcli.jobs.requests import Labels
 from beitcli.outputs.destination import is_stream
+from beitcli.outputs.formats import BY_SUFFIX, FileFormat, by_suffix
+from beitcli.outputs.writers import Layout
 from beitcli.records import printable
 
-BY_SUFFIX = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
-"""Format by file suffix; text formats also take `.gz` after it."""
 
-
-class FileFormat(NamedTuple):
-    """Name of a format, and whether the file is compressed by gzip."""
-
-    name: str
-    gzip: bool = False
-
-
-def standard_format(output: OutputOptions) -> FileFormat:
+def standard_format(output: OutputOptions, labels: Labels) -> FileFormat:
     """Format for standard output: the requested one, else a table on a terminal and CSV elsewhere.
 
     Raises UsageError for a format that does not fit, OutputError if standard output is closed.
@@ -37,11 +28,11 @@ def standard_format(output: OutputOptions) -> FileFormat:
             "--format parquet: standard output is no file", "write one: `beit batch INPUT... --out FILE.parquet`"
         )
     name = output.format if output.format != "auto" else "table" if on_terminal else "csv"
-    _check_columns(output, name)
+    _check_columns(labels, name)
     return FileFormat(name)
 
 
-def format_of_file(out: str, output: OutputOptions) -> FileFormat:
+def format_of_file(out: str, output: OutputOptions, labels: Labels) -> FileFormat:
     """Format for a file: the requested one, else by its suffix.
 
     Raises UsageError for an unknown suffix, or an image's: the file may be an input.
@@ -54,39 +45,17 @@ def format_of_file(out: str, output: OutputOptions) -> FileFormat:
     if requested is None and is_stream(out) and not out.lower().endswith((*BY_SUFFIX, ".gz")):
         requested = "csv"
     found = by_suffix(out, requested)
-    _check_columns(output, found.name)
+    _check_columns(labels, found.name)
     return found
 
 
-def by_suffix(path: str, name: str | None = None) -> FileFormat:
-    """Format called `name`, else by the suffix of `path`.
-
-    Raises UsageError if neither names a format, or its package is missing.
-    """
-    stem, suffix = os.path.splitext(path.lower())
-    compressed = suffix == ".gz"
-    if compressed:
-        suffix = os.path.splitext(stem)[1]
-    if name is None and suffix not in BY_SUFFIX:
-        raise UsageError(
-            f"`{printable(path)}`: no format has the suffix `{printable(suffix)}`"
-            if suffix
-            else f"`{printable(path)}`: no suffix names its format",
-            f"one of {', '.join(BY_SUFFIX)}, or with .gz behind; any name with --format",
-        )
-    found = FileFormat(name or BY_SUFFIX[suffix], compressed)
-    if found.name == "parquet":
-        _check_parquet(path, compressed)
-    return found
-
-
-def _check_parquet(path: str, compressed: bool) -> None:
-    if compressed:
-        raise UsageError(f"`{printable(path)}`: Parquet is compressed already", "leave out the .gz")
-    if importlib.util.find_spec("pyarrow") is None:
-        raise UsageError(f"`{printable(path)}`: Parquet needs pyarrow", "`pip install 'beitcli[parquet]'`")
-
-
-def _check_columns(output: OutputOptions, name: str) -> None:
-    if output.top_k == 0 and name not in ("jsonl", "parquet"):
+def _check_columns(labels: Labels, name: str) -> None:
+    if labels.top_k == 0 and name not in ("jsonl", "parquet"):
         raise UsageError(f"--top-k 0: all labels do not fit a {name}", "choose --format jsonl, or parquet for a file")
+
+
+def layout_for(file_format: FileFormat, output: OutputOptions) -> Callable[[int], Layout]:
+    """Makes the layout of the records from the number of labels of an image."""
+    if file_format.name == "table":
+        return lambda columns: Layout("table", columns, colored=output.colored)
+    return lambda columns: Layout(file_format.name, columns, file_format.gzip)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from beitcli.records import printable
 
 if TYPE_CHECKING:
+    from beitcli.jobs.observer import Report
     from beitcli.training.loop import TrainingProgress
 
 log = logging.getLogger("beitcli")
@@ -65,6 +66,30 @@ def progress(quiet: bool) -> Iterator[Progress]:
             yield bar
     else:
         yield _PlainProgress(math.inf if quiet else PROGRESS_INTERVAL)
+
+
+@contextmanager
+def observer(quiet: bool) -> Iterator["TerminalObserver"]:
+    """An observer that draws progress on stderr and prints the summary there; a quiet one prints nothing."""
+    with progress(quiet) as shown:
+        yield TerminalObserver(shown, quiet)
+
+
+class TerminalObserver:
+    """Progress and summary of a run, for a person at a terminal or a log."""
+
+    def __init__(self, shown: Progress, quiet: bool) -> None:
+        self._shown = shown
+        self._quiet = quiet
+
+    def progress(self, images: int) -> None:
+        """Draw so many images more."""
+        self._shown.update(images)
+
+    def summary(self, report: "Report") -> None:
+        """Print the summary lines."""
+        for line in () if self._quiet else report.tally.lines(report.timings):
+            print_line(line)
 
 
 @contextmanager

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from beitcli.cli import notices
-from beitcli.cli.options import InputOptions, ModelOptions, Without, examples, with_options
-from beitcli.cli.probe import ProbeOptions, run_probe
-from beitcli.cli.run import open_beit, workers_for
+from beitcli.cli.options import Without, examples, with_options
 from beitcli.cli.training_options import ImageOptions, RecipeOptions
 from beitcli.errors import UsageError
+from beitcli.jobs.engine import open_beit, workers_for
+from beitcli.jobs.probe import Probe, train_probe
+from beitcli.jobs.requests import Compute, Inputs, Limits, ModelChoice, Request
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.memory import use_one_heap
 from beitcli.outputs.lock import exclusive
@@ -46,8 +47,10 @@ def train(
         str, typer.Option("--out", "-o", metavar="DIR", help="Folder of the model, written complete or not at all.")
     ],
     recipe: RecipeOptions,
-    inputs: Annotated[InputOptions, Without("inputs", "files_from", "null")],
-    model: Annotated[ModelOptions, Without("preprocess", "batch_size", "fp16", "compile")],
+    inputs: Annotated[Inputs, Without("inputs", "files_from", "null")],
+    limits: Limits,
+    model: Annotated[ModelChoice, Without("preprocess")],
+    compute: Annotated[Compute, Without("batch_size", "fp16", "compile")],
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No notices or progress; errors only.", show_default=False)
     ] = False,
@@ -63,7 +66,7 @@ def train(
     walk = inputs.walk()
     images.check(walk)
     recipe.check(model.image_size or 32)
-    model.check()
+    compute.check()
     if recipe.from_scratch:
         _check_no_model_named(context, model)
     work = WorkDir(out.rstrip("/") or out)
@@ -71,39 +74,51 @@ def train(
     images.check_place(work.out)
     command = _command(context, model)
     if recipe.is_probe:
-        share, errors = images.val_share, images.max_errors
-        model = replace(model, batch_size=recipe.batch_size)
+        request = Request(inputs, limits, model, replace(compute, batch_size=recipe.batch_size))
         parts, pool = images.whole(walk), recipe.pool or "mean"
-        run_probe(ProbeOptions(parts, inputs, model, pool, share, errors, recipe.seed, command, quiet), work)
+        _train_probe(
+            Probe(parts, request, pool, images.val_share, images.max_errors, recipe.seed, command), work, quiet
+        )
         return
     if importlib.util.find_spec("accelerate") is None:
         raise UsageError("training needs the extra `train`", "pip install 'beitcli[train]'")
     checkpoint = open_beit(model) if recipe.finetune else None
     parts = images.split(walk, recipe.seed)
-    device = _one_gpu(model.device)
+    device = _one_gpu(compute.device)
     use_one_heap()  # before torch starts threads
     from beitcli.training.train import Machine, Training, training_runtime
 
-    machine = Machine(training_runtime(device, model.dtype), workers_for(model))
-    read = _images(parts, inputs, machine.workers, images.max_errors)
-    _train(Training(_plan(recipe, model, checkpoint), read, work, command), machine, quiet)
+    machine = Machine(training_runtime(device, compute.dtype), workers_for(compute))
+    read = _images(parts, limits, machine.workers, images.max_errors)
+    _train(Training(_plan(recipe, model, compute, checkpoint), read, work, command), machine, quiet)
 
 
-def _check_no_model_named(context: typer.Context, model: ModelOptions) -> None:
+def _train_probe(probe: Probe, work: WorkDir, quiet: bool) -> None:
+    with notices.observer(quiet) as observer:
+        facts, strength = train_probe(probe, work, observer)
+    if not quiet:
+        accuracy = f"{100 * facts.accuracy(1):.2f} % of {len(facts.ranks)} images correct"
+        place = printable(work.out)
+        notices.print_line(
+            f"{accuracy} at a strength of {strength:.3g}, {facts.seconds:.0f} s: the model is in `{place}`"
+        )
+
+
+def _check_no_model_named(context: typer.Context, model: ModelChoice) -> None:
     source = context.get_parameter_source("model")
     if model.revision or (source and source.name == "COMMANDLINE"):
         raise UsageError("--from-scratch takes no --model or --revision", "leave them out, or use --finetune")
 
 
-def _images(parts: Split, inputs: InputOptions, workers: int, most_errors: int) -> "Images":
+def _images(parts: Split, limits: Limits, workers: int, most_errors: int) -> "Images":
     from beitcli.training.pixels import Reader
     from beitcli.training.preparation import Images
 
-    reader = Reader(workers, inputs.decoding(digest=False), inputs.fetching(), inputs.fast_decode)
+    reader = Reader(workers, limits.decoding(digest=False), limits.fetching(), limits.fast_decode)
     return Images(parts, reader, most_errors)
 
 
-def _command(context: typer.Context, model: ModelOptions) -> str:
+def _command(context: typer.Context, model: ModelChoice) -> str:
     """The command line, with the model from the environment."""
     source = context.get_parameter_source("model")
     named = ["--model", model.model] if source and source.name == "ENVIRONMENT" else []
@@ -125,7 +140,7 @@ def _train(training: "Training", machine: "Machine", quiet: bool) -> None:
         notices.print_line(f"{accuracy}: the model is in `{printable(work.out)}`")
 
 
-def _plan(recipe: RecipeOptions, model: ModelOptions, checkpoint: Checkpoint | None) -> "Plan":
+def _plan(recipe: RecipeOptions, model: ModelChoice, compute: Compute, checkpoint: Checkpoint | None) -> "Plan":
     from beitcli.training.finetune import FinetunePlan
     from beitcli.training.scratch import RATE, ScratchPlan
 
@@ -140,7 +155,7 @@ def _plan(recipe: RecipeOptions, model: ModelOptions, checkpoint: Checkpoint | N
             rate=recipe.lr,
             checkpoint_gradients=recipe.checkpoint_gradients,
             seed=recipe.seed,
-            dtype=model.dtype,
+            dtype=compute.dtype,
         )
     return ScratchPlan(
         shape=recipe.from_scratch or "small",
@@ -151,7 +166,7 @@ def _plan(recipe: RecipeOptions, model: ModelOptions, checkpoint: Checkpoint | N
         accumulate=recipe.accumulate or 1,
         rate=recipe.lr or RATE,
         seed=recipe.seed,
-        dtype=model.dtype,
+        dtype=compute.dtype,
     )
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from beitcli.cli.options import BatchOptions
 from beitcli.errors import UsageError
+from beitcli.jobs.requests import Resume
 from beitcli.model.catalog import DEMO_FOLDER
 from tests.cli.batches import (
     Counts,
@@ -434,13 +434,13 @@ NO_SHARDS = ["0/3", "4/3", "1/0", "0/0", "1", "x", "-1/2", "1/2/3", " 1/2", "1.0
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        *((BatchOptions(**{name: True}), "needs a ledger") for name in KEPT),
-        *((BatchOptions(out="new.csv", no_ledger=True, **{name: True}), "needs a ledger") for name in KEPT),
-        *((BatchOptions(shard=shard), f"--shard {shard}: no such part") for shard in NO_SHARDS),
+        *((Resume(**{name: True}), "needs a ledger") for name in KEPT),
+        *((Resume(out="new.csv", no_ledger=True, **{name: True}), "needs a ledger") for name in KEPT),
+        *((Resume(shard=shard), f"--shard {shard}: no such part") for shard in NO_SHARDS),
     ],
     ids=str,
 )
-def test_options_that_contradict_each_other(options: BatchOptions, message: str) -> None:
+def test_options_that_contradict_each_other(options: Resume, message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         options.check()
 

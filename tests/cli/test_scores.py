@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from beitcli.cli.tasks import classification_task
+from beitcli.jobs.tasks import classification_task
 from beitcli.model.catalog import DEMO_FOLDER
 from beitcli.model.checkpoint import open_checkpoint
 from tests.cli.batches import counts

@@ -1,0 +1,88 @@
+"""Classification of the inputs: straight through, or resumable into a file."""
+
+import math
+from collections.abc import Callable, Iterator
+
+from beitcli.errors import UsageError
+from beitcli.jobs.discovery import find_again
+from beitcli.jobs.engine import warn_if_demo
+from beitcli.jobs.observer import Observer, Report
+from beitcli.jobs.requests import Labels, ModelChoice, Request
+from beitcli.jobs.resumable import Files, preview, updated_ledger, write_files
+from beitcli.jobs.stream import Destination, stream
+from beitcli.jobs.tasks import Task, classification_task
+from beitcli.model.checkpoint import Checkpoint, open_checkpoint
+from beitcli.outputs.destination import replaced_file, writing
+from beitcli.outputs.selection import Selection, indices_of
+from beitcli.outputs.writers import Layout, writer
+from beitcli.records import Prediction, Record, Score, Skipped
+
+LayoutFor = Callable[[int], Layout]
+"""Makes the layout of the records from the number of labels of an image."""
+
+
+def classify(request: Request, layout_for: LayoutFor, destination: Destination, observer: Observer) -> Report:
+    """Records of the inputs, written as they come. Raises ReaderClosed where the reader of a pipe has seen enough."""
+
+    def load() -> tuple[Task[tuple[Score, ...], Prediction], Selection, Layout]:
+        checkpoint, selection = choose(request.model, request.labels)
+        task = classification_task("batch", checkpoint, request.labels.top_k)
+        return task, selection, _layout(layout_for, request.labels, checkpoint)
+
+    return stream(request, load, destination, observer)
+
+
+def classify_again(request: Request, layout_for: LayoutFor, observer: Observer) -> Report:
+    """Process missing or changed images and failures that may pass, then replace `request.target` by all records.
+
+    An up-to-date file is not touched. Raises OutputError and leaves the file unchanged if the ledger or the file cannot
+    be written, or a folder has lost all its images.
+    """
+    report = Report()
+    found = find_again(request, report.tally.skipped)
+    checkpoint, selection = choose(request.model, request.labels)
+    layout = _layout(layout_for, request.labels, checkpoint)
+
+    def write(_: int, records: Iterator[list[Record]]) -> None:
+        with replaced_file(request.target, keeps_part=False) as opened, writer(opened, layout) as rows:
+            for part in records:
+                with writing():
+                    rows.write(selection.of(part))
+
+    task = classification_task("batch", checkpoint, request.labels.top_k)
+    files = Files((request.target,), f"{layout} {selection}", write)
+    with updated_ledger(request, found, task, report, observer) as ledger:
+        write_files(files, ledger)
+    return report
+
+
+def preview_classification(request: Request) -> dict[str, int]:
+    """Number of images in each state; changes nothing."""
+    found = find_again(request, Skipped())
+    checkpoint, _ = choose(request.model, request.labels)
+    return preview(request, found, classification_task("batch", checkpoint, request.labels.top_k))
+
+
+def choose(model: ModelChoice, labels: Labels) -> tuple[Checkpoint, Selection]:
+    """The checkpoint, and the selection of its predictions to write."""
+    checkpoint = open_checkpoint(model.model, model.revision)
+    selection = Selection(
+        _lowest_score(labels.threshold, checkpoint), indices_of(labels.label or (), checkpoint.labels)
+    )
+    warn_if_demo(checkpoint)
+    return checkpoint, selection
+
+
+def _layout(layout_for: LayoutFor, labels: Labels, checkpoint: Checkpoint) -> Layout:
+    return layout_for(min(labels.top_k, len(checkpoint.labels)))
+
+
+def _lowest_score(threshold: float | None, checkpoint: Checkpoint) -> float:
+    """Lowest score to write. Raises UsageError for a threshold outside the checkpoint's range of scores."""
+    least, most = (-math.inf, math.inf) if checkpoint.activation == "none" else (0.0, 1.0)
+    if threshold is None:
+        return least
+    if not least <= threshold <= most:
+        kind = "are raw numbers" if checkpoint.activation == "none" else "are from 0 to 1"
+        raise UsageError(f"--threshold {threshold:g}: the scores of `{checkpoint.name}` {kind}")
+    return threshold

@@ -1,0 +1,105 @@
+"""Inputs of a request -> sources, never a file that the run itself writes."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from os.path import basename, exists, realpath
+
+from beitcli.errors import OutputError
+from beitcli.inputs.sources import discover, empty_folders, look, open_list, read_list, shard
+from beitcli.jobs.requests import Inputs, Request
+from beitcli.outputs.database import has_images_under, open_database
+from beitcli.outputs.destination import check_not_overwritten
+from beitcli.outputs.features import SUFFIXES as FEATURES
+from beitcli.outputs.formats import BY_SUFFIX
+from beitcli.records import Failure, Found, Skipped, Source, printable
+
+_OWN_SUFFIXES = (".lock", ".ledger", ".ledger-wal", ".ledger-journal", ".ledger-features", ".part")
+"""Suffixes of the files that a run keeps beside its output."""
+
+
+class Lookahead:
+    """Iterator over the inputs that can count them ahead."""
+
+    def __init__(self, found: Iterator[Found]) -> None:
+        self._counted: deque[Found] = deque()
+        self._rest = found
+
+    def __iter__(self) -> "Lookahead":
+        return self
+
+    def __next__(self) -> Found:
+        return self._counted.popleft() if self._counted else next(self._rest)
+
+    def count(self, limit: int) -> int:
+        """Number of remaining inputs, counted up to `limit`."""
+        self._counted.extend(islice(self._rest, limit - len(self._counted)))
+        return len(self._counted)
+
+
+def find(inputs: Inputs, skipped: Skipped) -> Iterator[Found]:
+    """All inputs in order; `skipped` counts what the walks leave out."""
+    listed = read_list(open_list(inputs.files_from), inputs.null) if inputs.files_from is not None else ()
+    return discover(inputs.inputs or (), listed, inputs.walk(), skipped)
+
+
+def find_part(request: Request, skipped: Skipped, replaces: str) -> Iterator[Found]:
+    """The requested part of the inputs, for a run that keeps no results and writes over the file `replaces`."""
+    return shard(guard_inputs(find(request.inputs, skipped), replaces), *request.resume.part())
+
+
+def find_again(request: Request, skipped: Skipped) -> Iterator[Found]:
+    """The requested part of the inputs, for a run on a ledger.
+
+    Raises OutputError if a folder has lost all its images: most likely a share is not mounted.
+    """
+    inputs, arguments = request.inputs, request.inputs.inputs or []
+    empty = empty_folders(arguments, inputs.walk())
+    if empty and exists(request.ledger) and not request.resume.fresh:
+        if request.resume.prune:  # removed on purpose
+            inputs = replace(inputs, inputs=[argument for argument in arguments if argument not in empty])
+        else:
+            _check_not_unmounted(empty, request.ledger)
+    return shard(find(inputs, skipped), *request.resume.part())
+
+
+def with_identities(found: Iterable[Found], request: Request) -> Iterator[Found]:
+    """Inputs, each file with the size and time that show whether it has changed."""
+    return look(_refuse_own_files(guard_inputs(found, request.resume.out), request.target))
+
+
+def guard_inputs(found: Iterable[Found], out: str) -> Iterator[Found]:
+    """Pass the inputs on. Raises UsageError at an image that the output `out` ("" for none) would overwrite.
+
+    An output with the suffix of records is no image, and may be listed among all files of a folder.
+    """
+    target = realpath(out)
+    if not out or target.lower().endswith((*BY_SUFFIX, ".gz", ".json", *FEATURES)):
+        yield from found
+        return
+    names = basename(out), basename(target)
+    for item in found:
+        if isinstance(item, Source) and item.location.endswith(names):
+            check_not_overwritten([out], [item.location])
+        yield item
+
+
+def _check_not_unmounted(folders: list[str], ledger: str) -> None:
+    with open_database(ledger) as database:
+        missing = next((folder for folder in folders if has_images_under(folder, database)), None)
+    if missing is not None:
+        raise OutputError(
+            f"there is no image in `{printable(missing)}`, unlike before: is the share mounted, or did filters change?",
+            "nothing has been changed; --prune deletes the results of its images",
+        )
+
+
+def _refuse_own_files(found: Iterable[Found], target: str) -> Iterator[Found]:
+    """Inputs, the run's own files as unread failures: opening and closing one would release its lock."""
+    own = {target + suffix for suffix in _OWN_SUFFIXES}
+    for item in found:
+        if isinstance(item, Source) and item.location.endswith(_OWN_SUFFIXES) and realpath(item.location) in own:
+            yield Failure(item, "not_an_image", "one of the files that this run keeps")
+        else:
+            yield item

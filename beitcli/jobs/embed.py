@@ -1,0 +1,55 @@
+"""Features of the inputs, resumable into a file."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from beitcli.jobs.discovery import find_again
+from beitcli.jobs.engine import beit_preprocessing, open_beit, warn_if_demo
+from beitcli.jobs.observer import Observer, Report
+from beitcli.jobs.requests import Request
+from beitcli.jobs.resumable import Files, preview, updated_ledger, write_files
+from beitcli.jobs.tasks import Task, encoding_task
+from beitcli.model.features import Encoding, shape_of
+from beitcli.outputs.features import FeatureFile
+from beitcli.outputs.vectors import FeatureCodec
+from beitcli.records import Embedding, Skipped
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def embed(request: Request, kind: Encoding, observer: Observer) -> Report:
+    """Process missing or changed images and failures that may pass, then replace `request.target` by all features.
+
+    Up-to-date files are not touched. Raises OutputError and leaves the files unchanged if the ledger or they cannot be
+    written, or a folder has lost all its images.
+    """
+    report = Report()
+    found = find_again(request, report.tally.skipped)
+    with (
+        _encoding(request, kind) as (task, files),
+        updated_ledger(request, found, task, report, observer) as ledger,
+    ):
+        write_files(files, ledger)
+    return report
+
+
+def preview_embedding(request: Request, kind: Encoding) -> dict[str, int]:
+    """Number of images in each state; changes nothing."""
+    found = find_again(request, Skipped())
+    with _encoding(request, kind) as (task, _):
+        return preview(request, found, task)
+
+
+@contextmanager
+def _encoding(
+    request: Request, kind: Encoding
+) -> "Iterator[tuple[Task[np.ndarray[Any, Any], Embedding], Files[Embedding]]]":
+    checkpoint = open_beit(request.model)
+    warn_if_demo(checkpoint)
+    shape = shape_of(checkpoint, beit_preprocessing(request.model, checkpoint), kind.pool)
+    file = FeatureFile(request.target, shape, kind.dtype)
+    path = f"{request.ledger}-features" if request.ledger else None
+    with closing(FeatureCodec(path, request.target, shape, kind.dtype)) as vectors:
+        yield encoding_task("embed", checkpoint, kind, vectors), Files(file.outputs, "", file.write)

@@ -1,0 +1,155 @@
+"""The engine of a run: checkpoint, preprocessing, runtime, batch size, workers."""
+
+import logging
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from beitcli import signals
+from beitcli.errors import UsageError
+from beitcli.jobs.discovery import Lookahead
+from beitcli.jobs.requests import Compute, ModelChoice, Request
+from beitcli.jobs.tasks import Task
+from beitcli.model.checkpoint import Checkpoint, open_checkpoint
+from beitcli.model.memory import use_one_heap
+from beitcli.outputs.ledger import Result, ResultRecord
+from beitcli.records import Failure, Found
+from beitcli.timings import Timings
+
+if TYPE_CHECKING:
+    from beitcli.model.preprocessing import Preprocessing, ProcessorPreprocessing
+    from beitcli.model.runtime import Runtime
+    from beitcli.pipeline import Settings
+
+log = logging.getLogger(__name__)
+
+MAX_WORKERS = 8
+"""Maximum number of decoding processes that a run chooses by itself."""
+
+
+def predict_records(
+    found: Iterator[Found],
+    settings_of: "Callable[[Lookahead], Settings[Result, ResultRecord]]",
+    timings: Timings,
+    known: Callable[[bytes], Result | None] = lambda _: None,
+) -> Generator[list[ResultRecord | Failure], None, None]:
+    """Records of the inputs, in lists. Without inputs, nothing heavy is imported."""
+    first = next(found, None)
+    if first is None:
+        return
+    use_one_heap()  # before torch starts threads
+    from beitcli.pipeline import predict
+
+    lookahead = Lookahead(chain([first], found))
+    settings = settings_of(lookahead)
+    signals.check()  # an import may have swallowed the exception of a signal
+    log.debug(
+        "%s on %s in %s%s, %d images a batch, %d decoding processes",
+        settings.checkpoint.folder,
+        settings.runtime.device,
+        settings.runtime.dtype,
+        ", compiled" if settings.runtime.compiled else "",
+        settings.batch_size,
+        settings.workers,
+    )
+    yield from predict(lookahead, settings, timings, known)
+
+
+def settings_for(
+    request: Request, task: Task[Result, ResultRecord], lookahead: Lookahead, *, padded: bool, digest: bool = False
+) -> "Settings[Result, ResultRecord]":
+    """Settings of a run; counts inputs in `lookahead` to decide whether compiling pays off."""
+    from beitcli.model.runtime import choose_batch_size, choose_runtime, memory_of
+    from beitcli.pipeline import Settings
+
+    compute, limits, checkpoint = request.compute, request.limits, task.checkpoint
+    runtime = replace(choose_runtime(compute.device, compute.precision), many_batches=padded)
+    preprocessing = _preprocessing(request.model, checkpoint)
+    if compute.compile is None:
+        count = None if request.inputs.files_from == "-" else lookahead.count  # stdin may still be growing
+        runtime = replace(runtime, compiled=_is_worth_compiling(runtime, checkpoint, preprocessing, count))
+    elif compute.compile:
+        runtime = replace(runtime, compiled=True)
+    size = preprocessing.shape[:2] if preprocessing.shape[-1] == 3 else preprocessing.shape[1:]
+    device = runtime.device
+    return Settings(
+        task=task.prediction(),
+        checkpoint=checkpoint,
+        preprocessing=preprocessing,
+        runtime=runtime,
+        batch_size=compute.batch_size or choose_batch_size(device, (size[0], size[1]), memory_of(device)),
+        padded=padded,
+        workers=workers_for(compute),
+        decoding=replace(limits.decoding(digest), scaled_to=preprocessing.scaled_to if limits.fast_decode else None),
+        fetching=limits.fetching(),
+    )
+
+
+def workers_for(compute: Compute) -> int:
+    """Number of decoding processes: the one requested, or one per core up to a maximum."""
+    from beitcli.model.runtime import usable_cores
+
+    return min(usable_cores(), MAX_WORKERS) if compute.workers is None else compute.workers
+
+
+def open_model(model: ModelChoice) -> Checkpoint:
+    """The requested checkpoint of any architecture. Raises ModelError where it cannot be had."""
+    checkpoint = open_checkpoint(model.model, model.revision)
+    warn_if_demo(checkpoint)
+    return checkpoint
+
+
+def open_beit(model: ModelChoice) -> Checkpoint:
+    """The requested BEiT. Raises UsageError for another architecture, or a size that its patches do not fill."""
+    checkpoint = open_checkpoint(model.model, model.revision)
+    if not checkpoint.is_beit:
+        raise UsageError(f"`{checkpoint.name}` is no BEiT", "`beit models` lists those with an alias")
+    _check_side(model, checkpoint)
+    return checkpoint
+
+
+def warn_if_demo(checkpoint: Checkpoint) -> None:
+    """Log what the demo model is for, if it is the one."""
+    if checkpoint.is_demo:
+        log.info("the demo model only knows %s: it is for trying the tool", ", ".join(checkpoint.labels))
+
+
+def beit_preprocessing(model: ModelChoice, checkpoint: Checkpoint) -> "Preprocessing":
+    """Preprocessing for a BEiT. Raises UsageError for a size that is no multiple of its patches."""
+    from beitcli.model.preprocessing import checkpoint_preprocessing, paper_preprocessing
+
+    _check_side(model, checkpoint)
+    if model.preprocess == "paper":
+        return paper_preprocessing(model.image_size or checkpoint.image_side)
+    return checkpoint_preprocessing(checkpoint.processor, model.image_size)
+
+
+def _is_worth_compiling(
+    runtime: "Runtime",
+    checkpoint: Checkpoint,
+    preprocessing: "Preprocessing | ProcessorPreprocessing",
+    count: Callable[[int], int] | None,
+) -> bool:
+    from beitcli.model.compiled import is_worth_compiling
+    from beitcli.model.preprocessing import Preprocessing
+
+    if runtime.device != "cpu" or runtime.dtype == "fp32" or not isinstance(preprocessing, Preprocessing):
+        return False
+    return is_worth_compiling(checkpoint, preprocessing, runtime, count)
+
+
+def _preprocessing(model: ModelChoice, checkpoint: Checkpoint) -> "Preprocessing | ProcessorPreprocessing":
+    from beitcli.model.preprocessing import processor_preprocessing
+
+    if not checkpoint.is_beit:
+        if model.preprocess == "paper":
+            raise UsageError(f"--preprocess paper: `{checkpoint.name}` is no BEiT")
+        return processor_preprocessing(checkpoint.folder, model.image_size)
+    return beit_preprocessing(model, checkpoint)
+
+
+def _check_side(model: ModelChoice, checkpoint: Checkpoint) -> None:
+    patch = checkpoint.patch_side
+    if model.image_size is not None and model.image_size % patch:
+        raise UsageError(f"--image-size {model.image_size}: `{checkpoint.name}` needs a multiple of {patch}")

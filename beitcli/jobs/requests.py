@@ -1,0 +1,186 @@
+"""Requests: the options of a run as plain records, with their defaults and checks."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from beitcli.errors import UsageError
+from beitcli.inputs.formats import SUFFIXES
+from beitcli.inputs.sources import Walk
+from beitcli.outputs.destination import is_stream
+from beitcli.outputs.ledger import Recompute
+
+if TYPE_CHECKING:
+    from beitcli.inputs.decode import Decoding
+    from beitcli.inputs.fetch import FetchLimits
+
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Images to read: files, folders, globs and URLs, then those of a list; and what a folder walk takes."""
+
+    inputs: list[str] | None = None
+    files_from: str | None = None
+    null: bool = False
+    ext: list[str] | None = None
+    exclude: list[str] | None = None
+    hidden: bool = False
+    follow: bool = False
+    max_depth: int | None = None
+
+    def check(self) -> None:
+        """Raises UsageError for options that contradict each other."""
+        if not self.inputs and self.files_from is None:
+            raise UsageError("nothing to classify", "name files, folders, globs or URLs, or a list by --files-from")
+        if self.null and self.files_from is None:
+            raise UsageError("--null is for a list", "add --files-from FILE, or `--files-from -` for standard input")
+        if self.files_from == "-" and self.inputs and "-" in self.inputs:
+            raise UsageError("`-` and `--files-from -` both want standard input")
+
+    @property
+    def files(self) -> list[str]:
+        """Arguments that may name a file to read: the inputs and the list."""
+        return [*(self.inputs or ()), *([self.files_from] if self.files_from else ())]
+
+    def walk(self) -> Walk:
+        """The filters of a folder walk. Raises UsageError for suffixes that are none."""
+        extensions = [part.strip("*. ").lower() for text in self.ext or [] for part in text.split(",")]
+        suffixes = tuple(f".{extension}" for extension in extensions if extension)
+        if self.ext and not suffixes:
+            raise UsageError(f"--ext {' '.join(self.ext)}: no suffix", "for example --ext jpg,png")
+        suffixes = suffixes or SUFFIXES
+        return Walk(suffixes, tuple(self.exclude or ()), self.hidden, self.follow, self.max_depth)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Cost of one image at most: pixels, seconds, and bytes of a URL."""
+
+    fast_decode: bool = False
+    max_pixels: int = 200_000_000
+    decode_timeout: float = 60.0
+    url_timeout: float = 60.0
+    url_max_bytes: int = 64_000_000
+
+    def decoding(self, digest: bool) -> "Decoding":
+        """Limits for decoding; the target size is added later, by the preprocessing."""
+        from beitcli.inputs.decode import Decoding
+
+        return Decoding(self.max_pixels, self.decode_timeout, digest=digest)
+
+    def fetching(self) -> "FetchLimits":
+        """Limits for fetching."""
+        from beitcli.inputs.fetch import FetchLimits
+
+        return FetchLimits(self.url_timeout, self.url_max_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """The checkpoint, and how it sees an image."""
+
+    model: str = "large-384"
+    revision: str | None = None
+    preprocess: Literal["checkpoint", "paper"] = "checkpoint"
+    image_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Device, precision and speed; None is chosen by the run."""
+
+    batch_size: int | None = None
+    workers: int | None = None
+    device: str = "auto"
+    dtype: Dtype = "auto"
+    fp16: bool = False
+    compile: bool | None = None
+
+    def check(self) -> None:
+        """Raises UsageError for options that contradict each other."""
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
+            raise UsageError(f"--device {self.device}: no such device", "one of auto, cpu, cuda, cuda:N, mps")
+        if self.fp16 and self.dtype not in ("auto", "fp16"):
+            raise UsageError(f"--fp16 and --dtype {self.dtype} contradict each other")
+
+    @property
+    def precision(self) -> str:
+        """The dtype requested."""
+        return "fp16" if self.fp16 else self.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labels of a prediction to give or write."""
+
+    top_k: int = 5
+    threshold: float | None = None
+    label: list[str] | None = None
+
+    def check(self) -> None:
+        """Raises UsageError for a threshold that no score can have."""
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise UsageError(f"--threshold {self.threshold}: no score", "a number that a score may be, such as 0.5")
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Output file of a run, and what of earlier runs it reuses."""
+
+    out: str = "-"
+    shard: str | None = None
+    dry_run: bool = False
+    retry_errors: bool = False
+    refresh_urls: bool = False
+    no_dedupe: bool = False
+    prune: bool = False
+    fresh: bool = False
+    no_ledger: bool = False
+    wait: bool = False
+
+    def check(self, file_option: str = "--out FILE") -> None:
+        """Raises UsageError for options that contradict each other; `file_option` is the one that makes a ledger."""
+        self.part()
+        kept = ("dry_run", "retry_errors", "refresh_urls", "no_dedupe", "prune", "fresh")
+        requested = next((name for name in kept if getattr(self, name)), None)
+        if requested and (self.no_ledger or self.streams):
+            option = f"--{requested.replace('_', '-')}"
+            raise UsageError(f"{option} needs a ledger", "drop --no-ledger" if self.no_ledger else f"add {file_option}")
+
+    @property
+    def streams(self) -> bool:
+        """True if the records go to standard output or a stream, which keeps none."""
+        return self.out == "-" or is_stream(self.out)
+
+    def recompute(self) -> Recompute:
+        """Valid results to compute again."""
+        return Recompute(errors=self.retry_errors, urls=self.refresh_urls)
+
+    def part(self) -> tuple[int, int]:
+        """The part of the inputs to process, from 1, and the number of parts. Raises UsageError for no such part."""
+        match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", "1/1" if self.shard is None else self.shard)
+        number, count = (int(text) for text in match.groups()) if match else (0, 0)
+        if not 1 <= number <= count:
+            raise UsageError(f"--shard {self.shard}: no such part", "for example --shard 1/4, the first of four")
+        return number, count
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Everything that a run over images is asked to do; `target` is the output with all links resolved."""
+
+    inputs: Inputs
+    limits: Limits = Limits()
+    model: ModelChoice = ModelChoice()
+    compute: Compute = Compute()
+    labels: Labels = Labels()
+    resume: Resume = Resume()
+    target: str = ""
+
+    @property
+    def ledger(self) -> str:
+        """The path of the ledger, or "" for a temporary one."""
+        return "" if self.resume.no_ledger else f"{self.target}.ledger"

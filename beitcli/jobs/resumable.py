@@ -1,0 +1,166 @@
+"""A run over a ledger: reuse the valid results of earlier runs, compute the rest."""
+
+import hashlib
+import logging
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from importlib.util import find_spec
+from os.path import basename
+from typing import TYPE_CHECKING, Any, Generic
+
+from beitcli import __version__, signals
+from beitcli.errors import ModelError, OutputError
+from beitcli.inputs.formats import DECODER, DECODER_EXTRAS
+from beitcli.jobs.discovery import Lookahead, with_identities
+from beitcli.jobs.engine import predict_records, settings_for
+from beitcli.jobs.observer import Observer, Report
+from beitcli.jobs.requests import Request
+from beitcli.jobs.tasks import Task
+from beitcli.outputs.database import copied_database, digest_of, move_aside, open_database
+from beitcli.outputs.ledger import Ledger, Result, ResultRecord, State
+from beitcli.records import Failure, Found, Source, printable
+
+if TYPE_CHECKING:
+    from beitcli.pipeline import Settings
+
+log = logging.getLogger(__name__)
+
+_PREPROCESSING = {"paper": "paper, cropped as torchvision does"}
+"""Fingerprint of a preprocessing that changed under the same name: older results are computed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files(Generic[ResultRecord]):
+    """Output files of a run, whose bytes depend on the results and on `appearance`.
+
+    `write` takes the number of successful records and all records.
+    """
+
+    paths: tuple[str, ...]
+    appearance: str
+    write: Callable[[int, Iterator[list[ResultRecord | Failure]]], None]
+
+
+@contextmanager
+def updated_ledger(
+    request: Request, found: Iterable[Found], task: Task[Result, ResultRecord], report: Report, observer: Observer
+) -> Iterator[Ledger[Result, ResultRecord]]:
+    """The ledger with a result for every input; the observer gets the summary at the end, or when stopped.
+
+    With nothing to do, nothing heavy is imported. Raises OutputError if the ledger cannot be written, also inside the
+    block.
+    """
+    tally, resume = report.tally, request.resume
+    if resume.fresh:
+        move_aside(request.ledger)
+    with open_database(request.ledger) as database:
+        ledger = _ledger(request, task, database)
+        try:
+            pending = ledger.pending(with_identities(found, request), resume.recompute(), Counter())
+            _predict(request, task, pending, ledger, report, observer)
+            _report_stale(ledger, resume.prune)
+            ledger.count(tally, is_complete=True)
+            yield ledger
+        except signals.Stopped:
+            ledger.count(tally, is_complete=False)
+            if request.ledger:
+                command = "the same command without --fresh" if resume.fresh else "the same command"
+                log.info("stopped: the results so far are in `%s`; %s goes on from there", request.ledger, command)
+            observer.summary(report)
+            raise
+    observer.summary(report)
+
+
+def write_files(files: Files[ResultRecord], ledger: Ledger[Result, ResultRecord]) -> None:
+    """Replace the output files by all records, unless they are what the ledger has written already."""
+    appearance = f"{__version__} {files.appearance}"
+    if not ledger.is_written(files.paths, appearance):
+        files.write(ledger.count_successes(), ledger.records())
+        ledger.mark_written(files.paths, appearance)
+
+
+def preview(request: Request, found: Iterable[Found], task: Task[Result, ResultRecord]) -> dict[str, int]:
+    """Number of images in each state, and of results whose image is no longer among the inputs; changes nothing."""
+    states: Counter[State] = Counter({"new": 0, "changed": 0, "to retry": 0, "up to date": 0})
+    with copied_database("" if request.resume.fresh else request.ledger) as database:
+        ledger = _ledger(request, task, database)
+        for _ in ledger.pending(with_identities(found, request), request.resume.recompute(), states):
+            pass
+        return dict(states) | {"gone": ledger.count_removed()}
+
+
+def _ledger(
+    request: Request, task: Task[Result, ResultRecord], database: sqlite3.Connection
+) -> Ledger[Result, ResultRecord]:
+    """Ledger of this run. Raises OutputError for a ledger of another command."""
+    ledger = Ledger(database, _facts(request, task, database), task.codec)
+    if not ledger.is_for(task.command):
+        name = printable(request.ledger)
+        raise OutputError(f"`{name}` is not a ledger of `beit {task.command}`", "choose another file, or --fresh")
+    return ledger
+
+
+def _predict(
+    request: Request,
+    task: Task[Result, ResultRecord],
+    pending: Iterator[Source],
+    ledger: Ledger[Result, ResultRecord],
+    report: Report,
+    observer: Observer,
+) -> None:
+    """Run the model on the images that the ledger lacks."""
+
+    def settings_of(lookahead: Lookahead) -> "Settings[Result, ResultRecord]":
+        settings = settings_for(request, task, lookahead, padded=True, digest=not request.resume.no_dedupe)
+        ledger.set_dtype(settings.runtime.dtype)
+        if request.compute.compile is not None:
+            return settings
+        compiled = ledger.remembered("compiled", settings.runtime.compiled)
+        return replace(settings, runtime=replace(settings.runtime, compiled=compiled))
+
+    with closing(predict_records(pending, settings_of, report.timings, ledger.result_of)) as batches:
+        for records in batches:
+            with signals.held():
+                ledger.add(records)
+                report.tally.add(records)
+            signals.check()
+            observer.progress(len(records))
+
+
+def _report_stale(ledger: Ledger[Any, Any], prune: bool) -> None:
+    if ledger.unverified_urls:
+        log.info("%d URLs could not be checked for changes and keep their results", ledger.unverified_urls)
+    removed = ledger.count_removed()
+    if removed and prune:
+        ledger.prune()
+        log.info("%d results of images no longer among the inputs are deleted", removed)
+    elif removed:
+        log.info("%d results in the ledger are of images no longer among the inputs (--prune deletes them)", removed)
+
+
+def _facts(request: Request, task: Task[Any, Any], database: sqlite3.Connection) -> dict[str, str]:
+    """Everything except the image that a result depends on."""
+    content = hashlib.sha256()
+    for path in task.checkpoint.files():
+        try:
+            content.update(f"{basename(path)} {digest_of(path, database)}\n".encode())
+        except OSError as error:
+            raise ModelError(f"cannot read `{path}`: {error.strerror}") from error
+    model, limits = request.model, request.limits
+    return {
+        "model": content.hexdigest()[:16],
+        "--preprocess": _PREPROCESSING.get(model.preprocess, model.preprocess),
+        "--image-size": str(model.image_size or "the model's"),
+        "--dtype": request.compute.precision,
+        "--max-pixels": str(limits.max_pixels),
+        "--fast-decode": "on" if limits.fast_decode else "off",
+        "decoder": str(DECODER),
+        "Pillow": ".".join(version("pillow").split(".")[:2]),
+        "simplejpeg": ".".join(version("simplejpeg").split(".")[:2]),
+        **{extra: "there" if find_spec(module) else "not there" for extra, module in DECODER_EXTRAS.items()},
+        **task.facts,
+    }
