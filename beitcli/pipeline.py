@@ -18,10 +18,10 @@ from beitcli.inputs.fetch import FetchLimits, fetch
 from beitcli.inputs.loader import Decoded, Loader
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.classifier import Classifier
+from beitcli.model.cpu.heap import Heap
 from beitcli.model.encoder import Encoder
 from beitcli.model.features import Encoding
 from beitcli.model.inference_pool import InferencePool
-from beitcli.model.memory import Heap
 from beitcli.model.preprocessing import Preprocessing, ProcessorPreprocessing
 from beitcli.model.runtime import Runtime
 from beitcli.records import Embedding, Failure, Found, Identity, Prediction, Score, Source

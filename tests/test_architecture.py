@@ -22,11 +22,12 @@ MAY_IMPORT = {
     "pipeline": {"", "errors", "records", "timings", "signals", "inputs", "model"},
     "bench": {"", "errors", "records", "timings", "inputs", "model", "pipeline", "tables", "bench"},
     "outputs": {"errors", "records", "timings", "outputs"},
+    "ledger": {"errors", "records", "outputs", "ledger"},
     "evaluation": {"errors", "records", "model", "tables", "evaluation"},
     "training": {"", "errors", "records", "signals", "inputs", "model", "training"},
     "jobs": {
         *("", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline"),
-        *("evaluation", "training", "jobs"),
+        *("evaluation", "ledger", "training", "jobs"),
     },
     "cli": {
         *("", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline"),
@@ -77,7 +78,7 @@ def test_jobs_know_no_terminal_and_print_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in MODULES if p.parent.name in ("outputs", "cli", "jobs")], ids=lambda path: path.name
+    "path", [p for p in MODULES if p.parent.name in ("outputs", "ledger", "cli", "jobs")], ids=lambda path: path.name
 )
 def test_writers_and_commands_import_nothing_heavy_at_the_top(path: Path) -> None:
     assert not {module.split(".")[0] for module in imports(path, inside_functions=False)} & set(HEAVY)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from beitcli.inputs.decode import Decoding, outcome
 from beitcli.model.checkpoint import Checkpoint
-from beitcli.model.forward import Forward
+from beitcli.model.inference import Forward
 from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import Runtime
 from beitcli.records import Failure, Source

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from beitcli.bench.clock import Effort, Rate, measured_rate
 from beitcli.bench.shapes import TINY, Shape
-from beitcli.model.packing import can_pack
+from beitcli.model.cpu.packing import can_pack
 from beitcli.model.runtime import Runtime
 
 BATCH = 16

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from beitcli.model.compiler import compiler
+from beitcli.model.cpu.toolchain import compiler
 from beitcli.model.runtime import choose_runtime
 
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from beitcli.bench.clock import Effort, Rate, measured_rate
 from beitcli.bench.shapes import Shape
-from beitcli.model.amx import has_amx_layers
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.classifier import Classifier
+from beitcli.model.cpu.amx import has_amx_layers
+from beitcli.model.cpu.heap import Heap
 from beitcli.model.inference_pool import InferencePool
-from beitcli.model.memory import Heap
 from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import Runtime, choose_runtime
 from beitcli.records import Score

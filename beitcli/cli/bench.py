@@ -14,7 +14,7 @@ from beitcli.cli.options import examples
 from beitcli.errors import UsageError
 from beitcli.inputs.sources import Walk, discover
 from beitcli.jobs.requests import Compute
-from beitcli.model.memory import use_one_heap
+from beitcli.model.cpu.heap import use_one_heap
 from beitcli.records import Skipped
 from beitcli.tables import show
 

@@ -16,7 +16,7 @@ from beitcli.jobs.embed import preview_embedding
 from beitcli.jobs.requests import Compute, Inputs, Limits, ModelChoice, Request, Resume
 from beitcli.model.features import Encoding, Pool
 from beitcli.outputs.destination import check_not_overwritten, check_writable
-from beitcli.outputs.features import SUFFIXES, FeatureFile
+from beitcli.outputs.feature_files import SUFFIXES, FeatureFile
 from beitcli.outputs.formats import by_suffix
 from beitcli.outputs.lock import exclusive
 from beitcli.records import printable

@@ -9,10 +9,10 @@ import typer
 from beitcli.cli import notices
 from beitcli.cli.options import examples
 from beitcli.errors import UsageError
-from beitcli.outputs.collection import Collection, collection
 from beitcli.outputs.destination import check_writable, is_stream, replaced_file, writing
 from beitcli.outputs.formats import by_suffix
 from beitcli.outputs.lock import exclusive
+from beitcli.outputs.merging import Collection, collection
 from beitcli.outputs.readers import Reader
 from beitcli.outputs.summary import Tally
 from beitcli.outputs.writers import Layout, writer

@@ -17,15 +17,15 @@ from beitcli.jobs.engine import open_beit, workers_for
 from beitcli.jobs.probe import Probe, train_probe
 from beitcli.jobs.requests import Compute, Inputs, Limits, ModelChoice, Request
 from beitcli.model.checkpoint import Checkpoint
-from beitcli.model.memory import use_one_heap
+from beitcli.model.cpu.heap import use_one_heap
 from beitcli.outputs.lock import exclusive
 from beitcli.records import printable
-from beitcli.training.examples import Split
+from beitcli.training.data.examples import Split
 from beitcli.training.work_dir import WorkDir
 
 if TYPE_CHECKING:
-    from beitcli.training.method import Plan
-    from beitcli.training.preparation import Images
+    from beitcli.training.data.preparation import Images
+    from beitcli.training.recipes.recipe import Plan
     from beitcli.training.train import Machine, Training
 
 EXAMPLES = examples(
@@ -111,8 +111,8 @@ def _check_no_model_named(context: typer.Context, model: ModelChoice) -> None:
 
 
 def _images(parts: Split, limits: Limits, workers: int, most_errors: int) -> "Images":
-    from beitcli.training.pixels import Reader
-    from beitcli.training.preparation import Images
+    from beitcli.training.data.pixels import Reader
+    from beitcli.training.data.preparation import Images
 
     reader = Reader(workers, limits.decoding(digest=False), limits.fetching(), limits.fast_decode)
     return Images(parts, reader, most_errors)
@@ -141,8 +141,8 @@ def _train(training: "Training", machine: "Machine", quiet: bool) -> None:
 
 
 def _plan(recipe: RecipeOptions, model: ModelChoice, compute: Compute, checkpoint: Checkpoint | None) -> "Plan":
-    from beitcli.training.finetune import FinetunePlan
-    from beitcli.training.scratch import RATE, ScratchPlan
+    from beitcli.training.recipes.finetune import FinetunePlan
+    from beitcli.training.recipes.scratch import RATE, ScratchPlan
 
     if checkpoint:
         checkpoint.tensors()  # fail now rather than after reading the images

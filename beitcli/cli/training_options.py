@@ -12,7 +12,7 @@ from beitcli.inputs.labelled import Labelled, by_table
 from beitcli.inputs.sources import Walk
 from beitcli.outputs.destination import is_in
 from beitcli.records import printable
-from beitcli.training.examples import DEFAULT_VAL_SHARE, Split, in_folders, split
+from beitcli.training.data.examples import DEFAULT_VAL_SHARE, Split, in_folders, split
 
 _IMAGES, _RECIPE = "Images", "Recipe"
 

@@ -9,9 +9,9 @@ from os.path import basename, exists, realpath
 from beitcli.errors import OutputError
 from beitcli.inputs.sources import discover, empty_folders, look, open_list, read_list, shard
 from beitcli.jobs.requests import Inputs, Request
-from beitcli.outputs.database import has_images_under, open_database
+from beitcli.ledger.database import has_images_under, open_database
 from beitcli.outputs.destination import check_not_overwritten
-from beitcli.outputs.features import SUFFIXES as FEATURES
+from beitcli.outputs.feature_files import SUFFIXES as FEATURES
 from beitcli.outputs.formats import BY_SUFFIX
 from beitcli.records import Failure, Found, Skipped, Source, printable
 

@@ -10,9 +10,9 @@ from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.requests import Request
 from beitcli.jobs.resumable import Files, preview, updated_ledger, write_files
 from beitcli.jobs.tasks import Task, encoding_task
+from beitcli.ledger.feature_store import FeatureCodec
 from beitcli.model.features import Encoding, shape_of
-from beitcli.outputs.features import FeatureFile
-from beitcli.outputs.vectors import FeatureCodec
+from beitcli.outputs.feature_files import FeatureFile
 from beitcli.records import Embedding, Skipped
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from beitcli.errors import UsageError
 from beitcli.jobs.discovery import Lookahead
 from beitcli.jobs.requests import Compute, ModelChoice, Request
 from beitcli.jobs.tasks import Task
+from beitcli.ledger.ledger import Result, ResultRecord
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
-from beitcli.model.memory import use_one_heap
-from beitcli.outputs.ledger import Result, ResultRecord
+from beitcli.model.cpu.heap import use_one_heap
 from beitcli.records import Failure, Found
 from beitcli.timings import Timings
 
@@ -131,7 +131,7 @@ def _is_worth_compiling(
     preprocessing: "Preprocessing | ProcessorPreprocessing",
     count: Callable[[int], int] | None,
 ) -> bool:
-    from beitcli.model.compiled import is_worth_compiling
+    from beitcli.model.cpu.aot import is_worth_compiling
     from beitcli.model.preprocessing import Preprocessing
 
     if runtime.device != "cpu" or runtime.dtype == "fp32" or not isinstance(preprocessing, Preprocessing):

@@ -12,13 +12,13 @@ from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.requests import Request, Resume
 from beitcli.jobs.resumable import updated_ledger
 from beitcli.jobs.tasks import encoding_task
+from beitcli.ledger.feature_store import FeatureCodec
 from beitcli.model.checkpoint import Checkpoint
+from beitcli.model.cpu.heap import use_one_heap
 from beitcli.model.features import Encoding, shape_of
-from beitcli.model.memory import use_one_heap
 from beitcli.outputs.lock import exclusive
-from beitcli.outputs.vectors import FeatureCodec
 from beitcli.records import Embedding, Failure
-from beitcli.training.examples import Split, check_can_hold_out
+from beitcli.training.data.examples import Split, check_can_hold_out
 from beitcli.training.work_dir import WorkDir
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def train_probe(probe: Probe, work: WorkDir, observer: Observer) -> "tuple[Facts
             work.start()
             work.begin(_SETTINGS, {})
         use_one_heap()  # before torch starts threads
-        from beitcli.training import probe as training
-        from beitcli.training.pooled import pooled
+        from beitcli.training.probe import fit as training
+        from beitcli.training.probe.checkpoint import pooled
 
         checkpoint = pooled(base, probe.pool)
         records = _features(probe, checkpoint, preprocessing, work, observer)

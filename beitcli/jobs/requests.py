@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from beitcli.errors import UsageError
 from beitcli.inputs.formats import SUFFIXES
 from beitcli.inputs.sources import Walk
+from beitcli.ledger.ledger import Recompute
 from beitcli.outputs.destination import is_stream
-from beitcli.outputs.ledger import Recompute
 
 if TYPE_CHECKING:
     from beitcli.inputs.decode import Decoding

@@ -20,8 +20,8 @@ from beitcli.jobs.engine import predict_records, settings_for
 from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.requests import Request
 from beitcli.jobs.tasks import Task
-from beitcli.outputs.database import copied_database, digest_of, move_aside, open_database
-from beitcli.outputs.ledger import Ledger, Result, ResultRecord, State
+from beitcli.ledger.database import copied_database, digest_of, move_aside, open_database
+from beitcli.ledger.ledger import Ledger, Result, ResultRecord, State
 from beitcli.records import Failure, Found, Source, printable
 
 if TYPE_CHECKING:

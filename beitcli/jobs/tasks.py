@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
+from beitcli.ledger.feature_store import FeatureCodec
+from beitcli.ledger.ledger import Codec, Result, ResultRecord, ScoresCodec
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.features import Encoding
-from beitcli.outputs.ledger import Codec, Result, ResultRecord, ScoresCodec
-from beitcli.outputs.vectors import FeatureCodec
 from beitcli.records import Embedding, Prediction, Score
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from beitcli.model.checkpoint import Activation, Checkpoint
-from beitcli.model.forward import Forward
+from beitcli.model.inference import Forward
 from beitcli.model.preprocessing import Preprocessing, ProcessorPreprocessing
 from beitcli.model.runtime import Runtime
 from beitcli.records import Score

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.features import Encoding
-from beitcli.model.forward import Forward
+from beitcli.model.inference import Forward
 from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import Runtime
 

@@ -1,1 +1,1 @@
-"""Record output: formats, files and the ledger."""
+"""Record output: formats and files."""

@@ -24,10 +24,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from beitcli import signals
 from beitcli.errors import MAKE_ROOM, BeitError, DeviceError, OutputError, first_line
 from beitcli.inputs.worker import START_METHOD, init_worker
-from beitcli.model.forward import is_out_of_memory
+from beitcli.model.inference import is_out_of_memory
 from beitcli.records import printable
-from beitcli.training.batches import Batches, Order, collate_single
-from beitcli.training.method import Method, Schedule
+from beitcli.training.data.batches import Batches, Order, collate_single
+from beitcli.training.recipes.recipe import Method, Schedule
 from beitcli.training.work_dir import sync_files, work_errors
 
 log = logging.getLogger(__name__)

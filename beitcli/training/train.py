@@ -17,15 +17,12 @@ from beitcli.errors import UsageError
 from beitcli.inputs.worker import shared_memory
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.classifier import Classifier
-from beitcli.model.memory import keep_freed_memory
+from beitcli.model.cpu.heap import keep_freed_memory
 from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import Runtime, choose_runtime
-from beitcli.training.batches import Batches, Order
-from beitcli.training.loop import Environment, TrainingProgress, device_errors, train
-from beitcli.training.method import Length, Plan
-from beitcli.training.model_card import SEEN, UNSEEN, Facts, model_card
-from beitcli.training.pixels import KeptPixels
-from beitcli.training.preparation import (
+from beitcli.training.data.batches import Batches, Order
+from beitcli.training.data.pixels import KeptPixels
+from beitcli.training.data.preparation import (
     OVERLAP,
     TRAINING,
     VALIDATION,
@@ -35,7 +32,10 @@ from beitcli.training.preparation import (
     labelled_pixels,
     prepare,
 )
+from beitcli.training.loop import Environment, TrainingProgress, device_errors, train
+from beitcli.training.model_card import SEEN, UNSEEN, Facts, model_card
 from beitcli.training.processor import processor_of
+from beitcli.training.recipes.recipe import Length, Plan
 from beitcli.training.work_dir import IMAGES, WorkDir, work_errors
 
 log = logging.getLogger(__name__)

@@ -10,16 +10,16 @@ from safetensors.torch import load_file
 from beitcli.errors import BeitError, DeviceError, OutputError
 from beitcli.inputs.sources import Walk
 from beitcli.model.runtime import Runtime
-from beitcli.training import preparation
-from beitcli.training.examples import Split, in_folders, split
+from beitcli.training.data import preparation
+from beitcli.training.data.examples import Split, in_folders, split
+from beitcli.training.data.pixels import DecodedPixels
+from beitcli.training.data.preparation import Images
 from beitcli.training.loop import TrainingProgress, device_errors
-from beitcli.training.pixels import DecodedPixels
-from beitcli.training.preparation import Images
-from beitcli.training.scratch import ScratchPlan
+from beitcli.training.recipes.scratch import ScratchPlan
 from beitcli.training.train import Machine, Training, read_images, train_model
 from beitcli.training.work_dir import WorkDir
+from tests.training.data.test_pixels import READER
 from tests.training.shapes import draw_classes
-from tests.training.test_pixels import READER
 
 PLAN = ScratchPlan("tiny", 16, 4, 2, 8, 1, 1e-3, 0, "fp32")
 MACHINE = Machine(Runtime("cpu", "fp32"), 2)

@@ -1,0 +1,1 @@
+"""The state of a resumable run: results, features, and the database under them."""

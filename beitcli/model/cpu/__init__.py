@@ -1,0 +1,1 @@
+"""Fast paths on CPUs: compiled networks, AMX, packed weights, a heap that is kept."""

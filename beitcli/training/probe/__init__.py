@@ -1,0 +1,1 @@
+"""Linear probes: features -> a linear layer -> a checkpoint."""
