@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import torch
@@ -82,28 +83,52 @@ class Settings(Generic[Result, ResultRecord]):
     fetching: FetchLimits
 
 
-ClassificationSettings: TypeAlias = Settings[Scores, Prediction]
+class Predictor(Generic[Result, ResultRecord]):
+    """Settings of a run, and the model that the first thread to need it loads; later runs use it again.
+
+    Any thread may call it. A run with decoding processes is best started before any thread or model exists.
+    """
+
+    def __init__(self, settings: Settings[Result, ResultRecord]) -> None:
+        self.settings = settings
+        self._loading = Lock()
+        self._model: Callable[[Tensor], list[Result]] | None = None
+
+    def __call__(self, pixels: Tensor) -> list[Result]:
+        """The results for a batch of pixels, of the preprocessing's shape and dtype behind a dimension of images.
+
+        Raises ModelError where the weights do not fit, DeviceError where the device fails.
+        """
+        return self.model()(pixels)
+
+    def model(self) -> Callable[[Tensor], list[Result]]:
+        """The loaded model. Raises ModelError, DeviceError."""
+        with self._loading:
+            if self._model is None:
+                self._model = self.settings.task.load(self.settings)
+            return self._model
 
 
 def predict(
     found: Iterable[Found],
-    settings: Settings[Result, ResultRecord],
+    predictor: Predictor[Result, ResultRecord],
     timings: Timings,
     known: Callable[[bytes], Result | None] = lambda _: None,
 ) -> Generator[list[ResultRecord | Failure], None, None]:
     """Yield the records of what was found, in order and in lists, each as soon as it is complete.
 
-    Workers start, and decode ahead, before the model is loaded. With `settings.padded`, the result of an image depends
+    Workers start, and decode ahead, before the model is loaded. With `padded` settings, the result of an image depends
     on no other image: model batches are cut from the images that need the model, and padded to one shape.
 
     An image with a digest skips the model if an identical one is in flight, or if `known` has its result.
 
     Raises ModelError, DeviceError.
     """
+    settings = predictor.settings
     fetched = fetch(found, settings.fetching, timings.add_network)
     with (
         Loader(fetched, settings.preprocessing, settings.decoding, settings.workers) as loader,
-        closing(InferencePool(settings.task.load(settings), settings.runtime)) as pool,
+        closing(InferencePool(predictor.model(), settings.runtime)) as pool,
     ):
         heap = Heap()
         timings.restart()

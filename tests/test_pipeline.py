@@ -2,9 +2,12 @@
 
 import hashlib
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +16,7 @@ from beitcli.inputs.fetch import FetchLimits
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.preprocessing import checkpoint_preprocessing
 from beitcli.model.runtime import Runtime
-from beitcli.pipeline import Scores, Settings, classification, predict
+from beitcli.pipeline import Predictor, Scores, Settings, classification, predict
 from beitcli.records import Failure, Prediction, Record, Score, Source
 from beitcli.timings import Timings
 from tests.conftest import SAMPLES
@@ -37,7 +40,7 @@ def settings(batch_size: int, padded: bool, digest: bool = False, concurrency: i
 def predictions(
     found: list[Source | Failure], batch_size: int, padded: bool, concurrency: int = 1
 ) -> list[list[Record]]:
-    return list(predict(found, settings(batch_size, padded, concurrency=concurrency), Timings()))
+    return list(predict(found, Predictor(settings(batch_size, padded, concurrency=concurrency)), Timings()))
 
 
 @pytest.fixture
@@ -100,7 +103,7 @@ def test_predictions_come_before_the_input_ends(found: list[Source | Failure], c
             read.append(1)
             yield found[0]
 
-    with closing(predict(endless(), settings(2, padded=True, concurrency=concurrency), Timings())) as stream:
+    with closing(predict(endless(), Predictor(settings(2, padded=True, concurrency=concurrency)), Timings())) as stream:
         assert len(next(stream)) == 2
     assert len(read) < 40
 
@@ -109,7 +112,9 @@ def test_identical_images_in_flight_share_a_forward_pass(found: list[Source | Fa
     images = [item for item in found if isinstance(item, Source) and not item.name.endswith("broken.jpg")]
     cache: dict[bytes, Scores] = {}
     marked = ""
-    for records in predict(images * 3, settings(2, padded=True, digest=True, concurrency=2), Timings(), cache.get):
+    for records in predict(
+        images * 3, Predictor(settings(2, padded=True, digest=True, concurrency=2)), Timings(), cache.get
+    ):
         marked += marks(records)
         cache |= {r.identity.digest: r.scores for r in records if isinstance(r, Prediction) and r.identity.digest}
     assert marked == "mmrmr" + "r" * 10
@@ -118,7 +123,7 @@ def test_identical_images_in_flight_share_a_forward_pass(found: list[Source | Fa
 def deduplicated(
     found: list[Source | Failure], batch_size: int, known: Callable[[bytes], Scores | None] = lambda _: None
 ) -> list[Record]:
-    batches = predict(found, settings(batch_size, padded=True, digest=True), Timings(), known)
+    batches = predict(found, Predictor(settings(batch_size, padded=True, digest=True)), Timings(), known)
     return [record for batch in batches for record in batch]
 
 
@@ -154,3 +159,28 @@ def test_scores_known_by_the_digest_need_no_model(found: list[Source | Failure])
     ]
     assert [record.identity.digest for record in records if isinstance(record, Prediction)] == lookups
     assert sources(records) == [item.source if isinstance(item, Failure) else item for item in found]
+
+
+@pytest.mark.parametrize(("workers", "count"), [(0, 3), (1, 1)])
+def test_a_predictor_is_loaded_once_and_serves_threads(found: list[Source | Failure], workers: int, count: int) -> None:
+    loaded = []
+    plain = replace(settings(2, padded=True), workers=workers)
+
+    def load(of: Settings[Any, Any]) -> Any:
+        loaded.append(of)
+        return plain.task.load(of)
+
+    predictor = Predictor(replace(plain, task=replace(plain.task, load=load)))
+    wanted = [record for batch in predict(found, predictor, Timings()) for record in batch]
+    results: dict[int, list[Record]] = {}
+
+    def run(number: int) -> None:
+        results[number] = [record for batch in predict(found, predictor, Timings()) for record in batch]
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert len(loaded) == 1
+    assert [results[number] for number in range(count)] == [wanted] * count

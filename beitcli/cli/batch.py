@@ -61,7 +61,7 @@ def batch(
         if not is_stream(resume.out):
             _write_file(request, layout, output)
         destination = Destination(partial(stream_to, resume.out), padded=True)
-    with suppress(ReaderClosed), notices.observer(output.quiet) as observer:
+    with suppress(ReaderClosed), notices.observer(output.quiet, records_on_stdout=True) as observer:
         raise typer.Exit(exit_status(classify(request, layout, destination, observer), output))
 
 

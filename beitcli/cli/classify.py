@@ -46,6 +46,6 @@ def classify(
         part.check()
     layout = layout_for(standard_format(output, labels), output)
     request = Request(inputs, limits, model, compute, labels)
-    with suppress(ReaderClosed), notices.observer(output.quiet) as observer:
+    with suppress(ReaderClosed), notices.observer(output.quiet, records_on_stdout=True) as observer:
         report = run(request, layout, Destination(standard_output, padded=False), observer)
         raise typer.Exit(exit_status(report, output))

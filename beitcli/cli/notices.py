@@ -56,9 +56,10 @@ class Progress(Protocol):
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator[Progress]:
-    """Progress in images: a bar if stderr is a terminal and stdout is not, else a line every half minute."""
-    if not quiet and sys.stderr.isatty() and not (sys.stdout and sys.stdout.isatty()):
+def progress(quiet: bool, records_on_stdout: bool = False) -> Iterator[Progress]:
+    """Progress in images: a bar on a terminal that does not get the records too, else a line every half minute."""
+    shares_terminal = records_on_stdout and sys.stdout is not None and sys.stdout.isatty()
+    if not quiet and sys.stderr.isatty() and not shares_terminal:
         from tqdm import tqdm
 
         tqdm.monitor_interval = 0  # its thread would start before the workers fork
@@ -69,9 +70,9 @@ def progress(quiet: bool) -> Iterator[Progress]:
 
 
 @contextmanager
-def observer(quiet: bool) -> Iterator["TerminalObserver"]:
+def observer(quiet: bool, records_on_stdout: bool = False) -> Iterator["TerminalObserver"]:
     """An observer that draws progress on stderr and prints the summary there; a quiet one prints nothing."""
-    with progress(quiet) as shown:
+    with progress(quiet, records_on_stdout) as shown:
         yield TerminalObserver(shown, quiet)
 
 

@@ -1,5 +1,6 @@
 """Sources -> ordered stream of decoded items, through a torch DataLoader that survives its workers."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -29,6 +30,8 @@ from beitcli.inputs.decode import Decoding, Outcome, Preprocess, outcome
 from beitcli.inputs.quarantine import decode_alone
 from beitcli.inputs.worker import START_METHOD, held_signals, init_worker, share, shared_memory
 from beitcli.records import Failure, Fetched, Identity, Source, source_of
+
+log = logging.getLogger(__name__)
 
 Item: TypeAlias = Source | Fetched | Failure
 
@@ -120,6 +123,9 @@ class Loader:
         self._waiting = False
 
     def __enter__(self) -> "Loader":
+        self._handles_signals = bool(self._workers) and threading.current_thread() is threading.main_thread()
+        if self._workers and not self._handles_signals:
+            log.warning("in a thread, the death of a decoding process is noticed after seconds, not at once")
         self._old_handler = signal.getsignal(signal.SIGCHLD)
         self._folder = _temporary_folder() if self._workers else None
         self._start()
@@ -129,7 +135,8 @@ class Loader:
         self._stop()
         if self._folder:
             self._folder.cleanup()
-        signal.signal(signal.SIGCHLD, self._old_handler)
+        if self._handles_signals:
+            signal.signal(signal.SIGCHLD, self._old_handler)
 
     def __iter__(self) -> Iterator[Decoded | Failure]:
         while True:
@@ -165,7 +172,6 @@ class Loader:
             self._waiting = False
 
     def _start(self) -> None:
-        others = multiprocessing.active_children()
         context = multiprocessing.get_context(START_METHOD) if self._workers else None
         images = _Images(self._preprocess, self._decoding, context.Lock() if context else None)
         with held_signals(), warnings.catch_warnings():
@@ -183,9 +189,10 @@ class Loader:
         if self._workers:  # a worker that is killed while it checks their shared event leaves it locked for ever
             self._theirs, iterator._workers_done_event = iterator._workers_done_event, threading.Event()
         self._iterator = iterator
-        self._processes = [child for child in multiprocessing.active_children() if child not in others]
+        self._processes = list(iterator._workers) if self._workers else []
         # torch's own handler raises anywhere and prints to file descriptor 2
-        signal.signal(signal.SIGCHLD, self._on_child_exit)
+        if self._handles_signals:
+            signal.signal(signal.SIGCHLD, self._on_child_exit)
 
     def _stop(self) -> None:
         for process in self._processes:
@@ -301,7 +308,10 @@ def _longest_list(preprocess: Preprocess, workers: int) -> int:
 
 @contextmanager
 def _no_output() -> Iterator[None]:
-    """Redirect file descriptor 2 to nowhere: decoders written in C print to it."""
+    """Redirect file descriptor 2 to nowhere, for decoders written in C. A thread leaves it as it is."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

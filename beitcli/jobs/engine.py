@@ -39,7 +39,7 @@ def predict_records(
     if first is None:
         return
     use_one_heap()  # before torch starts threads
-    from beitcli.pipeline import predict
+    from beitcli.pipeline import Predictor, predict
 
     lookahead = Lookahead(chain([first], found))
     settings = settings_of(lookahead)
@@ -53,7 +53,7 @@ def predict_records(
         settings.batch_size,
         settings.workers,
     )
-    yield from predict(lookahead, settings, timings, known)
+    yield from predict(lookahead, Predictor(settings), timings, known)
 
 
 def settings_for(
