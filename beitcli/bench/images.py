@@ -23,7 +23,7 @@ _CONTRAST, _GRAIN, _QUALITY = 50, 8, 85  # give files of 50 KB, like photographs
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Number and size of the images; `left_out` could not be read, `made_here` means synthetic."""
+    """Number and size of the images; `left_out` could not be read, `synthetic` ones were made for the benchmark."""
 
     count: int
     left_out: int

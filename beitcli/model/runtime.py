@@ -30,7 +30,7 @@ _PATCH_AREA = 256  # of the published checkpoints; a good measure of work for ot
 class Runtime:
     """A torch device, as torch names it, the dtype of the network there, and whether it is compiled.
 
-    `crowded` if many batches follow: then several are computed at once.
+    `many_batches` if many batches follow: then several are computed at once.
     """
 
     device: str

@@ -54,7 +54,7 @@ def test_json_holds_every_figure(beit: Beit, tmp_path: Path) -> None:
         "count": 3,
         "left_out": 0,
         "median_bytes": 0,
-        "made_here": False,
+        "synthetic": False,
     }
     assert {rate["batch_size"] for rate in report["models"]} == {1, 8, 16, 32}
     assert {rate["runtime"]["dtype"] for rate in report["models"]} == {most["dtype"] for most in report["ceilings"]}

@@ -66,7 +66,7 @@ def is_worth_compiling(
     """True if compiling the network first pays off in a run. `count(n)` gives the number of images, at most n.
 
     Without it the number is unknown and may be large: enough where compiling takes a second. Other networks are
-    compiled for one batch size, and so for runs that are `crowded`.
+    compiled for one batch size, and so for runs with `many_batches`.
     """
     quick = has_amx_layers(runtime)
     if not (quick or (runtime.many_batches and count)):
