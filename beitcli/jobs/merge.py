@@ -1,0 +1,63 @@
+"""Merging of files of records into one, as a single run over all images would write it."""
+
+import os
+from dataclasses import dataclass
+from itertools import islice
+
+from beitcli.errors import UsageError
+from beitcli.outputs.destination import check_writable, is_stream, replaced_file, writing
+from beitcli.outputs.formats import by_suffix
+from beitcli.outputs.lock import exclusive
+from beitcli.outputs.merging import Collection, collection
+from beitcli.outputs.readers import Reader
+from beitcli.outputs.summary import Tally
+from beitcli.outputs.writers import Layout, writer
+from beitcli.records import printable
+
+_ROWS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Counts of the rows written, of the equal ones left out, and of the errors that another part replaced."""
+
+    tally: Tally
+    equal: int
+    overruled: int
+
+
+def merge(out: str, parts: list[str]) -> Merged:
+    """Replace `out` by the records of all parts, sorted as a folder walk is, in the formats of their suffixes.
+
+    Raises UsageError for parts that are no files, BeitError for two different predictions of one image, OutputError
+    where `out` cannot be written; it is then unchanged.
+    """
+    file_format = by_suffix(out)
+    readers = [_reader(path) for path in parts]
+    if is_stream(out):
+        raise UsageError(f"`{printable(out)}` is a FIFO or device", "name a file")
+    check_writable(out)
+    with exclusive(out, wait=False), collection() as collected:
+        for reader in readers:
+            collected.add(reader.records(), reader.path)
+        columns = max(reader.columns for reader in readers)
+        tally = _write(out, Layout(file_format.name, columns, file_format.gzip), collected)
+        return Merged(tally, collected.equal, collected.overruled)
+
+
+def _reader(path: str) -> Reader:
+    if not os.path.exists(path):
+        raise UsageError(f"`{printable(path)}` does not exist")
+    if not os.path.isfile(path):
+        raise UsageError(f"`{printable(path)}` is no file", "name files written by `beit batch --out`")
+    return Reader(path, *by_suffix(path))
+
+
+def _write(out: str, layout: Layout, collected: Collection) -> Tally:
+    tally, records = Tally(), collected.in_order()
+    with replaced_file(out, keeps_part=False) as stream, writer(stream, layout) as rows:
+        while some := list(islice(records, _ROWS_AT_ONCE)):
+            with writing():
+                rows.write(some)
+            tally.add(some)
+    return tally
