@@ -153,7 +153,7 @@ def test_from_scratch_learns_shapes_and_makes_an_ordinary_checkpoint(beit: Beit,
     assert not (tmp_path / "model.part").exists()
     card = (model / "README.md").read_text()
     assert "images of which 1 are training images, too" in card
-    assert "on 21 images" in card and "from 40 images" in card and "beit train" in card and "Seed 0" in card
+    assert "on 21 images" in card and "trained on 40 images" in card and "beit train" in card and "Seed 0" in card
     assert "| top-1 | 100.00 % |" in card
     assert_both_load_it(model, overlapping)
 
