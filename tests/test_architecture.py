@@ -39,6 +39,8 @@ MAY_IMPORT = {
 
 ON_A_TERMINAL = ("typer", "rich", "tqdm", "click")
 
+QUESTION_WORDS = ("What ", "How ", "Which ", "Whether ", "Where ", "Who ", "Why ")
+
 HEAVY = ("torch", "transformers", "PIL", "numpy", "pyarrow", "sklearn", "matplotlib", "accelerate")
 
 
@@ -75,6 +77,15 @@ def test_jobs_know_no_terminal_and_print_nothing(path: Path) -> None:
     assert not {module.split(".")[0] for module in imports(path, inside_functions=True)} & set(ON_A_TERMINAL)
     calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     assert not {ast.unparse(call) for call in calls} & {"print", "exit", "sys.exit", "os._exit"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_docstrings_name_or_order_and_never_begin_as_a_question(path: Path) -> None:
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    docstrings = [
+        ast.get_docstring(node) or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented)
+    ]
+    assert not [text for text in docstrings if text.startswith(QUESTION_WORDS)]
 
 
 @pytest.mark.parametrize(

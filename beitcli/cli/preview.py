@@ -1,4 +1,4 @@
-"""What a dry run prints: the number of images in each state."""
+"""Dry run: print the number of images in each state."""
 
 from collections.abc import Mapping
 from contextlib import suppress
