@@ -19,6 +19,7 @@ from beitcli.cli.embed import EXAMPLES as EMBED_EXAMPLES
 from beitcli.cli.embed import embed
 from beitcli.cli.evaluate import EXAMPLES as EVAL_EXAMPLES
 from beitcli.cli.evaluate import evaluate
+from beitcli.cli.flags import flags_of
 from beitcli.cli.merge import EXAMPLES as MERGE_EXAMPLES
 from beitcli.cli.merge import merge
 from beitcli.cli.models import EXAMPLES as MODELS_EXAMPLES
@@ -65,6 +66,7 @@ def beit(
     ] = False,
 ) -> None:
     """Classify images in bulk with BEiT vision transformers."""
+    notices.flags.update(flags_of(context))
     if context.invoked_subcommand is None:
         print(context.get_help())  # noqa: T201
         raise typer.Exit(ExitStatus.USAGE)

@@ -49,9 +49,9 @@ def batch(
     Run it again to process only missing or changed images and failures that may pass.
     """
     notices.set_up(output.quiet, output.verbose)
-    for part in (inputs, compute, labels, output, resume):
-        part.check()
     request = Request(inputs, limits, model, compute, labels, resume, realpath(resume.out))
+    request.check()
+    output.check()
     if resume.out == "-":
         layout, destination = layout_for(standard_format(output, labels), output), Destination(standard_output, True)
     else:

@@ -42,10 +42,10 @@ def classify(
 ) -> None:
     """Classify images and print the predictions."""
     notices.set_up(output.quiet, output.verbose)
-    for part in (inputs, compute, labels, output):
-        part.check()
-    layout = layout_for(standard_format(output, labels), output)
     request = Request(inputs, limits, model, compute, labels)
+    request.check()
+    output.check()
+    layout = layout_for(standard_format(output, labels), output)
     with suppress(ReaderClosed), notices.observer(output.quiet, records_on_stdout=True) as observer:
         report = run(request, layout, Destination(standard_output, padded=False), observer)
         raise typer.Exit(exit_status(report, output))

@@ -57,11 +57,11 @@ def embed(
     """
     notices.set_up(output.quiet, output.verbose)
     resume = replace(resume, out=out or "-")
-    for part in (inputs, compute, output, resume):
-        part.check()
+    request = Request(inputs, limits, model, compute, resume=resume, target=os.path.realpath(resume.out))
+    request.check()
+    output.check()
     _check_suffix(resume)
     check_writable(resume.out)
-    request = Request(inputs, limits, model, compute, resume=resume, target=os.path.realpath(resume.out))
     outputs = FeatureFile(request.target, (), "").outputs
     check_not_overwritten(outputs, inputs.files)
     for path in outputs:

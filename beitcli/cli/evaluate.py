@@ -77,7 +77,7 @@ def evaluate(
         str | None,
         typer.Option("--labels", metavar="FILE", help="Instead of DIR: a CSV or TSV of paths and labels."),
     ] = None,
-    json_file: Annotated[
+    out: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write all figures here, unrounded.")
     ] = None,
     plots: Annotated[
@@ -90,18 +90,18 @@ def evaluate(
     With --json FILE, run it again to process only missing or changed images and failures that may pass.
     """
     notices.set_up(output.quiet, output.verbose)
-    resume = replace(resume, out=json_file or "-")
+    resume = replace(resume, out=out or "-")
     compute.check()
-    resume.check("--json FILE")
+    resume.check()
     output.check()
     report = Report()
-    _check_destinations(json_file, plots)
+    _check_destinations(out, plots)
     if folder is not None and plots is not None and is_in(plots, folder):
         raise UsageError(f"`{printable(plots)}` is in the folder of the images", "choose a --plots beside it")
     labelled = _labelled(folder, labels, inputs.walk(), report.tally.skipped)
     plot_files = [os.path.join(plots, name) for name in _PLOTS] if plots is not None else []
     images = (each.found.location for each in labelled if isinstance(each.found, Source))
-    check_not_overwritten([*filter(None, [json_file]), *plot_files], chain(filter(None, [labels]), images))
+    check_not_overwritten([*filter(None, [out]), *plot_files], chain(filter(None, [labels]), images))
     checkpoint = open_checkpoint(model.model, model.revision)
     check_classes(checkpoint)
     classes = match((each.label for each in labelled if isinstance(each.found, Source)), checkpoint.labels)
@@ -112,7 +112,7 @@ def evaluate(
     with nullcontext() if resume.streams else exclusive(resume.out, resume.wait):
         with notices.observer(output.quiet) as observer:
             evaluation = run(request, checkpoint, truth, report, observer)
-        _write(evaluation, json_file, plots)
+        _write(evaluation, out, plots)
     from beitcli.evaluation.report import tables
 
     with suppress(ReaderClosed), writing():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from beitcli.cli.flags import Flag, in_flags
 from beitcli.records import printable
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ log = logging.getLogger("beitcli")
 PROGRESS_INTERVAL = 30.0
 """Seconds between two lines of progress without a terminal."""
 
+flags: dict[str, Flag] = {}
+"""The flags that lines on stderr name in place of the library's parameters; the command line adds its own."""
+
 
 class _LineHandler(logging.Handler):
     """Log handler: print `beit: message`, above the progress bar if there is one."""
@@ -29,7 +33,8 @@ class _LineHandler(logging.Handler):
 
 
 def print_line(line: str) -> None:
-    """Print one line to stderr, above the progress bar if there is one; if stderr is closed, drop it."""
+    """Print one line to stderr, its parameters as flags, above the progress bar; if stderr is closed, drop it."""
+    line = in_flags(line, flags)
     tqdm = sys.modules.get("tqdm")
     try:
         if tqdm:

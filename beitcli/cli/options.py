@@ -5,6 +5,7 @@ A command takes whole records (`def batch(inputs: Inputs, model: ModelChoice, â€
 excludes.
 """
 
+import copy
 import functools
 import inspect
 import os
@@ -17,11 +18,10 @@ import typer
 from beitcli.errors import UsageError
 from beitcli.inputs.sources import Walk
 from beitcli.jobs.requests import Compute, Inputs, Labels, Limits, ModelChoice, Resume
+from beitcli.jobs.values import ranges_of
 from beitcli.model.catalog import KNOWN
 
 Format = Literal["auto", "table", "csv", "tsv", "jsonl", "parquet"]
-
-_DAY = 86_400.0  # seconds; system timers take no infinity
 
 _INPUTS, _DECODING, _MODEL, _SPEED, _OUTPUT = "Inputs", "Decoding and fetching", "Model", "Speed", "Output"
 _AGAIN = "Run it again"
@@ -58,25 +58,17 @@ FLAGS: dict[type, dict[str, Any]] = {
         ),
         "hidden": _flag(_INPUTS, "--hidden", "-H", help="Take hidden files and folders too."),
         "follow": _flag(_INPUTS, "--follow", "-L", help="Follow links in folders."),
-        "max_depth": _option(
-            _INPUTS, "--max-depth", metavar="N", min=1, help="Go N folders deep; 1 = direct children only."
-        ),
+        "max_depth": _option(_INPUTS, "--max-depth", metavar="N", help="Go N folders deep; 1 = direct children only."),
     },
     Limits: {
         "fast_decode": _flag(
             _DECODING, "--fast-decode", help="Decode JPEG at a fraction of its size, at least twice the target."
         ),
-        "max_pixels": _option(
-            _DECODING, "--max-pixels", metavar="N", min=1, help="Larger images are too_large, undecoded."
-        ),
-        "decode_timeout": _option(
-            _DECODING, "--decode-timeout", metavar="S", min=0.001, max=_DAY, help="Seconds for decoding one image."
-        ),
-        "url_timeout": _option(
-            _DECODING, "--url-timeout", metavar="S", min=0.001, max=_DAY, help="Seconds for one URL, retries included."
-        ),
+        "max_pixels": _option(_DECODING, "--max-pixels", metavar="N", help="Larger images are too_large, undecoded."),
+        "decode_timeout": _option(_DECODING, "--decode-timeout", metavar="S", help="Seconds for decoding one image."),
+        "url_timeout": _option(_DECODING, "--url-timeout", metavar="S", help="Seconds for one URL, retries included."),
         "url_max_bytes": _option(
-            _DECODING, "--url-max-bytes", metavar="N", min=1, help="Maximum size of the file behind a URL."
+            _DECODING, "--url-max-bytes", metavar="N", help="Maximum size of the file behind a URL."
         ),
     },
     ModelChoice: {
@@ -94,9 +86,7 @@ FLAGS: dict[type, dict[str, Any]] = {
         "preprocess": _option(
             _MODEL, "--preprocess", help="As in the checkpoint's file, or as for the published figures."
         ),
-        "image_size": _option(
-            _MODEL, "--image-size", metavar="N", min=1, help="Another resolution [default: the model's]."
-        ),
+        "image_size": _option(_MODEL, "--image-size", metavar="N", help="Another resolution [default: the model's]."),
     },
     Compute: {
         "batch_size": _option(
@@ -104,8 +94,6 @@ FLAGS: dict[type, dict[str, Any]] = {
             "--batch-size",
             "-b",
             metavar="N",
-            min=1,
-            max=4096,
             envvar="BEIT_BATCH_SIZE",
             help="Images per model batch.",
         ),
@@ -114,8 +102,6 @@ FLAGS: dict[type, dict[str, Any]] = {
             "--workers",
             "-j",
             metavar="N",
-            min=0,
-            max=256,
             envvar="BEIT_WORKERS",
             help="Decoding processes; 0 = decode in the main process, unprotected against crashing decoders.",
         ),
@@ -136,7 +122,7 @@ FLAGS: dict[type, dict[str, Any]] = {
         ),
     },
     Labels: {
-        "top_k": _option(_OUTPUT, "--top-k", "-k", metavar="N", min=0, help="Labels per image; 0 = all."),
+        "top_k": _option(_OUTPUT, "--top-k", "-k", metavar="N", help="Labels per image; 0 = all."),
         "threshold": _option(_OUTPUT, "--threshold", metavar="P", help="Leave out labels that score below P."),
         "label": _option(
             _OUTPUT, "--label", metavar="L", help="Only images whose best label is L (repeatable), and failures."
@@ -159,7 +145,7 @@ FLAGS: dict[type, dict[str, Any]] = {
         "wait": _flag(_AGAIN, "--wait", help="Wait for another run on the same FILE to end."),
     },
 }
-"""The option of every field of the requests; types, defaults and checks are the requests' own."""
+"""The option of every field of the requests; types, defaults, ranges and checks are the requests' own."""
 
 
 def check_no_walk_options(walk: Walk) -> None:
@@ -250,11 +236,19 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
             keyword_only = inspect.Parameter.KEYWORD_ONLY
             annotation = annotations[field.name]
             if types[name] in FLAGS:
-                annotation = Annotated[annotation, FLAGS[types[name]][field.name]]
+                annotation = Annotated[annotation, _with_range(types[name], field.name)]
             parameters.append(inspect.Parameter(field.name, keyword_only, default=field.default, annotation=annotation))
     spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     spread.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return spread
+
+
+def _with_range(record: type, name: str) -> Any:
+    """The option of a field, with the range of the field."""
+    option, allowed = copy.copy(FLAGS[record][name]), ranges_of(record).get(name)
+    if allowed:
+        option.min, option.max = allowed.least, allowed.most
+    return option
 
 
 def _fields_of(hint: Any) -> list[Field[Any]]:

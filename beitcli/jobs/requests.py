@@ -3,11 +3,12 @@
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from beitcli.errors import UsageError
 from beitcli.inputs.formats import SUFFIXES
 from beitcli.inputs.sources import Walk
+from beitcli.jobs.values import Range, check_values
 from beitcli.ledger.ledger import Recompute
 from beitcli.outputs.destination import is_stream
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from beitcli.inputs.fetch import FetchLimits
 
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+
+_Seconds = Annotated[float, Range(0.001, 86_400.0)]  # a day; system timers take no infinity
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +32,17 @@ class Inputs:
     exclude: list[str] | None = None
     hidden: bool = False
     follow: bool = False
-    max_depth: int | None = None
+    max_depth: Annotated[int | None, Range(1)] = None
 
     def check(self) -> None:
-        """Raises UsageError for options that contradict each other."""
+        """Raises UsageError for values that are not allowed, or contradict each other."""
+        check_values(self)
         if not self.inputs and self.files_from is None:
-            raise UsageError("nothing to classify", "name files, folders, globs or URLs, or a list by --files-from")
+            raise UsageError("nothing to classify", "name files, folders, globs or URLs, or a list by `files_from=`")
         if self.null and self.files_from is None:
-            raise UsageError("--null is for a list", "add --files-from FILE, or `--files-from -` for standard input")
+            raise UsageError("`null=True` is for a list", "add `files_from=FILE`, or `files_from=-` for standard input")
         if self.files_from == "-" and self.inputs and "-" in self.inputs:
-            raise UsageError("`-` and `--files-from -` both want standard input")
+            raise UsageError("`-` and `files_from=-` both want standard input")
 
     @property
     def files(self) -> list[str]:
@@ -50,7 +54,7 @@ class Inputs:
         extensions = [part.strip("*. ").lower() for text in self.ext or [] for part in text.split(",")]
         suffixes = tuple(f".{extension}" for extension in extensions if extension)
         if self.ext and not suffixes:
-            raise UsageError(f"--ext {' '.join(self.ext)}: no suffix", "for example --ext jpg,png")
+            raise UsageError(f"`ext={' '.join(self.ext)}`: no suffix", "for example `ext=jpg,png`")
         suffixes = suffixes or SUFFIXES
         return Walk(suffixes, tuple(self.exclude or ()), self.hidden, self.follow, self.max_depth)
 
@@ -60,10 +64,14 @@ class Limits:
     """Cost of one image at most: pixels, seconds, and bytes of a URL."""
 
     fast_decode: bool = False
-    max_pixels: int = 200_000_000
-    decode_timeout: float = 60.0
-    url_timeout: float = 60.0
-    url_max_bytes: int = 64_000_000
+    max_pixels: Annotated[int, Range(1)] = 200_000_000
+    decode_timeout: _Seconds = 60.0
+    url_timeout: _Seconds = 60.0
+    url_max_bytes: Annotated[int, Range(1)] = 64_000_000
+
+    def check(self) -> None:
+        """Raises UsageError for values that are not allowed."""
+        check_values(self)
 
     def decoding(self, digest: bool) -> "Decoding":
         """Limits for decoding; the target size is added later, by the preprocessing."""
@@ -85,26 +93,31 @@ class ModelChoice:
     model: str = "large-384"
     revision: str | None = None
     preprocess: Literal["checkpoint", "paper"] = "checkpoint"
-    image_size: int | None = None
+    image_size: Annotated[int | None, Range(1)] = None
+
+    def check(self) -> None:
+        """Raises UsageError for values that are not allowed."""
+        check_values(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Compute:
     """Device, precision and speed; None is chosen by the run."""
 
-    batch_size: int | None = None
-    workers: int | None = None
+    batch_size: Annotated[int | None, Range(1, 4096)] = None
+    workers: Annotated[int | None, Range(0, 256)] = None
     device: str = "auto"
     dtype: Dtype = "auto"
     fp16: bool = False
     compile: bool | None = None
 
     def check(self) -> None:
-        """Raises UsageError for options that contradict each other."""
+        """Raises UsageError for values that are not allowed, or contradict each other."""
+        check_values(self)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
-            raise UsageError(f"--device {self.device}: no such device", "one of auto, cpu, cuda, cuda:N, mps")
+            raise UsageError(f"`device={self.device}`: no such device", "one of auto, cpu, cuda, cuda:N, mps")
         if self.fp16 and self.dtype not in ("auto", "fp16"):
-            raise UsageError(f"--fp16 and --dtype {self.dtype} contradict each other")
+            raise UsageError(f"`fp16=True` and `dtype={self.dtype}` contradict each other")
 
     @property
     def precision(self) -> str:
@@ -116,14 +129,15 @@ class Compute:
 class Labels:
     """Labels of a prediction to give or write."""
 
-    top_k: int = 5
+    top_k: Annotated[int, Range(0)] = 5
     threshold: float | None = None
     label: list[str] | None = None
 
     def check(self) -> None:
-        """Raises UsageError for a threshold that no score can have."""
+        """Raises UsageError for values that are not allowed."""
+        check_values(self)
         if self.threshold is not None and not math.isfinite(self.threshold):
-            raise UsageError(f"--threshold {self.threshold}: no score", "a number that a score may be, such as 0.5")
+            raise UsageError(f"`threshold={self.threshold}`: no score", "a number that a score may be, such as 0.5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +155,14 @@ class Resume:
     no_ledger: bool = False
     wait: bool = False
 
-    def check(self, file_option: str = "--out FILE") -> None:
-        """Raises UsageError for options that contradict each other; `file_option` is the one that makes a ledger."""
+    def check(self) -> None:
+        """Raises UsageError for values that are not allowed, or contradict each other."""
         self.part()
         kept = ("dry_run", "retry_errors", "refresh_urls", "no_dedupe", "prune", "fresh")
         requested = next((name for name in kept if getattr(self, name)), None)
         if requested and (self.no_ledger or self.streams):
-            option = f"--{requested.replace('_', '-')}"
-            raise UsageError(f"{option} needs a ledger", "drop --no-ledger" if self.no_ledger else f"add {file_option}")
+            hint = "drop `no_ledger=True`" if self.no_ledger else "add `out=FILE`"
+            raise UsageError(f"`{requested}=True` needs a ledger", hint)
 
     @property
     def streams(self) -> bool:
@@ -164,7 +178,7 @@ class Resume:
         match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", "1/1" if self.shard is None else self.shard)
         number, count = (int(text) for text in match.groups()) if match else (0, 0)
         if not 1 <= number <= count:
-            raise UsageError(f"--shard {self.shard}: no such part", "for example --shard 1/4, the first of four")
+            raise UsageError(f"`shard={self.shard}`: no such part", "for example `shard=1/4`, the first of four")
         return number, count
 
 
@@ -179,6 +193,11 @@ class Request:
     labels: Labels = Labels()
     resume: Resume = Resume()
     target: str = ""
+
+    def check(self) -> None:
+        """Raises UsageError for values that are not allowed, or contradict each other."""
+        for part in (self.inputs, self.limits, self.model, self.compute, self.labels, self.resume):
+            part.check()
 
     @property
     def ledger(self) -> str:

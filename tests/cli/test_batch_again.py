@@ -436,7 +436,7 @@ NO_SHARDS = ["0/3", "4/3", "1/0", "0/0", "1", "x", "-1/2", "1/2/3", " 1/2", "1.0
     [
         *((Resume(**{name: True}), "needs a ledger") for name in KEPT),
         *((Resume(out="new.csv", no_ledger=True, **{name: True}), "needs a ledger") for name in KEPT),
-        *((Resume(shard=shard), f"--shard {shard}: no such part") for shard in NO_SHARDS),
+        *((Resume(shard=shard), f"`shard={shard}`: no such part") for shard in NO_SHARDS),
     ],
     ids=str,
 )

@@ -1,12 +1,17 @@
-"""Requests: every field has its option on the command line, nothing else is an option of theirs."""
+"""Requests: every field has its option on the command line, nothing else is an option of theirs; and their checks."""
 
-from dataclasses import fields
+import math
+import re
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
 from beitcli.cli.options import FLAGS
+from beitcli.errors import UsageError
 from beitcli.jobs import requests
-from beitcli.jobs.requests import Compute, Inputs, Labels, Limits, ModelChoice, Resume
+from beitcli.jobs.requests import Compute, Inputs, Labels, Limits, ModelChoice, Request, Resume
+from beitcli.jobs.values import check_values
 
 RECORDS = (Inputs, Limits, ModelChoice, Compute, Labels, Resume)
 
@@ -19,3 +24,70 @@ def test_every_field_has_its_option(record: type) -> None:
 def test_every_record_of_a_request_has_options() -> None:
     parts = {field.type for field in fields(requests.Request)} - {str}
     assert {record for record in RECORDS if record.__name__ in map(str, parts) or record in parts} == set(FLAGS)
+
+
+REQUEST = Request(Inputs(["photo.jpg"]))
+
+
+def with_value(record: Any, name: str, value: object) -> Request:
+    part = next(field.name for field in fields(Request) if isinstance(getattr(REQUEST, field.name), record))
+    return replace(REQUEST, **{part: replace(getattr(REQUEST, part), **{name: value})})
+
+
+@pytest.mark.parametrize(
+    ("record", "name", "value", "message"),
+    [
+        (Inputs, "max_depth", 0, "not an integer of 1 or more"),
+        (Limits, "max_pixels", 0, "not an integer of 1 or more"),
+        (Limits, "max_pixels", None, "not an integer of 1 or more"),
+        (Limits, "url_max_bytes", -1, "not an integer of 1 or more"),
+        (Limits, "decode_timeout", 0, "not a number from 0.001 to 86400.0"),
+        (Limits, "decode_timeout", math.nan, "not a number from 0.001 to 86400.0"),
+        (Limits, "url_timeout", math.inf, "not a number from 0.001 to 86400.0"),
+        (ModelChoice, "image_size", 0, "not an integer of 1 or more"),
+        (ModelChoice, "preprocess", "x", "not one of checkpoint, paper"),
+        (Compute, "batch_size", 0, "not an integer from 1 to 4096"),
+        (Compute, "batch_size", 4097, "not an integer from 1 to 4096"),
+        (Compute, "batch_size", 8.5, "not an integer from 1 to 4096"),
+        (Compute, "batch_size", "8", "not an integer from 1 to 4096"),
+        (Compute, "workers", -1, "not an integer from 0 to 256"),
+        (Compute, "workers", 257, "not an integer from 0 to 256"),
+        (Compute, "dtype", "int8", "not one of auto, fp32, bf16, fp16"),
+        (Compute, "dtype", None, "not one of auto, fp32, bf16, fp16"),
+        (Compute, "device", "abacus", "no such device"),
+        (Labels, "top_k", -1, "not an integer of 0 or more"),
+        (Labels, "threshold", math.nan, "no score"),
+        (Resume, "shard", "4/3", "no such part"),
+    ],
+)
+def test_values_that_no_run_can_have(record: type, name: str, value: object, message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{re.escape(f'`{name}={value}`: {message}')}$"):
+        with_value(record, name, value).check()
+
+
+@pytest.mark.parametrize(
+    ("record", "name", "values"),
+    [
+        (Inputs, "max_depth", (None, 1)),
+        (Limits, "decode_timeout", (0.001, 1, 86_400)),
+        (ModelChoice, "preprocess", ("checkpoint", "paper")),
+        (Compute, "batch_size", (None, 1, 4096)),
+        (Compute, "workers", (None, 0, 256)),
+        (Compute, "dtype", ("auto", "fp32", "bf16", "fp16")),
+        (Labels, "top_k", (0, 1, 10**6)),
+    ],
+)
+def test_values_at_the_ends_of_their_ranges(record: type, name: str, values: tuple[object, ...]) -> None:
+    for value in values:
+        with_value(record, name, value).check()
+
+
+def test_defaults_are_allowed_values() -> None:
+    REQUEST.check()
+    for record in RECORDS:
+        check_values(record())
+
+
+def test_inputs_are_required() -> None:
+    with pytest.raises(UsageError, match="nothing to classify"):
+        Request(Inputs()).check()
