@@ -1,6 +1,7 @@
 """Allowed imports between packages, and commands that never import torch."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,28 @@ MAY_IMPORT = {
 ON_A_TERMINAL = ("typer", "rich", "tqdm", "click")
 
 QUESTION_WORDS = ("What ", "How ", "Which ", "Whether ", "Where ", "Who ", "Why ")
+
+NAMES_A_FLAG = {
+    # messages of failures, and the meanings of their codes: records hold them
+    "more pixels than `--max-pixels`, or more bytes than `--url-max-bytes`",
+    "longer than `--decode-timeout` or `--url-timeout`",
+    " pixels (--max-pixels)",
+    " (--max-pixels)",
+    " bytes (--max-pixels)",
+    " bytes (--url-max-bytes)",
+    " s (--url-timeout)",
+    " s (--decode-timeout)",
+    # a reason that the JSON of `beit eval` counts
+    "folder below --max-depth",
+    # rows of the tables that `beit eval` and `beit bench` print, and options to copy from there
+    "--preprocess ",
+    " with --preprocess ",
+    "beit --version",
+    "; with --fast-decode it is ",
+    "--dtype ",
+    " --compile",
+}
+"""Parts of text outside `cli` that name a flag: no message of an error or a log."""
 
 HEAVY = ("torch", "transformers", "PIL", "numpy", "pyarrow", "sklearn", "matplotlib", "accelerate")
 
@@ -86,6 +109,21 @@ def test_docstrings_name_or_order_and_never_begin_as_a_question(path: Path) -> N
         ast.get_docstring(node) or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented)
     ]
     assert not [text for text in docstrings if text.startswith(QUESTION_WORDS)]
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if p.parent.name != "cli"], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_messages_and_docstrings_name_parameters_and_no_flags(path: Path) -> None:
+    """A flag alone is an argument of a process, or a key."""
+    texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+    flags = [text for text in texts if isinstance(text, str) and re.search(r"--[a-z]", text)]
+    assert not {text for text in flags if not re.fullmatch(r"--[a-z-]+", text)} - NAMES_A_FLAG
+
+
+def test_every_text_that_may_name_a_flag_exists() -> None:
+    sources = [ast.walk(ast.parse(path.read_text())) for path in MODULES]
+    assert {node.value for nodes in sources for node in nodes if isinstance(node, ast.Constant)} >= NAMES_A_FLAG
 
 
 @pytest.mark.parametrize(

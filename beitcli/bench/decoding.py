@@ -16,7 +16,7 @@ _SAMPLE = 64
 
 @dataclass(frozen=True, slots=True)
 class DecodingRates:
-    """Images per second decoded and resized by one core; `fast` with `--fast-decode`."""
+    """Images per second decoded and resized by one core; `fast` with `fast_decode`."""
 
     full: Rate
     fast: Rate

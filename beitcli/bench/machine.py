@@ -11,7 +11,7 @@ from beitcli.model.runtime import choose_runtime
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The machine as this process may use it; `best_dtype` is the choice of `--dtype auto`.
+    """The machine as this process may use it; `best_dtype` is the choice of the dtype `auto`.
 
     `compiles` is True if that dtype is faster compiled, and there is a compiler.
     """

@@ -104,7 +104,7 @@ def _images(
 
 
 def _listed(paths: list[str], folder: str) -> str:
-    """The path of a list of these images that `--files-from` takes with `--null`."""
+    """The path of a list of these images that `files_from` takes with `null`."""
     path = os.path.join(folder, "list")
     with open(path, "wb") as stream:
         stream.writelines(os.fsencode(name) + b"\0" for name in paths)

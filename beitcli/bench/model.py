@@ -38,7 +38,7 @@ class ModelRate:
 
 
 def runtimes(device: str, compiled: bool) -> list[Runtime]:
-    """Runtimes to measure: the choice of `--dtype auto`, compiled too if `compiled`, and fp32."""
+    """Runtimes to measure: the choice of the dtype `auto`, compiled too if `compiled`, and fp32."""
     best = replace(choose_runtime(device, "auto"), many_batches=True)
     candidates = (best, *((replace(best, compiled=True),) if compiled else ()), replace(best, dtype="fp32"))
     return list(dict.fromkeys(candidates))

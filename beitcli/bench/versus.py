@@ -63,15 +63,15 @@ def check_rivals(names: Iterable[str]) -> None:
     """Raise UsageError for a rival that is unknown or not installed."""
     for name in names:
         if name not in RIVALS:
-            raise UsageError(f"--vs {name}: no such rival", f"one of {', '.join(RIVALS)}")
+            raise UsageError(f"`vs={name}`: no such rival", f"one of {', '.join(RIVALS)}")
         if find_spec(name) is None:
-            raise UsageError(f"--vs {name}: it is not installed", f"pip install {name}")
+            raise UsageError(f"`vs={name}`: it is not installed", f"pip install {name}")
 
 
 def check_device(names: Iterable[str], device: str) -> None:
     """Raise UsageError for a rival that does not run on that device."""
     if "openvino" in names and device != "cpu":
-        raise UsageError(f"--vs openvino: it is measured on the CPU, but beit runs on {device}", "add --device cpu")
+        raise UsageError(f"`vs=openvino`: it is measured on the CPU, but beit runs on {device}", "add `device=cpu`")
 
 
 def duels(names: Iterable[str], workload: Workload, folder: str, effort: Effort) -> list[Duel]:

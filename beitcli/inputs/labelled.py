@@ -46,7 +46,7 @@ def by_folder(folder: str, walk: Walk, skipped: Skipped) -> list[Labelled]:
         label, _, below = location[start:].partition("/")
         if not below and not isinstance(found, Failure):
             raise UsageError(
-                f"`{printable(location)}` is in no class folder", "move it into one, or name the classes by --labels"
+                f"`{printable(location)}` is in no class folder", "move it into one, or name the classes by `labels=`"
             )
         labelled.append(Labelled(found, Source(label).name))
     return labelled

@@ -84,7 +84,7 @@ def discover(arguments: Sequence[str], listed: Iterable[Source], walk: Walk, ski
         reasons = skipped.text()
         raise UsageError(
             f"no image in {', '.join(f'`{printable(argument)}`' for argument in arguments)}",
-            f"skipped: {reasons}; `--ext`, `--hidden`, `--follow` and fewer `--exclude` widen the walk"
+            f"skipped: {reasons}; `ext=`, `hidden=True`, `follow=True` and fewer `exclude=` widen the walk"
             if reasons
             else None,
         )
@@ -118,7 +118,7 @@ def read_list(stream: BinaryIO, null: bool) -> Iterator[Source]:
         name = line if null else line.removesuffix(b"\r")
         if not warned and b"\0" in name:
             warned = True
-            log.warning("the list has NUL in its lines, which no name has: is it one for --null (-0)?")
+            log.warning("the list has NUL in its lines, which no name has: is it one for `null=True`?")
         if name:
             yield literal(os.fsdecode(name))
 

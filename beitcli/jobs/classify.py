@@ -84,5 +84,5 @@ def _lowest_score(threshold: float | None, checkpoint: Checkpoint) -> float:
         return least
     if not least <= threshold <= most:
         kind = "are raw numbers" if checkpoint.activation == "none" else "are from 0 to 1"
-        raise UsageError(f"--threshold {threshold:g}: the scores of `{checkpoint.name}` {kind}")
+        raise UsageError(f"`threshold={threshold:g}`: the scores of `{checkpoint.name}` {kind}")
     return threshold

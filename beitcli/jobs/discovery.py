@@ -91,7 +91,7 @@ def _check_not_unmounted(folders: list[str], ledger: str) -> None:
     if missing is not None:
         raise OutputError(
             f"there is no image in `{printable(missing)}`, unlike before: is the share mounted, or did filters change?",
-            "nothing has been changed; --prune deletes the results of its images",
+            "nothing has been changed; `prune=True` deletes the results of its images",
         )
 
 

@@ -144,7 +144,7 @@ def _preprocessing(model: ModelChoice, checkpoint: Checkpoint) -> "Preprocessing
 
     if not checkpoint.is_beit:
         if model.preprocess == "paper":
-            raise UsageError(f"--preprocess paper: `{checkpoint.name}` is no BEiT")
+            raise UsageError(f"`preprocess=paper`: `{checkpoint.name}` is no BEiT")
         return processor_preprocessing(checkpoint.folder, model.image_size)
     return beit_preprocessing(model, checkpoint)
 
@@ -152,4 +152,4 @@ def _preprocessing(model: ModelChoice, checkpoint: Checkpoint) -> "Preprocessing
 def _check_side(model: ModelChoice, checkpoint: Checkpoint) -> None:
     patch = checkpoint.patch_side
     if model.image_size is not None and model.image_size % patch:
-        raise UsageError(f"--image-size {model.image_size}: `{checkpoint.name}` needs a multiple of {patch}")
+        raise UsageError(f"`image_size={model.image_size}`: `{checkpoint.name}` needs a multiple of {patch}")

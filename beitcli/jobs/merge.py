@@ -49,7 +49,7 @@ def _reader(path: str) -> Reader:
     if not os.path.exists(path):
         raise UsageError(f"`{printable(path)}` does not exist")
     if not os.path.isfile(path):
-        raise UsageError(f"`{printable(path)}` is no file", "name files written by `beit batch --out`")
+        raise UsageError(f"`{printable(path)}` is no file", "name files written by `beit batch`")
     return Reader(path, *by_suffix(path))
 
 

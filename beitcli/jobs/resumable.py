@@ -68,7 +68,7 @@ def updated_ledger(
         except signals.Stopped:
             ledger.count(tally, is_complete=False)
             if request.ledger:
-                command = "the same command without --fresh" if resume.fresh else "the same command"
+                command = "the same command without `fresh=True`" if resume.fresh else "the same command"
                 log.info("stopped: the results so far are in `%s`; %s goes on from there", request.ledger, command)
             observer.summary(report)
             raise
@@ -100,7 +100,7 @@ def _ledger(
     ledger = Ledger(database, _facts(request, task, database), task.codec)
     if not ledger.is_for(task.command):
         name = printable(request.ledger)
-        raise OutputError(f"`{name}` is not a ledger of `beit {task.command}`", "choose another file, or --fresh")
+        raise OutputError(f"`{name}` is not a ledger of `beit {task.command}`", "choose another file, or `fresh=True`")
     return ledger
 
 
@@ -139,7 +139,9 @@ def _report_stale(ledger: Ledger[Any, Any], prune: bool) -> None:
         ledger.prune()
         log.info("%d results of images no longer among the inputs are deleted", removed)
     elif removed:
-        log.info("%d results in the ledger are of images no longer among the inputs (--prune deletes them)", removed)
+        log.info(
+            "%d results in the ledger are of images no longer among the inputs (`prune=True` deletes them)", removed
+        )
 
 
 def _facts(request: Request, task: Task[Any, Any], database: sqlite3.Connection) -> dict[str, str]:

@@ -35,7 +35,9 @@ PRAGMA user_version = {_VERSION};
 
 _SUFFIXES = ("", "-wal", "-journal")
 
-_START_OVER = "start over with --fresh, which keeps the old ledger beside the new one; a probe by deleting MODEL.part"
+_START_OVER = (
+    "start over with `fresh=True`, which keeps the old ledger beside the new one; a probe by deleting MODEL.part"
+)
 
 
 @contextmanager

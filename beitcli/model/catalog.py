@@ -12,7 +12,7 @@ class Known:
     """A checkpoint with an alias. `parameters` in millions; `top1` and `top5` in percent, on ImageNet-1k where stated.
 
     Accuracies are those of the README of the paper's own code (unilm/beit): intermediate fine-tuning on ImageNet-22k,
-    measured with the preprocessing of `--preprocess paper`. The demo's are on CIFAR-10's test images.
+    measured with the preprocessing of `preprocess=paper`. The demo's are on CIFAR-10's test images.
     """
 
     alias: str

@@ -95,18 +95,18 @@ def _hub_errors(location: str) -> Iterator[None]:
     except errors.GatedRepoError as error:
         raise ModelError(f"`{location}` is gated on the Hub", "request access there, then set HF_TOKEN") from error
     except errors.RevisionNotFoundError as error:
-        raise ModelError(f"`{location}` has no such revision on the Hub", "leave --revision out for main") from error
+        raise ModelError(f"`{location}` has no such revision on the Hub", "leave `revision=` out for main") from error
     except errors.RepositoryNotFoundError as error:
         raise ModelError(f"the Hub has no model `{location}`, or it is private", _nearest(location)) from error
     except (errors.OfflineModeIsEnabled, httpx2.TransportError) as error:
         raise _unreachable(location) from error
     except (errors.HfHubHTTPError, OSError) as error:
-        hint = "try again later, or `-m demo`, or the folder of a downloaded checkpoint"
+        hint = "try again later, or `model=demo`, or the folder of a downloaded checkpoint"
         raise ModelError(f"downloading `{location}` failed: {first_line(error)}", hint) from error
 
 
 def _unreachable(location: str) -> ModelError:
-    hint = "try `-m demo`, or the folder of a downloaded checkpoint; `beit models` lists what is cached"
+    hint = "try `model=demo`, or the folder of a downloaded checkpoint; `beit models` lists what is cached"
     return ModelError(f"`{location}` is not cached and the Hub cannot be reached", hint)
 
 
@@ -121,7 +121,7 @@ def find_repository(name: str, revision: str | None) -> Repository:
     location = known.location if known else name
     if os.path.isdir(location):
         if revision is not None:
-            raise UsageError(f"--revision {revision}: `{name}` is a folder, and only the Hub has revisions")
+            raise UsageError(f"`revision={revision}`: `{name}` is a folder, and only the Hub has revisions")
         return Repository(location, None, on_hub=False)
     if not known and (location.startswith((".", "/", "~")) or "/" not in location):
         raise ModelError(f"`{name}` is neither an alias, a folder nor a Hub id", _nearest(name))

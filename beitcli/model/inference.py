@@ -79,7 +79,7 @@ class Forward:
             if not is_out_of_memory(error):
                 raise DeviceError(f"{self._runtime.device} failed: {first_line(error)}") from error
             if len(pixels) == 1:
-                hint = "try a smaller model, --image-size or --dtype"
+                hint = "try a smaller model, `image_size=` or `dtype=`"
                 raise DeviceError(f"{self._runtime.device} has too little memory for one image", hint) from error
         self._largest_batch = len(pixels) // 2
         log.info("out of memory: the batch size is now %d", self._largest_batch)
@@ -96,7 +96,7 @@ class Forward:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            hint = "try a smaller model, --image-size or --dtype, or --device cpu"
+            hint = "try a smaller model, `image_size=` or `dtype=`, or `device=cpu`"
             raise DeviceError(f"{self._runtime.device} has too little memory for the model", hint) from error
 
     def _compiled(self) -> nn.Module | None:

@@ -95,7 +95,7 @@ def checkpoint_preprocessing(processor: Mapping[str, Any] | None, side: int | No
     if processor is None:
         raise ModelError(
             "the checkpoint has no preprocessor_config.json",
-            "copy the file of a similar model there, or use --preprocess paper",
+            "copy the file of a similar model there, or use `preprocess=paper`",
         )
     if not processor.get("do_resize", True):
         raise ModelError("the checkpoint does not resize images, so they have no common size")
@@ -184,15 +184,15 @@ def processor_preprocessing(folder: str, side: int | None) -> ProcessorPreproces
     except (AttributeError, ImportError, LookupError, TypeError, ValueError) as error:
         raise ModelError(f"the checkpoint's image processor fails: {first_line(error)}") from error
     if shape != other:
-        raise ModelError("the checkpoint's image processor gives images no common size", "try --image-size")
+        raise ModelError("the checkpoint's image processor gives images no common size", "try `image_size=`")
     if side is not None and shape[1:] != (side, side):
-        raise UsageError(f"--image-size {side}: the checkpoint's image processor makes images of {shape[1:]}")
+        raise UsageError(f"`image_size={side}`: the checkpoint's image processor makes images of {shape[1:]}")
     return ProcessorPreprocessing(processor, shape)
 
 
 def _resize_processor(processor: Any, side: int) -> None:
     if not processor.do_resize:
-        raise UsageError(f"--image-size {side}: the checkpoint's image processor does not resize")
+        raise UsageError(f"`image_size={side}`: the checkpoint's image processor does not resize")
     square = {"height": side, "width": side}
     if hasattr(processor, "crop_pct"):  # ConvNeXT, PoolFormer: the resize follows from the crop
         processor.size, processor.crop_size = {"shortest_edge": side}, square

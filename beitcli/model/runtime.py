@@ -88,11 +88,11 @@ def choose_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if device == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("--device mps: this machine has no MPS device", "try --device auto")
+        raise UsageError("`device=mps`: this machine has no MPS device", "try `device=auto`")
     if device.startswith("cuda"):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(device.partition(":")[2] or 0) >= count:
-            raise UsageError(f"--device {device}: this machine has {count} CUDA devices", "try --device auto")
+            raise UsageError(f"`device={device}`: this machine has {count} CUDA devices", "try `device=auto`")
     return device
 
 

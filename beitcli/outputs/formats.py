@@ -32,7 +32,7 @@ def by_suffix(path: str, name: str | None = None) -> FileFormat:
             f"`{printable(path)}`: no format has the suffix `{printable(suffix)}`"
             if suffix
             else f"`{printable(path)}`: no suffix names its format",
-            f"one of {', '.join(BY_SUFFIX)}, or with .gz behind; any name with --format",
+            f"one of {', '.join(BY_SUFFIX)}, or with .gz behind; any name with `format=`",
         )
     found = FileFormat(name or BY_SUFFIX[suffix], compressed)
     if found.name == "parquet":

@@ -60,7 +60,9 @@ def _wait_or_raise(descriptor: int, path: str, wait: bool) -> None:
     holder = printable(os.pread(descriptor, 300, 0).decode(errors="replace").strip())
     if not wait:
         message = f"another run is writing `{printable(path)}`: {holder or 'it has just begun'}"
-        raise OutputError(message, "wait for it (`batch`, `embed` and `eval` do with --wait), or choose another output")
+        raise OutputError(
+            message, "wait for it (`batch`, `embed` and `eval` do with `wait=True`), or choose another output"
+        )
     log.info("waiting for the run that is writing `%s`: %s", path, holder)
     fcntl.lockf(descriptor, fcntl.LOCK_EX)
 

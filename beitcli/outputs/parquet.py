@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 10_000
 MOST_SCORES = 100_000
-"""A group of rows is held in memory and written when it reaches either limit: with `--top-k 0` a thousand rows may be a
+"""A group of rows is held in memory and written when it reaches either limit: with `top_k=0` a thousand rows may be a
 million scores. Groups depend only on the records, not on the calls of `write`."""
 
 

@@ -1,4 +1,4 @@
-"""Filters of records and their scores: `--threshold` and `--label`."""
+"""Filters of records and their scores: `threshold` and `label`."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,6 +42,6 @@ def indices_of(wanted: Sequence[str], labels: Sequence[str]) -> frozenset[int] |
     if unknown is not None:
         nearest = difflib.get_close_matches(unknown, by_name, n=3, cutoff=0.3)
         raise UsageError(
-            f"--label: the model has no label `{unknown}`", f"nearest: {', '.join(nearest)}" if nearest else None
+            f"`label=`: the model has no label `{unknown}`", f"nearest: {', '.join(nearest)}" if nearest else None
         )
     return frozenset().union(*(by_name[name] for name in wanted))

@@ -10,8 +10,8 @@ from beitcli.timings import Timings
 
 LIMITS = {
     "network": "the network (no option helps: one host gets at most 8 requests at a time)",
-    "decoding": "decoding (--fast-decode would help)",
-    "model": "the model (a smaller --model would help)",
+    "decoding": "decoding (`fast_decode=True` would help)",
+    "model": "the model (a smaller `model=` would help)",
 }
 """Bottleneck of a run, and the option that would help, for each stage of `Timings`."""
 

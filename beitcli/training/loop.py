@@ -109,10 +109,10 @@ def device_errors(device: str, folder: str) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError, ConnectionError, EOFError) as error:
         if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_out_of_memory(error)):
-            hint = f"delete `{printable(folder)}`, then a smaller --batch-size with more --accumulate takes less"
+            hint = f"delete `{printable(folder)}`, then a smaller `batch_size=` with more `accumulate=` takes less"
             raise DeviceError(f"{device} has too little memory for a step", hint) from error
         if _is_worker_death(error):
-            hint = "the same command goes on from the last checkpoint; fewer --workers take less memory"
+            hint = "the same command goes on from the last checkpoint; fewer `workers=` take less memory"
             raise DeviceError("a DataLoader worker has died", hint) from error
         raise
 
@@ -333,7 +333,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self._loss = logs.get("loss", self._loss)
         has_diverged = self._loss is not None and not math.isfinite(self._loss)
         if has_diverged and not args.fp16:  # in fp16 a step may overflow, and is skipped
-            hint = f"delete `{printable(args.output_dir)}`, then a smaller --lr"
+            hint = f"delete `{printable(args.output_dir)}`, then a smaller `lr=`"
             raise BeitError(f"the loss is {self._loss} at step {state.global_step}", hint)
 
     def on_step_end(self, _args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:

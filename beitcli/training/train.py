@@ -59,7 +59,7 @@ def training_runtime(device: str, dtype: str) -> Runtime:
     """
     runtime = choose_runtime(device, dtype)
     if runtime == Runtime("cpu", "fp16"):
-        raise UsageError("--dtype fp16: gradients in fp16 need a GPU", "leave it out, or --dtype bf16")
+        raise UsageError("`dtype=fp16`: gradients in fp16 need a GPU", "leave it out, or `dtype=bf16`")
     is_auto = dtype == "auto" and runtime.device.startswith("cuda")
     if is_auto and torch.cuda.is_bf16_supported(including_emulation=False):
         return replace(runtime, dtype="bf16")

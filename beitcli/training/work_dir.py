@@ -59,7 +59,7 @@ class WorkDir:
         A foreign folder is not touched.
         """
         if os.path.basename(self.out) in ("", ".", ".."):
-            raise UsageError(f"--out `{printable(self.out)}` names no folder", "name a new one")
+            raise UsageError(f"`out=` `{printable(self.out)}` names no folder", "name a new one")
         parent = os.path.dirname(self.out) or "."
         if not os.path.isdir(parent):
             raise OutputError(f"the folder `{printable(parent)}` does not exist", "create it first, or write elsewhere")
@@ -72,10 +72,10 @@ class WorkDir:
             is_free = not os.path.lexists(self.out) or (os.path.isdir(self.out) and not os.listdir(self.out))
             is_ours = not os.path.lexists(self.folder) or self._is_ours()
         if not is_free:
-            raise UsageError(f"`{printable(self.out)}` exists already", "choose another --out, or delete it")
+            raise UsageError(f"`{printable(self.out)}` exists already", "choose another `out=`, or delete it")
         if not is_ours:
             raise UsageError(
-                f"`{printable(self.folder)}` is no training of beit", "move it away, or choose another --out"
+                f"`{printable(self.folder)}` is no training of beit", "move it away, or choose another `out=`"
             )
 
     def _is_ours(self) -> bool:
@@ -107,7 +107,7 @@ class WorkDir:
         now = json.loads(json.dumps(settings))
         changed = [name for name in now if before.get(name) != now[name]]
         if changed == [IMAGES]:
-            difference = "other images, or another --val-share"
+            difference = "other images, or another `val_share=`"
         elif changed:
             name = next(name for name in changed if name != IMAGES)
             difference = f"another {name}: {printable(str(before.get(name)))}, not {printable(str(now[name]))}"

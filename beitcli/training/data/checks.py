@@ -45,8 +45,8 @@ def _report_failures(failures: Sequence[Failure], max_errors: int) -> None:
         log.warning("left out: %d more that cannot be read", len(failures) - _MAX_LISTED)
     if len(failures) > max_errors:
         raise UsageError(
-            f"{len(failures)} images cannot be read, and --max-errors allows {max_errors}",
-            f"repair or remove them, or leave them out: --max-errors {len(failures)}",
+            f"{len(failures)} images cannot be read, and `max_errors=` allows {max_errors}",
+            f"repair or remove them, or leave them out: `max_errors={len(failures)}`",
         )
 
 

@@ -45,7 +45,8 @@ def in_folders(folder: str, walk: Walk) -> list[Labelled]:
     if empty:
         raise UsageError(
             f"the class folder `{printable(os.path.join(folder, empty[0]))}` holds no image",
-            "put images into it, or delete it" + (f"; skipped: {report} (--follow takes links)" if skipped else ""),
+            "put images into it, or delete it"
+            + (f"; skipped: {report} (`follow=True` takes links)" if skipped else ""),
         )
     if skipped:
         log.info("skipped in `%s`: %s", printable(folder), report)
@@ -80,7 +81,7 @@ def split(labelled: Sequence[Labelled], validation: Sequence[Labelled] | None, s
 def check_can_hold_out(targets: Sequence[int]) -> None:
     """Raises UsageError where no class has two examples, so that none can be held out."""
     if len(set(targets)) == len(targets):
-        raise UsageError("each class has one image: none can be held out", "add images, or give --val")
+        raise UsageError("each class has one image: none can be held out", "add images, or give `val=`")
 
 
 def held_out(targets: Sequence[int], share: float, seed: int) -> list[int]:
@@ -123,7 +124,7 @@ def _split_examples(
     if single:
         raise UsageError(
             f"the class `{printable(classes[single[0]])}` has one image: none can be held out",
-            "add images, or give validation images by --val",
+            "add images, or give validation images by `val=`",
         )
     chosen = held_out(targets, share, seed)
     kept = set(range(len(examples))) - set(chosen)

@@ -84,7 +84,7 @@ class FinetunePlan:
     def _side(self) -> int:
         height, width = self.preprocessing.size
         if height != width:
-            raise UsageError(f"`{self.checkpoint.name}` takes images of {height} × {width}", "add --image-size")
+            raise UsageError(f"`{self.checkpoint.name}` takes images of {height} × {width}", "add `image_size=`")
         return height
 
     def settings(self) -> Mapping[str, Any]:
