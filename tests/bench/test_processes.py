@@ -67,10 +67,10 @@ def test_a_child_ends_with_its_parent(tmp_path: Path, number: signal.Signals) ->
 
 def test_unavailable_rivals(monkeypatch: pytest.MonkeyPatch) -> None:
     check_rivals(["transformers"])
-    with pytest.raises(UsageError, match="--vs timm: no such rival"):
+    with pytest.raises(UsageError, match="`vs=timm`: no such rival"):
         check_rivals(["timm"])
     monkeypatch.setattr(versus, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="openvino: it is not installed") as caught:
+    with pytest.raises(UsageError, match="`vs=openvino`: it is not installed") as caught:
         check_rivals(["openvino"])
     assert caught.value.hint == "pip install openvino"
     with pytest.raises(UsageError, match="beit runs on cuda"):

@@ -649,7 +649,7 @@ LISTS = {
 
 def test_a_list_for_null_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     assert len(list(read_list(io.BytesIO(b"a\0b\nc\0d"), null=False))) == 2
-    assert [message for message in caplog.messages if "--null" in message] == caplog.messages[:1] != []
+    assert [message for message in caplog.messages if "`null=True`" in message] == caplog.messages[:1] != []
     assert not caplog.messages[1:]
 
 

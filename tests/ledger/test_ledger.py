@@ -468,11 +468,11 @@ def folder(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message", "hint"),
     [
-        (garbage, "damaged", "--fresh"),
-        (cut, "damaged", "--fresh"),
-        (overwritten_within, "damaged", "--fresh"),
-        (invalid_scores, "damaged", "--fresh"),
-        (newer, "newer version", "--fresh"),
+        (garbage, "damaged", "`fresh=True`"),
+        (cut, "damaged", "`fresh=True`"),
+        (overwritten_within, "damaged", "`fresh=True`"),
+        (invalid_scores, "damaged", "`fresh=True`"),
+        (newer, "newer version", "`fresh=True`"),
         (foreign, "no ledger of beit", "another file"),
         (folder, "cannot use the ledger", None),
     ],

@@ -386,7 +386,7 @@ def test_a_folder_wins_over_the_hub_and_an_alias_over_a_folder(tmp_path: Path, m
     for name in ("me/model", "base-224"):
         Path(name).mkdir(parents=True)
     assert not find_repository("me/model", None).on_hub
-    with pytest.raises(UsageError, match="--revision v1"):
+    with pytest.raises(UsageError, match="`revision=v1`"):
         find_repository("me/model", "v1")
     assert find_repository("base-224", "v1").location == "microsoft/beit-base-patch16-224"
     assert find_repository("me/other", "v1").revision == "v1"

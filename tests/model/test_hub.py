@@ -270,12 +270,12 @@ def test_only_missing_files_are_downloaded_and_at_their_commit(
 REFUSALS = [
     pytest.param("me/nothing", None, "no model `me/nothing`", "`beit models`", id="no such repository"),
     pytest.param("microsoft/beit-large-patch16-385", None, "no model", "large", id="near a known one"),
-    pytest.param("me/model", "v7", "no such revision", "--revision", id="no such revision"),
-    pytest.param("me/model", "0" * 40, "no such revision", "--revision", id="no such commit"),
+    pytest.param("me/model", "v7", "no such revision", "`revision=`", id="no such revision"),
+    pytest.param("me/model", "0" * 40, "no such revision", "`revision=`", id="no such commit"),
     pytest.param("me/gated", None, "gated", "HF_TOKEN", id="gated"),
     pytest.param("me/forbidden", None, "gated", "HF_TOKEN", id="gated, signed in"),
     pytest.param("me/private", None, "private", "", id="private"),
-    pytest.param("me/broken", None, "downloading `me/broken` failed", "-m demo", id="server error"),
+    pytest.param("me/broken", None, "downloading `me/broken` failed", "`model=demo`", id="server error"),
     pytest.param("me/empty", None, "no config.json", "model.safetensors", id="no config"),
     pytest.param("me/bare", None, "no weights", "pytorch_model.bin", id="no weights"),
 ]
@@ -307,7 +307,7 @@ def test_not_cached_and_out_of_reach(
         hub.stop()
     result = opened(name, HF_HUB_OFFLINE=offline)
     assert "not cached and the Hub cannot be reached" in result["error"]
-    assert "`-m demo`" in result["hint"]
+    assert "`model=demo`" in result["hint"]
     assert hub.requests == []
 
 

@@ -295,9 +295,9 @@ def test_other_architectures_at_another_image_size(
     [
         pytest.param("bit", {"do_center_crop": False}, None, ModelError, "no common size", id="shorter side only"),
         pytest.param("vit", {"do_resize": False}, None, ModelError, "no common size", id="no resize"),
-        pytest.param("vit", {"do_resize": False}, 48, UsageError, "--image-size 48", id="no resize to a size"),
+        pytest.param("vit", {"do_resize": False}, 48, UsageError, "`image_size=48`", id="no resize to a size"),
         pytest.param(
-            "vit", {"do_pad": True, "pad_size": square(64)}, 48, UsageError, "--image-size 48", id="padded beyond"
+            "vit", {"do_pad": True, "pad_size": square(64)}, 48, UsageError, "`image_size=48`", id="padded beyond"
         ),
         pytest.param("convnext", {"size": square(32)}, None, ModelError, "fails", id="a size it cannot take"),
     ],

@@ -27,10 +27,10 @@ DEVICES = ["cpu", "cuda", "cuda:1", "mps"]
     ],
 )
 def test_a_device_that_is_absent(device: str) -> None:
-    with pytest.raises(UsageError, match=f"^--device {device}: ") as raised:
+    with pytest.raises(UsageError, match=f"^`device={device}`: ") as raised:
         choose_runtime(device, "auto")
     assert raised.value.exit_status == ExitStatus.USAGE
-    assert "--device auto" in str(raised.value.hint)
+    assert "`device=auto`" in str(raised.value.hint)
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])

@@ -83,7 +83,7 @@ def test_a_diverging_training_stops(parts: Split, tmp_path: Path, epochs: int, s
     plan = ScratchPlan("tiny", 16, 4, epochs, 8, 1, 1e30, 0, "fp32")
     with pytest.raises(BeitError, match=f"the loss is nan at step {step}") as error:
         run(Training(plan, Images(parts, READER, 0), WorkDir(str(tmp_path / "model")), ""))
-    assert error.value.hint == f"delete `{tmp_path}/model.part`, then a smaller --lr"
+    assert error.value.hint == f"delete `{tmp_path}/model.part`, then a smaller `lr=`"
 
 
 def test_a_dead_worker_is_reported(parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
