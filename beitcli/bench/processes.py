@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from beitcli import signals
 from beitcli.bench.clock import Effort, Rate, Timing, rate_of, timing_of
 from beitcli.errors import BeitError
+from beitcli.model.cpu.cores import usable_cores
 from beitcli.records import printable
 
 BEIT = (sys.executable, "-m", "beitcli")
@@ -106,7 +107,7 @@ def finished(command: Sequence[str]) -> tuple[float, str]:
     return seconds, printed
 
 
-_BEIT_DEFAULTS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000"}
+_BEIT_DEFAULTS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000", "OMP_NUM_THREADS": str(usable_cores())}
 """Thread settings that `beit` makes for itself: rivals run with their libraries' defaults."""
 
 

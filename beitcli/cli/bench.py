@@ -14,7 +14,7 @@ from beitcli.cli.options import examples
 from beitcli.errors import UsageError
 from beitcli.inputs.sources import Walk, discover
 from beitcli.jobs.requests import Compute
-from beitcli.model.cpu.heap import use_one_heap
+from beitcli.model.cpu.cores import usable_cores
 from beitcli.records import Skipped
 from beitcli.tables import show
 
@@ -61,10 +61,8 @@ def bench(
     rivals = tuple(vs or ())
     check_rivals(rivals)
     found = discover(inputs, (), Walk(), Skipped()) if inputs else None
-    use_one_heap()  # before torch starts threads
     from beitcli.bench.measure import Plan, measure
     from beitcli.bench.report import tables
-    from beitcli.model.runtime import usable_cores
 
     effort = SMALL if shape == TINY.name else FULL
     report = measure(found, Plan(shapes[shape], device, rivals, images, usable_cores(), effort))

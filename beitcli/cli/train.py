@@ -17,7 +17,6 @@ from beitcli.jobs.engine import open_beit, workers_for
 from beitcli.jobs.probe import Probe, train_probe
 from beitcli.jobs.requests import Compute, Inputs, Limits, ModelChoice, Request
 from beitcli.model.checkpoint import Checkpoint
-from beitcli.model.cpu.heap import use_one_heap
 from beitcli.outputs.lock import exclusive
 from beitcli.records import printable
 from beitcli.training.data.examples import Split
@@ -85,7 +84,6 @@ def train(
     checkpoint = open_beit(model) if recipe.finetune else None
     parts = images.split(walk, recipe.seed)
     device = _one_gpu(compute.device)
-    use_one_heap()  # before torch starts threads
     from beitcli.training.train import Machine, Training, training_runtime
 
     machine = Machine(training_runtime(device, compute.dtype), workers_for(compute))

@@ -14,7 +14,6 @@ import os
 import signal
 import stat
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -25,7 +24,8 @@ from PIL import Image
 from PIL.Image import Transpose
 
 from beitcli.errors import ERROR_CODES, ImageError
-from beitcli.inputs.decoders.opening import open_header, orientation
+from beitcli.inputs.decoders.opening import check_size, open_header, orientation
+from beitcli.inputs.decoders.process_settings import decoder_settings
 from beitcli.inputs.decoders.samples import to_8_bits
 from beitcli.inputs.sources import NO_FILE
 from beitcli.records import MOST_STREAMED, UNKNOWN, Failure, Fetched, Identity, Source, printable, source_of
@@ -104,6 +104,16 @@ def outcome(
         return Failure(source_of(item), error.code, str(error), identity)
 
 
+def outcome_of_image(source: Source, image: Image.Image, preprocess: Preprocess, decoding: Decoding) -> Outcome:
+    """As `outcome`, for an image that Pillow has opened already, and perhaps not read. Never raises."""
+    try:
+        with coded_errors():
+            check_size(image.width, image.height, decoding.max_pixels)
+            return preprocess(_upright_rgb(image)), UNKNOWN
+    except ImageError as error:
+        return Failure(source, error.code, str(error))
+
+
 def _file_identity(stream: BinaryIO) -> Identity | None:
     try:
         status = os.fstat(stream.fileno())
@@ -128,27 +138,24 @@ def decode(stream: BinaryIO, decoding: Decoding, large_lock: AbstractContextMana
     """
     with coded_errors():
         header = open_header(stream, decoding.max_pixels, decoding.scaled_to)
-        with _paused(large_lock) if header.width * header.height > LARGE_PIXELS else nullcontext():
-            image = header.load()
-            turn = _UPRIGHT.get(orientation(image))
-            return _rgb(image if turn is None else image.transpose(turn))
+        is_large = header.width * header.height > LARGE_PIXELS
+        with _paused(large_lock, decoding.seconds) if is_large else nullcontext():
+            return _upright_rgb(header.load())
 
 
 @contextmanager
 def coded_errors() -> Iterator[None]:
-    """Convert every exception raised inside to an ImageError, and drop the warnings of decoders."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+    """Convert every exception raised inside to an ImageError; warnings of decoders are dropped."""
+    with decoder_settings():
+        try:
             yield
-    except ImageError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError("too_large", f"more than {Image.MAX_IMAGE_PIXELS} pixels (--max-pixels)") from error
-    except Exception as error:
-        message = " ".join(str(error).split()) or "no reason given"
-        raise ImageError(_code(error), printable(f"{message} ({type(error).__name__})"[:300])) from error
+        except ImageError:
+            raise
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise ImageError("too_large", f"more than {Image.MAX_IMAGE_PIXELS} pixels (--max-pixels)") from error
+        except Exception as error:
+            message = " ".join(str(error).split()) or "no reason given"
+            raise ImageError(_code(error), printable(f"{message} ({type(error).__name__})"[:300])) from error
 
 
 def _code(error: Exception) -> str:
@@ -204,12 +211,21 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def _paused(lock: AbstractContextManager[object]) -> Iterator[None]:
-    """Hold the lock; the time limit is paused until it is acquired."""
+def _paused(lock: AbstractContextManager[object], seconds: float) -> Iterator[None]:
+    """Hold the lock; the time limit, if there is one, is paused until it is acquired."""
+    if not seconds:
+        with lock:
+            yield
+        return
     left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
     with lock:
         signal.setitimer(signal.ITIMER_REAL, left)
         yield
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    turn = _UPRIGHT.get(orientation(image))
+    return _rgb(image if turn is None else image.transpose(turn))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

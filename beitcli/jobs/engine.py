@@ -13,7 +13,7 @@ from beitcli.jobs.requests import Compute, ModelChoice, Request
 from beitcli.jobs.tasks import Task
 from beitcli.ledger.ledger import Result, ResultRecord
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
-from beitcli.model.cpu.heap import use_one_heap
+from beitcli.model.cpu.cores import usable_cores
 from beitcli.records import Failure, Found
 from beitcli.timings import Timings
 
@@ -38,7 +38,6 @@ def predict_records(
     first = next(found, None)
     if first is None:
         return
-    use_one_heap()  # before torch starts threads
     from beitcli.pipeline import Predictor, predict
 
     lookahead = Lookahead(chain([first], found))
@@ -88,8 +87,6 @@ def settings_for(
 
 def workers_for(compute: Compute) -> int:
     """Number of decoding processes: the one requested, or one per core up to a maximum."""
-    from beitcli.model.runtime import usable_cores
-
     return min(usable_cores(), MAX_WORKERS) if compute.workers is None else compute.workers
 
 

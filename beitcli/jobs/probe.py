@@ -14,7 +14,6 @@ from beitcli.jobs.resumable import updated_ledger
 from beitcli.jobs.tasks import encoding_task
 from beitcli.ledger.feature_store import FeatureCodec
 from beitcli.model.checkpoint import Checkpoint
-from beitcli.model.cpu.heap import use_one_heap
 from beitcli.model.features import Encoding, shape_of
 from beitcli.outputs.lock import exclusive
 from beitcli.records import Embedding, Failure
@@ -60,7 +59,6 @@ def train_probe(probe: Probe, work: WorkDir, observer: Observer) -> "tuple[Facts
         if work.begun(_SETTINGS) is None:
             work.start()
             work.begin(_SETTINGS, {})
-        use_one_heap()  # before torch starts threads
         from beitcli.training.probe import fit as training
         from beitcli.training.probe.checkpoint import pooled
 

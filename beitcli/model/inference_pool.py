@@ -25,6 +25,7 @@ class InferencePool(Generic[Result]):
         self._device = runtime.device
         self._threads = runtime.threads
         self._local = local()
+        self._outside = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(runtime.concurrency, "inference", initializer=self._init_worker)
 
     def submit(self, pixels: Tensor) -> "Future[list[Result]]":
@@ -34,6 +35,7 @@ class InferencePool(Generic[Result]):
     def close(self) -> None:
         """Accept no more batches, without waiting for those in progress."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        torch.set_num_threads(self._outside)  # of threads to come: a pool's own number is also torch's for these
 
     def _init_worker(self) -> None:
         torch.set_num_threads(self._threads)  # OpenMP keeps the number for each thread that starts work

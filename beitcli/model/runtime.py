@@ -2,8 +2,6 @@
 
 import logging
 import math
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +11,6 @@ from beitcli.errors import UsageError
 log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-CPU_QUOTA = "/sys/fs/cgroup/cpu.max"
-"""A container's CPU quota on Linux (cgroup v2): microseconds of CPU time per period, and the period."""
 
 _TOKENS_PER_BATCH = {"cpu": 1_600, "cuda": 32_000, "mps": 8_000}
 """Tokens that keep a device busy. On a CPU, two batches of 8 images of 197 tokens were as fast as any larger."""
@@ -63,24 +58,12 @@ def choose_runtime(device: str, dtype: str) -> Runtime:
     A dtype that the device has no instructions for is accepted, with one notice.
     """
     device = choose_device(device)
-    if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(usable_cores())
     native = _native_dtypes(device)
     if dtype == "auto":
         return Runtime(device, native[0])
     if dtype not in native:
         log.info("%s is slower than %s on this %s", dtype, native[0], device)
     return Runtime(device, dtype)
-
-
-def usable_cores() -> int:
-    """Number of cores that this process may use: its CPU affinity, or less where a container's quota is lower."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # no such limit: another system, or `max`
-        with open(CPU_QUOTA) as limit:
-            quota, period = map(int, limit.read().split())
-        return max(1, min(cores, math.ceil(quota / period)))
-    return cores
 
 
 def choose_device(device: str) -> str:

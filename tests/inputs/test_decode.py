@@ -9,8 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -29,12 +31,6 @@ WHITE, BLACK, RED, GREEN, BLUE = (255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 25
 NAN, INFINITY = float("nan"), float("inf")
 
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
-
-
-@pytest.fixture(autouse=True)
-def pillows_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Restore Pillow's limit after each test: `decode` sets it for the process."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
 
 
 def decode(item: Source | Fetched, limits: Decoding, turn: AbstractContextManager[object]) -> Image.Image:
@@ -804,3 +800,30 @@ def slow_lock():
 """
     process = subprocess.run([sys.executable, "-c", prelude + code], cwd=tmp_path, timeout=5, check=False)
     assert process.returncode == status
+
+
+def test_threads_leave_the_settings_of_the_process_as_they_were(tmp_path: Path) -> None:
+    sizes = [(40, 30), (400, 300), (1200, 900)]
+    for number, size in enumerate(sizes):
+        Image.new("RGB", size, RED).save(tmp_path / f"{number}.tif")
+        Image.new("RGB", size, RED).save(tmp_path / f"{number}.gif")
+    before = list(warnings.filters), Image.MAX_IMAGE_PIXELS
+
+    def decode_each(number: int) -> None:
+        for path in sorted(tmp_path.iterdir())[number % 3 :] * 20:
+            assert decode(Source(str(path)), UNTIMED, nullcontext()).getpixel((0, 0)) == RED
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(decode_each, range(12)))
+    assert (list(warnings.filters), Image.MAX_IMAGE_PIXELS) == before
+
+
+def test_an_images_own_timer_is_left_to_the_caller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(decoding, "LARGE_PIXELS", 10)
+    Image.new("RGB", (40, 30)).save(tmp_path / "large.png")
+    signal.setitimer(signal.ITIMER_REAL, 1000)
+    try:
+        decode(Source(str(tmp_path / "large.png")), UNTIMED, nullcontext())
+        assert 900 < signal.getitimer(signal.ITIMER_REAL)[0] <= 1000
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from beitcli.errors import ExitStatus, UsageError
-from beitcli.model import runtime
+from beitcli.model.cpu import cores
 from beitcli.model.runtime import DTYPES, Runtime, choose_batch_size, choose_runtime
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
@@ -131,12 +131,12 @@ def test_the_batch_size_depends_only_on_the_area(device: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "cores"), [("100000 100000", 1), ("150000 100000", 2), ("10000 100000", 1), ("max 100000", 0)]
+    ("limit", "expected"), [("100000 100000", 1), ("150000 100000", 2), ("10000 100000", 1), ("max 100000", 0)]
 )
 def test_a_containers_quota_is_respected(
-    limit: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    limit: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpu.max").write_text(f"{limit}\n")
-    monkeypatch.setattr(runtime, "CPU_QUOTA", str(tmp_path / "cpu.max"))
+    monkeypatch.setattr(cores, "CPU_QUOTA", str(tmp_path / "cpu.max"))
     mine = len(os.sched_getaffinity(0))
-    assert runtime.usable_cores() == min(mine, cores or mine)
+    assert cores.usable_cores() == min(mine, expected or mine)

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from beitcli.errors import ImageError
 from beitcli.inputs.decoders import coded_data, isobmff, jpeg, jxl, pcx, png, raw, tiff
+from beitcli.inputs.decoders.process_settings import limit_pixels
 from beitcli.inputs.decoders.tiff_layout import first_page
 from beitcli.inputs.decoders.tiff_tags import SIGNATURES as TIFF_SIGNATURES
 from beitcli.inputs.formats import FORMATS, REFUSED
@@ -51,7 +52,7 @@ def open_header(stream: BinaryIO, max_pixels: int, scaled_to: tuple[int, int] | 
 
     Raises ImageError for what is no image, of a kind that is not opened, or larger than `max_pixels`.
     """
-    Image.MAX_IMAGE_PIXELS = max_pixels  # for the frames that decoders find inside a file
+    limit_pixels(max_pixels)
     prefix = stream.read(64)
     stream.seek(0)
     if not prefix:
@@ -69,7 +70,7 @@ def open_header(stream: BinaryIO, max_pixels: int, scaled_to: tuple[int, int] | 
         return _tiff(stream, max_pixels, scaled_to)
     if prefix.startswith(jxl.SIGNATURES):
         data = _whole(stream)
-        _limit(*jxl.size(data), max_pixels)
+        check_size(*jxl.size(data), max_pixels)
         return _of(jxl.open_image(data), max_pixels)
     return _by_pillow(stream, prefix, max_pixels)
 
@@ -104,7 +105,8 @@ def _rewind(stream: BinaryIO) -> int:
     return size
 
 
-def _limit(width: int, height: int, max_pixels: int) -> None:
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raises ImageError for more than `max_pixels`."""
     if width * height > max_pixels:
         raise ImageError("too_large", f"{width} × {height} pixels are more than {max_pixels} (--max-pixels)")
 
@@ -114,14 +116,14 @@ def _of(image: Image.Image, max_pixels: int) -> Header:
         image.load()
         return image
 
-    _limit(image.width, image.height, max_pixels)
+    check_size(image.width, image.height, max_pixels)
     return Header(image.width, image.height, load)
 
 
 def _jpeg(data: bytearray, max_pixels: int, scaled_to: tuple[int, int] | None) -> Header:
     parts = jpeg.parts(data)
     image = jpeg.header(parts)
-    _limit(image.width, image.height, max_pixels)
+    check_size(image.width, image.height, max_pixels)
     if scaled_to and parts.scalable:
         height, width = scaled_to
         image.draft(None, (height, width) if orientation(image) > 4 else (width, height))
@@ -145,7 +147,7 @@ def _tiff(stream: BinaryIO, max_pixels: int, scaled_to: tuple[int, int] | None) 
     if kind := raw.tiff_kind(stream):
         return _raw(stream, kind, max_pixels, scaled_to)
     page = first_page(stream)
-    _limit(page.width, page.height, max_pixels)
+    check_size(page.width, page.height, max_pixels)
     most = max(_USUAL_BYTES * max_pixels, _MOST_BYTES * page.width * page.height)
     if page.decoded_bytes > most:  # huge tiles, or thousands of samples a pixel
         raise ImageError("too_large", f"the TIFF's samples take {page.decoded_bytes} bytes (--max-pixels)")

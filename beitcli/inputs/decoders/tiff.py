@@ -16,6 +16,7 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 from beitcli.errors import ImageError
 from beitcli.inputs.decoders.jpeg import check_stream
+from beitcli.inputs.decoders.process_settings import limit_pixels
 from beitcli.inputs.decoders.samples import Samples, to_8_bits
 from beitcli.inputs.decoders.tiff_layout import COLOURS, COMPRESSIONS, FAX, JPEG, OLD_JPEG, Page
 from beitcli.inputs.decoders.tiff_strips import CHECKED, check_fax, inflated
@@ -221,8 +222,7 @@ def _carrier(page: Page, data: Sequence[bytes], width: int, part_width: int, tag
 
 def _loaded(page: Page, carrier: BinaryIO) -> Samples:
     """The pixels of a TIFF made by `_carrier`, as Pillow decodes them."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None  # the page itself was checked against it; here a pixel is a byte
+    limit_pixels(8 * page.decoded_bytes)  # the page itself was checked; here a pixel is a byte, or a bit
     try:
         return np.asarray(TiffImagePlugin.TiffImageFile(carrier))
     except (OSError, SyntaxError, ValueError) as error:
@@ -230,8 +230,6 @@ def _loaded(page: Page, carrier: BinaryIO) -> Samples:
         if not _built_in(page.compression):
             raise ImageError("unsupported", f"TIFF with {name} compression is not opened by this Pillow") from error
         raise ImageError("corrupt", f"the TIFF's {name} data is damaged") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _built_in(compression: int) -> bool:

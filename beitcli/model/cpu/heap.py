@@ -1,5 +1,7 @@
 """The C library's heap, tuned for a model: not returned and reallocated in every pass, and not growing.
 
+Only in a process that calls `tune` first, as a command does: another program keeps its heap as it is.
+
 By default glibc maps large tensors from the system and gives them back when they are freed: base-224 takes 450 MB of
 zeroed pages anew in each pass, up to half of its time. Kept in the heap they leave holes into which the next tensors do
 not fit: over ten thousand images the peak grew by 170 MB.
@@ -17,13 +19,25 @@ _MAX_GROWTH = 64_000_000
 """Bytes that the process may grow by beyond its first pass before freed memory is returned."""
 
 
-def use_one_heap() -> None:
-    """Make threads started from now on share the main heap, so that only one heap fragments."""
+class _Process:
+    """The heap's owner: one per process."""
+
+    tuned = False
+
+
+def tune() -> None:
+    """Let the runs of this process tune its heap. Threads started from now on share the main one: only one fragments.
+
+    For a process that has nothing else to do, before it imports torch, which starts threads.
+    """
+    _Process.tuned = True
     _glibc("mallopt", _M_ARENA_MAX, 1)
 
 
 def keep_freed_memory() -> None:
-    """Return memory freed so far to the system, and keep what is freed from now on."""
+    """Return memory freed so far to the system, and keep what is freed from now on, if the heap is `tune`d."""
+    if not _Process.tuned:
+        return
     _glibc("malloc_trim", 0)
     if not _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE):
         _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE_OLD_GLIBC)
@@ -31,7 +45,7 @@ def keep_freed_memory() -> None:
 
 
 class Heap:
-    """The heap of this process, which from now on keeps freed memory, within a limit."""
+    """The heap of this process, which from now on keeps freed memory, within a limit, if it is `tune`d."""
 
     def __init__(self) -> None:
         keep_freed_memory()
@@ -39,6 +53,8 @@ class Heap:
 
     def tidy(self) -> None:
         """Return freed memory to the system if the process is much larger than after the first call."""
+        if not _Process.tuned:
+            return
         size = _resident()
         if self._used is None:
             self._used = size
