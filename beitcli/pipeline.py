@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,61 +18,27 @@ from beitcli.inputs.decode import Decoding
 from beitcli.inputs.fetch import FetchLimits, fetch
 from beitcli.inputs.loader import Decoded, Loader
 from beitcli.model.checkpoint import Checkpoint
-from beitcli.model.classifier import Classifier
+from beitcli.model.classifier import PixelClassifier
 from beitcli.model.cpu.heap import Heap
 from beitcli.model.encoder import Encoder
 from beitcli.model.features import Encoding
 from beitcli.model.inference_pool import InferencePool
 from beitcli.model.preprocessing import Preprocessing, ProcessorPreprocessing
 from beitcli.model.runtime import Runtime
-from beitcli.records import Embedding, Failure, Found, Identity, Prediction, Score, Source
+from beitcli.records import Failure, Found, Identity, ResultRecord, Source
 from beitcli.timings import Timings
-
-if TYPE_CHECKING:
-    import numpy as np
-
-Scores: TypeAlias = tuple[Score, ...]
 
 _LONGEST_WAIT = 16
 """Batches of records that may wait for a batch to fill, as when many broken images follow a good one."""
 
-Result = TypeVar("Result")
-ResultRecord = TypeVar("ResultRecord")
+Model: TypeAlias = Callable[[Tensor], list[Any]]
+"""A loaded model: pixels of a batch -> the result of each image, scores or features."""
 
 
 @dataclass(frozen=True, slots=True)
-class Task(Generic[Result, ResultRecord]):
-    """A task for every image: `load` loads the model for batches of pixels, `record` makes a record of one result."""
+class Settings:
+    """Settings of a run: model and resources. `padded` gives every model batch the same shape."""
 
-    load: Callable[["Settings[Any, Any]"], Callable[[Tensor], list[Result]]]
-    record: Callable[[Source, Result, Identity, bool], ResultRecord]
-
-
-def classification(top_k: int) -> Task[Scores, Prediction]:
-    """The task of predicting each image's best labels."""
-
-    def load(settings: "Settings[Any, Any]") -> Classifier:
-        return Classifier(settings.checkpoint, settings.preprocessing, settings.runtime, top_k, settings.batch_size)
-
-    return Task(load, Prediction)
-
-
-def encoding(kind: Encoding) -> "Task[np.ndarray[Any, Any], Embedding]":
-    """The task of computing each image's features. Its `load` raises ModelError for other models than BEiT."""
-
-    def load(settings: "Settings[Any, Any]") -> Encoder:
-        if not isinstance(settings.preprocessing, Preprocessing):
-            raise ModelError(f"`{settings.checkpoint.name}` is no BEiT", "features need a BEiT")
-        return Encoder(settings.checkpoint, settings.preprocessing, settings.runtime, kind, settings.batch_size)
-
-    return Task(load, Embedding)
-
-
-@dataclass(frozen=True, slots=True)
-class Settings(Generic[Result, ResultRecord]):
-    """Settings of a run: task, model and resources. `padded` gives every model batch the same shape."""
-
-    task: Task[Result, ResultRecord]
     checkpoint: Checkpoint
     preprocessing: Preprocessing | ProcessorPreprocessing
     runtime: Runtime
@@ -83,37 +49,58 @@ class Settings(Generic[Result, ResultRecord]):
     fetching: FetchLimits
 
 
-class Predictor(Generic[Result, ResultRecord]):
+def load_classifier(settings: Settings, top_k: int) -> PixelClassifier:
+    """The model that gives the best `top_k` labels of each image, 0 for all. Raises ModelError, DeviceError."""
+    return PixelClassifier(settings.checkpoint, settings.preprocessing, settings.runtime, top_k, settings.batch_size)
+
+
+def load_encoder(settings: Settings, kind: Encoding) -> Encoder:
+    """The model that gives the features of each image. Raises DeviceError, and ModelError for no BEiT."""
+    if not isinstance(settings.preprocessing, Preprocessing):
+        raise ModelError(f"`{settings.checkpoint.name}` is no BEiT", "features need a BEiT")
+    return Encoder(settings.checkpoint, settings.preprocessing, settings.runtime, kind, settings.batch_size)
+
+
+class Predictor(Generic[ResultRecord]):
     """Settings of a run, and the model that the first thread to need it loads; later runs use it again.
+
+    `load` loads it, and `record` makes the record of one of its results.
 
     Any thread may call it. A run with decoding processes is best started before any thread or model exists.
     """
 
-    def __init__(self, settings: Settings[Result, ResultRecord]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        load: Callable[[Settings], Model],
+        record: Callable[[Source, Any, Identity, bool], ResultRecord],
+    ) -> None:
         self.settings = settings
+        self.record = record
+        self._load = load
         self._loading = Lock()
-        self._model: Callable[[Tensor], list[Result]] | None = None
+        self._model: Model | None = None
 
-    def __call__(self, pixels: Tensor) -> list[Result]:
+    def __call__(self, pixels: Tensor) -> list[Any]:
         """The results for a batch of pixels, of the preprocessing's shape and dtype behind a dimension of images.
 
         Raises ModelError where the weights do not fit, DeviceError where the device fails.
         """
         return self.model()(pixels)
 
-    def model(self) -> Callable[[Tensor], list[Result]]:
+    def model(self) -> Model:
         """The loaded model. Raises ModelError, DeviceError."""
         with self._loading:
             if self._model is None:
-                self._model = self.settings.task.load(self.settings)
+                self._model = self._load(self.settings)
             return self._model
 
 
 def predict(
     found: Iterable[Found],
-    predictor: Predictor[Result, ResultRecord],
+    predictor: Predictor[ResultRecord],
     timings: Timings,
-    known: Callable[[bytes], Result | None] = lambda _: None,
+    known: Callable[[bytes], Any | None] = lambda _: None,
 ) -> Generator[list[ResultRecord | Failure], None, None]:
     """Yield the records of what was found, in order and in lists, each as soon as it is complete.
 
@@ -132,7 +119,7 @@ def predict(
     ):
         heap = Heap()
         timings.restart()
-        batches = _Batches(pool, settings, timings, known)
+        batches = _Batches(pool, predictor, timings, known)
         for item in _timed(loader, timings):
             batches.add(item)
             for records in batches.completed(wait=False):
@@ -152,15 +139,15 @@ def _timed(items: Iterable[Decoded | Failure], timings: Timings) -> Iterator[Dec
         yield item
 
 
-class _Batch(Generic[Result, ResultRecord]):
+class _Batch(Generic[ResultRecord]):
     """Images that go into the model together, and the records between them that need no model, in input order."""
 
     def __init__(self, pixels: Tensor) -> None:
-        self.rows: list[_Place[Result] | ResultRecord | Failure] = []
+        self.rows: list[_Place | ResultRecord | Failure] = []
         self.pixels = pixels
         self.filled = 0
         self.digests: list[bytes] = []
-        self.results: Future[list[Result]] | None = None
+        self.results: Future[list[Any]] | None = None
 
     def is_complete(self) -> bool:
         """True if full, without any image for the model, or delaying too many records."""
@@ -172,32 +159,33 @@ class _Batch(Generic[Result, ResultRecord]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Place(Generic[Result]):
+class _Place:
     """An image, and its slot in a batch; `shared` with an identical image before it."""
 
     source: Source
     identity: Identity
-    batch: "_Batch[Result, Any]"
+    batch: "_Batch[Any]"
     slot: int
     shared: bool
 
-    def result(self) -> Result:
+    def result(self) -> Any:
         assert self.batch.results is not None  # noqa: S101  # a batch with a place in it was sent into the model
         return self.batch.results.result()[self.slot]
 
 
-class _Batches(Generic[Result, ResultRecord]):
+class _Batches(Generic[ResultRecord]):
     """The batch that is being filled, and those in flight before it, in input order."""
 
     def __init__(
         self,
-        pool: InferencePool[Result],
-        settings: Settings[Result, ResultRecord],
+        pool: InferencePool,
+        predictor: Predictor[ResultRecord],
         timings: Timings,
-        known: Callable[[bytes], Result | None],
+        known: Callable[[bytes], Any | None],
     ) -> None:
         self._pool = pool
-        self._task = settings.task
+        settings = predictor.settings
+        self._record = predictor.record
         self._padded = settings.padded
         self._timings = timings
         self._known = known
@@ -207,10 +195,10 @@ class _Batches(Generic[Result, ResultRecord]):
         pin = settings.runtime.device.startswith("cuda")
         shape = (settings.batch_size, *settings.preprocessing.shape)
         self._free = [torch.zeros(shape, dtype=dtype, pin_memory=pin) for _ in range(self._max_queued + 2)]
-        self._places: dict[bytes, _Place[Result]] = {}
-        self._pending: deque[_Batch[Result, ResultRecord]] = deque()
+        self._places: dict[bytes, _Place] = {}
+        self._pending: deque[_Batch[ResultRecord]] = deque()
         self._in_flight = 0
-        self._filling: _Batch[Result, ResultRecord] = _Batch(self._free.pop())
+        self._filling: _Batch[ResultRecord] = _Batch(self._free.pop())
 
     def add(self, item: Decoded | Failure) -> None:
         """Add an image or a failure; send the batch to the model once it is complete."""
@@ -232,16 +220,16 @@ class _Batches(Generic[Result, ResultRecord]):
             for digest in batch.digests:  # from here on `known` knows them
                 del self._places[digest]
 
-    def _to_record(self, row: "_Place[Result] | ResultRecord | Failure") -> ResultRecord | Failure:
+    def _to_record(self, row: "_Place | ResultRecord | Failure") -> ResultRecord | Failure:
         if isinstance(row, _Place):
-            return self._task.record(row.source, row.result(), row.identity, row.shared)
+            return self._record(row.source, row.result(), row.identity, row.shared)
         return row
 
-    def _place(self, item: Decoded) -> "_Place[Result] | ResultRecord":
+    def _place(self, item: Decoded) -> "_Place | ResultRecord":
         digest, batch = item.identity.digest, self._filling
         result = self._known(digest) if digest else None
         if result is not None:
-            return self._task.record(item.source, result, item.identity, True)
+            return self._record(item.source, result, item.identity, True)
         same = self._places.get(digest) if digest else None
         if same is not None:
             return _Place(item.source, item.identity, same.batch, same.slot, shared=True)
@@ -254,14 +242,14 @@ class _Batches(Generic[Result, ResultRecord]):
         return place
 
     def _send(self) -> None:
-        batch: _Batch[Result, ResultRecord] = self._filling
+        batch = self._filling
         self._pending.append(batch)
         if batch.filled:
             batch.results = self._pool.submit(batch.pixels if self._padded else batch.pixels[: batch.filled])
             self._in_flight += 1
         self._filling = _Batch(self._free.pop() if batch.filled else batch.pixels)
 
-    def _wait_for(self, results: "Future[list[Result]]") -> None:
+    def _wait_for(self, results: "Future[list[Any]]") -> None:
         start = time.monotonic()
         with signals.held(signals.GRACE):
             results.result()

@@ -3,8 +3,9 @@
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,12 +105,36 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The scores of one image, best label first; `reused` if taken from an identical image."""
+    """The scores of one image, best label first; `reused` if taken from an identical image.
+
+    A row has room for `columns` labels, at least for its own.
+    """
 
     source: Source
     scores: tuple[Score, ...]
     identity: Identity = field(default=UNKNOWN, compare=False)
     reused: bool = field(default=False, compare=False)
+    columns: int = field(default=1, compare=False, repr=False)
+
+    @property
+    def label(self) -> str | None:
+        """The best label, or None where every score was below the threshold."""
+        return self.scores[0].label if self.scores else None
+
+    @property
+    def score(self) -> float | None:
+        """The score of the best label, or None where every score was below the threshold."""
+        return self.scores[0].score if self.scores else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object of its line in a JSON Lines file."""
+        scores = [{"label": score.label, "index": score.index, "score": score.score} for score in self.scores]
+        return {"source": self.source.name, "status": "ok", "predictions": scores}
+
+    def as_row(self) -> dict[str, str | int | float | None]:
+        """The columns of its row in a CSV file; None for an empty field."""
+        values = [value for score in self.scores for value in (score.label, score.index, score.score)]
+        return _row(max(self.columns, len(self.scores)), [self.source.name, "ok"], values, [None, None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +149,28 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The error of one image that failed; `code` is one of `errors.ERROR_CODES`, `message` a single line."""
+    """The error of one image that failed; `code` is one of `errors.ERROR_CODES`, `message` a single line.
+
+    A row has room for the `columns` labels of its run's predictions.
+    """
 
     source: Source
     code: str
     message: str
     identity: Identity = field(default=UNKNOWN, compare=False)
+    columns: int = field(default=1, compare=False, repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object of its line in a JSON Lines file."""
+        return {
+            "source": self.source.name,
+            "status": "error",
+            "error": {"code": self.code, "message": self.message},
+        }
+
+    def as_row(self) -> dict[str, str | int | float | None]:
+        """The columns of its row in a CSV file; None for an empty field."""
+        return _row(self.columns, [self.source.name, "error"], [], [self.code, self.message])
 
 
 class Skipped(Counter[str]):
@@ -166,8 +207,31 @@ class Skipped(Counter[str]):
 
 
 Record: TypeAlias = Prediction | Failure
+
+ResultRecord = TypeVar("ResultRecord", bound=Prediction | Embedding)
+"""The record of an image that succeeded, of one kind in a run."""
+
 Found: TypeAlias = Source | Failure
 """Result of discovery: an image to open, or a folder that could not be read."""
+
+
+SCORE_COLUMNS = ("label", "index", "score")
+
+
+def column_names(labels: int) -> list[str]:
+    """The names of the columns where a row has room for so many labels."""
+    scores = [f"{name}{'' if rank == 1 else f'_{rank}'}" for rank in range(1, labels + 1) for name in SCORE_COLUMNS]
+    return ["source", "status", *scores, "error_code", "error_message"]
+
+
+def _row(
+    labels: int,
+    before: Sequence[str | None],
+    scores: Sequence[str | int | float],
+    after: Sequence[str | None],
+) -> dict[str, str | int | float | None]:
+    empty = [None] * (labels * len(SCORE_COLUMNS) - len(scores))
+    return dict(zip(column_names(labels), [*before, *scores, *empty, *after], strict=True))
 
 
 def printable(text: str) -> str:

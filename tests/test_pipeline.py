@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,15 @@ from beitcli.inputs.fetch import FetchLimits
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.preprocessing import checkpoint_preprocessing
 from beitcli.model.runtime import Runtime
-from beitcli.pipeline import Predictor, Scores, Settings, classification, predict
+from beitcli.pipeline import Predictor, Settings, load_classifier, predict
 from beitcli.records import Failure, Prediction, Record, Score, Source
 from beitcli.timings import Timings
 from tests.conftest import SAMPLES
 
 
-def settings(batch_size: int, padded: bool, digest: bool = False, concurrency: int = 1) -> Settings[Scores, Prediction]:
+def settings(batch_size: int, padded: bool, digest: bool = False, concurrency: int = 1) -> Settings:
     checkpoint = open_checkpoint("demo", None)
     return Settings(
-        task=classification(3),
         checkpoint=checkpoint,
         preprocessing=checkpoint_preprocessing(checkpoint.processor, None),
         runtime=Runtime("cpu", "fp32", many_batches=concurrency > 1),
@@ -37,10 +37,14 @@ def settings(batch_size: int, padded: bool, digest: bool = False, concurrency: i
     )
 
 
+def predictor(batch_size: int, padded: bool, digest: bool = False, concurrency: int = 1) -> Predictor[Prediction]:
+    return Predictor(settings(batch_size, padded, digest, concurrency), partial(load_classifier, top_k=3), Prediction)
+
+
 def predictions(
     found: list[Source | Failure], batch_size: int, padded: bool, concurrency: int = 1
 ) -> list[list[Record]]:
-    return list(predict(found, Predictor(settings(batch_size, padded, concurrency=concurrency)), Timings()))
+    return list(predict(found, predictor(batch_size, padded, concurrency=concurrency), Timings()))
 
 
 @pytest.fixture
@@ -103,27 +107,25 @@ def test_predictions_come_before_the_input_ends(found: list[Source | Failure], c
             read.append(1)
             yield found[0]
 
-    with closing(predict(endless(), Predictor(settings(2, padded=True, concurrency=concurrency)), Timings())) as stream:
+    with closing(predict(endless(), predictor(2, padded=True, concurrency=concurrency), Timings())) as stream:
         assert len(next(stream)) == 2
     assert len(read) < 40
 
 
 def test_identical_images_in_flight_share_a_forward_pass(found: list[Source | Failure]) -> None:
     images = [item for item in found if isinstance(item, Source) and not item.name.endswith("broken.jpg")]
-    cache: dict[bytes, Scores] = {}
+    cache: dict[bytes, tuple[Score, ...]] = {}
     marked = ""
-    for records in predict(
-        images * 3, Predictor(settings(2, padded=True, digest=True, concurrency=2)), Timings(), cache.get
-    ):
+    for records in predict(images * 3, predictor(2, padded=True, digest=True, concurrency=2), Timings(), cache.get):
         marked += marks(records)
         cache |= {r.identity.digest: r.scores for r in records if isinstance(r, Prediction) and r.identity.digest}
     assert marked == "mmrmr" + "r" * 10
 
 
 def deduplicated(
-    found: list[Source | Failure], batch_size: int, known: Callable[[bytes], Scores | None] = lambda _: None
+    found: list[Source | Failure], batch_size: int, known: Callable[[bytes], tuple[Score, ...] | None] = lambda _: None
 ) -> list[Record]:
-    batches = predict(found, Predictor(settings(batch_size, padded=True, digest=True)), Timings(), known)
+    batches = predict(found, predictor(batch_size, padded=True, digest=True), Timings(), known)
     return [record for batch in batches for record in batch]
 
 
@@ -148,7 +150,7 @@ def test_scores_known_by_the_digest_need_no_model(found: list[Source | Failure])
     cat = hashlib.sha256((SAMPLES / "cat.jpg").read_bytes()).digest()
     cached, lookups = (Score("not of any model", 77, 0.5),), []
 
-    def known(digest: bytes) -> Scores | None:
+    def known(digest: bytes) -> tuple[Score, ...] | None:
         lookups.append(digest)
         return cached if digest == cat else None
 
@@ -166,16 +168,16 @@ def test_a_predictor_is_loaded_once_and_serves_threads(found: list[Source | Fail
     loaded = []
     plain = replace(settings(2, padded=True), workers=workers)
 
-    def load(of: Settings[Any, Any]) -> Any:
+    def load(of: Settings) -> Any:
         loaded.append(of)
-        return plain.task.load(of)
+        return load_classifier(of, 3)
 
-    predictor = Predictor(replace(plain, task=replace(plain.task, load=load)))
-    wanted = [record for batch in predict(found, predictor, Timings()) for record in batch]
+    shared = Predictor(plain, load, Prediction)
+    wanted = [record for batch in predict(found, shared, Timings()) for record in batch]
     results: dict[int, list[Record]] = {}
 
     def run(number: int) -> None:
-        results[number] = [record for batch in predict(found, predictor, Timings()) for record in batch]
+        results[number] = [record for batch in predict(found, shared, Timings()) for record in batch]
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
     for thread in threads:

@@ -10,13 +10,12 @@ from torch import Tensor
 from beitcli.bench.clock import Effort, Rate, measured_rate
 from beitcli.bench.shapes import Shape
 from beitcli.model.checkpoint import Checkpoint
-from beitcli.model.classifier import Classifier
+from beitcli.model.classifier import PixelClassifier
 from beitcli.model.cpu.amx import has_amx_layers
 from beitcli.model.cpu.heap import Heap
 from beitcli.model.inference_pool import InferencePool
 from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import Runtime, choose_runtime
-from beitcli.records import Score
 
 BATCH_SIZES = (1, 8, 16, 32)
 GPU_BATCH_SIZES = (*BATCH_SIZES, 64, 128)
@@ -56,7 +55,7 @@ def model_rates(
     rates = []
     sizes = BATCH_SIZES if runtime.device == "cpu" else GPU_BATCH_SIZES
     for size in COMPILED_BATCH_SIZES if runtime.compiled and not has_amx_layers(runtime) else sizes:
-        classifier = Classifier(checkpoint, preprocessing, runtime, top_k=5, batch_size=size)
+        classifier = PixelClassifier(checkpoint, preprocessing, runtime, top_k=5, batch_size=size)
         Heap()  # as in a run
         pixels = torch.randint(0, 256, (size, *preprocessing.shape), dtype=torch.uint8)
         with closing(InferencePool(classifier, runtime)) as pool:
@@ -66,6 +65,6 @@ def model_rates(
     return rates
 
 
-def _infer(pool: InferencePool[tuple[Score, ...]], pixels: Tensor) -> None:
+def _infer(pool: InferencePool, pixels: Tensor) -> None:
     for predictions in [pool.submit(pixels) for _ in range(IN_FLIGHT)]:
         predictions.result()

@@ -15,7 +15,7 @@ from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.outputs.destination import replaced_file, writing
 from beitcli.outputs.selection import Selection, indices_of
 from beitcli.outputs.writers import Layout, writer
-from beitcli.records import Prediction, Record, Score, Skipped
+from beitcli.records import Prediction, Record, Skipped
 
 LayoutFor = Callable[[int], Layout]
 """Makes the layout of the records from the number of labels of an image."""
@@ -24,7 +24,7 @@ LayoutFor = Callable[[int], Layout]
 def classify(request: Request, layout_for: LayoutFor, destination: Destination, observer: Observer) -> Report:
     """Records of the inputs, written as they come. Raises ReaderClosed where the reader of a pipe has seen enough."""
 
-    def load() -> tuple[Task[tuple[Score, ...], Prediction], Selection, Layout]:
+    def load() -> tuple[Task[Prediction], Selection, Layout]:
         checkpoint, selection = choose(request.model, request.labels)
         task = classification_task("batch", checkpoint, request.labels.top_k)
         return task, selection, _layout(layout_for, request.labels, checkpoint)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from beitcli.jobs.discovery import find_again
 from beitcli.jobs.engine import beit_preprocessing, open_beit, warn_if_demo
@@ -16,7 +16,7 @@ from beitcli.outputs.feature_files import FeatureFile
 from beitcli.records import Embedding, Skipped
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 
 def embed(request: Request, kind: Encoding, observer: Observer) -> Report:
@@ -43,9 +43,7 @@ def preview_embedding(request: Request, kind: Encoding) -> dict[str, int]:
 
 
 @contextmanager
-def _encoding(
-    request: Request, kind: Encoding
-) -> "Iterator[tuple[Task[np.ndarray[Any, Any], Embedding], Files[Embedding]]]":
+def _encoding(request: Request, kind: Encoding) -> "Iterator[tuple[Task[Embedding], Files[Embedding]]]":
     checkpoint = open_beit(request.model)
     warn_if_demo(checkpoint)
     shape = shape_of(checkpoint, beit_preprocessing(request.model, checkpoint), kind.pool)

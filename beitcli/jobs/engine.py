@@ -4,17 +4,16 @@ import logging
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from beitcli import signals
 from beitcli.errors import UsageError
 from beitcli.jobs.discovery import Lookahead
 from beitcli.jobs.requests import Compute, ModelChoice, Request
 from beitcli.jobs.tasks import Task
-from beitcli.ledger.ledger import Result, ResultRecord
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.cpu.cores import usable_cores
-from beitcli.records import Failure, Found
+from beitcli.records import Failure, Found, ResultRecord
 from beitcli.timings import Timings
 
 if TYPE_CHECKING:
@@ -30,9 +29,10 @@ MAX_WORKERS = 8
 
 def predict_records(
     found: Iterator[Found],
-    settings_of: "Callable[[Lookahead], Settings[Result, ResultRecord]]",
+    task: Task[ResultRecord],
+    settings_of: "Callable[[Lookahead], Settings]",
     timings: Timings,
-    known: Callable[[bytes], Result | None] = lambda _: None,
+    known: Callable[[bytes], Any | None] = lambda _: None,
 ) -> Generator[list[ResultRecord | Failure], None, None]:
     """Records of the inputs, in lists. Without inputs, nothing heavy is imported."""
     first = next(found, None)
@@ -52,12 +52,12 @@ def predict_records(
         settings.batch_size,
         settings.workers,
     )
-    yield from predict(lookahead, Predictor(settings), timings, known)
+    yield from predict(lookahead, Predictor(settings, task.load, task.record), timings, known)
 
 
 def settings_for(
-    request: Request, task: Task[Result, ResultRecord], lookahead: Lookahead, *, padded: bool, digest: bool = False
-) -> "Settings[Result, ResultRecord]":
+    request: Request, task: Task[ResultRecord], lookahead: Lookahead, *, padded: bool, digest: bool = False
+) -> "Settings":
     """Settings of a run; counts inputs in `lookahead` to decide whether compiling pays off."""
     from beitcli.model.runtime import choose_batch_size, choose_runtime, memory_of
     from beitcli.pipeline import Settings
@@ -73,7 +73,6 @@ def settings_for(
     size = preprocessing.shape[:2] if preprocessing.shape[-1] == 3 else preprocessing.shape[1:]
     device = runtime.device
     return Settings(
-        task=task.prediction(),
         checkpoint=checkpoint,
         preprocessing=preprocessing,
         runtime=runtime,

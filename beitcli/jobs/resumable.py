@@ -21,8 +21,8 @@ from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.requests import Request
 from beitcli.jobs.tasks import Task
 from beitcli.ledger.database import copied_database, digest_of, move_aside, open_database
-from beitcli.ledger.ledger import Ledger, Result, ResultRecord, State
-from beitcli.records import Failure, Found, Source, printable
+from beitcli.ledger.ledger import Ledger, State
+from beitcli.records import Failure, Found, ResultRecord, Source, printable
 
 if TYPE_CHECKING:
     from beitcli.pipeline import Settings
@@ -47,8 +47,8 @@ class Files(Generic[ResultRecord]):
 
 @contextmanager
 def updated_ledger(
-    request: Request, found: Iterable[Found], task: Task[Result, ResultRecord], report: Report, observer: Observer
-) -> Iterator[Ledger[Result, ResultRecord]]:
+    request: Request, found: Iterable[Found], task: Task[ResultRecord], report: Report, observer: Observer
+) -> Iterator[Ledger[ResultRecord]]:
     """The ledger with a result for every input; the observer gets the summary at the end, or when stopped.
 
     With nothing to do, nothing heavy is imported. Raises OutputError if the ledger cannot be written, also inside the
@@ -75,7 +75,7 @@ def updated_ledger(
     observer.summary(report)
 
 
-def write_files(files: Files[ResultRecord], ledger: Ledger[Result, ResultRecord]) -> None:
+def write_files(files: Files[ResultRecord], ledger: Ledger[ResultRecord]) -> None:
     """Replace the output files by all records, unless they are what the ledger has written already."""
     appearance = f"{__version__} {files.appearance}"
     if not ledger.is_written(files.paths, appearance):
@@ -83,7 +83,7 @@ def write_files(files: Files[ResultRecord], ledger: Ledger[Result, ResultRecord]
         ledger.mark_written(files.paths, appearance)
 
 
-def preview(request: Request, found: Iterable[Found], task: Task[Result, ResultRecord]) -> dict[str, int]:
+def preview(request: Request, found: Iterable[Found], task: Task[ResultRecord]) -> dict[str, int]:
     """Number of images in each state, and of results whose image is no longer among the inputs; changes nothing."""
     states: Counter[State] = Counter({"new": 0, "changed": 0, "to retry": 0, "up to date": 0})
     with copied_database("" if request.resume.fresh else request.ledger) as database:
@@ -93,9 +93,7 @@ def preview(request: Request, found: Iterable[Found], task: Task[Result, ResultR
         return dict(states) | {"gone": ledger.count_removed()}
 
 
-def _ledger(
-    request: Request, task: Task[Result, ResultRecord], database: sqlite3.Connection
-) -> Ledger[Result, ResultRecord]:
+def _ledger(request: Request, task: Task[ResultRecord], database: sqlite3.Connection) -> Ledger[ResultRecord]:
     """Ledger of this run. Raises OutputError for a ledger of another command."""
     ledger = Ledger(database, _facts(request, task, database), task.codec)
     if not ledger.is_for(task.command):
@@ -106,15 +104,15 @@ def _ledger(
 
 def _predict(
     request: Request,
-    task: Task[Result, ResultRecord],
+    task: Task[ResultRecord],
     pending: Iterator[Source],
-    ledger: Ledger[Result, ResultRecord],
+    ledger: Ledger[ResultRecord],
     report: Report,
     observer: Observer,
 ) -> None:
     """Run the model on the images that the ledger lacks."""
 
-    def settings_of(lookahead: Lookahead) -> "Settings[Result, ResultRecord]":
+    def settings_of(lookahead: Lookahead) -> "Settings":
         settings = settings_for(request, task, lookahead, padded=True, digest=not request.resume.no_dedupe)
         ledger.set_dtype(settings.runtime.dtype)
         if request.compute.compile is not None:
@@ -122,7 +120,7 @@ def _predict(
         compiled = ledger.remembered("compiled", settings.runtime.compiled)
         return replace(settings, runtime=replace(settings.runtime, compiled=compiled))
 
-    with closing(predict_records(pending, settings_of, report.timings, ledger.result_of)) as batches:
+    with closing(predict_records(pending, task, settings_of, report.timings, ledger.result_of)) as batches:
         for records in batches:
             with signals.held():
                 ledger.add(records)
@@ -131,7 +129,7 @@ def _predict(
             observer.progress(len(records))
 
 
-def _report_stale(ledger: Ledger[Any, Any], prune: bool) -> None:
+def _report_stale(ledger: Ledger[Any], prune: bool) -> None:
     if ledger.unverified_urls:
         log.info("%d URLs could not be checked for changes and keep their results", ledger.unverified_urls)
     removed = ledger.count_removed()
@@ -144,7 +142,7 @@ def _report_stale(ledger: Ledger[Any, Any], prune: bool) -> None:
         )
 
 
-def _facts(request: Request, task: Task[Any, Any], database: sqlite3.Connection) -> dict[str, str]:
+def _facts(request: Request, task: Task[Any], database: sqlite3.Connection) -> dict[str, str]:
     """Everything except the image that a result depends on."""
     content = hashlib.sha256()
     for path in task.checkpoint.files():

@@ -16,7 +16,7 @@ from beitcli.jobs.tasks import Task
 from beitcli.outputs.destination import writing
 from beitcli.outputs.selection import Selection
 from beitcli.outputs.writers import Layout, writer
-from beitcli.records import Prediction, Score
+from beitcli.records import Prediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Destination:
 
 def stream(
     request: Request,
-    load: Callable[[], tuple[Task[tuple[Score, ...], Prediction], Selection, Layout]],
+    load: Callable[[], tuple[Task[Prediction], Selection, Layout]],
     destination: Destination,
     observer: Observer,
 ) -> Report:
@@ -47,7 +47,7 @@ def stream(
     task, selection, layout = load()
     settings_of = partial(settings_for, request, task, padded=destination.padded)
     try:
-        with closing(predict_records(found, settings_of, report.timings)) as batches:
+        with closing(predict_records(found, task, settings_of, report.timings)) as batches:
             first = next(batches, [])
             with destination.open() as opened, writer(opened, layout) as rows:
                 for records in chain([first], batches):

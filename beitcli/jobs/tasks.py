@@ -5,56 +5,53 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
 from beitcli.ledger.feature_store import FeatureCodec
-from beitcli.ledger.ledger import Codec, Result, ResultRecord, ScoresCodec
+from beitcli.ledger.ledger import Codec, ScoresCodec
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.features import Encoding
-from beitcli.records import Embedding, Prediction, Score
+from beitcli.records import Embedding, Identity, Prediction, ResultRecord, Source
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from beitcli import pipeline
+    from beitcli.pipeline import Model, Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Task(Generic[Result, ResultRecord]):
+class Task(Generic[ResultRecord]):
     """Classification or features, by one checkpoint.
 
     `facts` are the settings of this task that a result depends on, and `command` is the one that a ledger belongs to.
-    `prediction` gives what the pipeline loads; it imports torch.
+    `load` loads the model and imports torch; `record` makes the record of one of its results.
     """
 
     command: str
     checkpoint: Checkpoint
     facts: dict[str, str]
-    codec: Codec[Result, ResultRecord]
-    prediction: "Callable[[], pipeline.Task[Result, ResultRecord]]"
+    codec: Codec[ResultRecord]
+    load: "Callable[[Settings], Model]"
+    record: Callable[[Source, Any, Identity, bool], ResultRecord]
 
 
-def classification_task(command: str, checkpoint: Checkpoint, top_k: int) -> Task[tuple[Score, ...], Prediction]:
+def classification_task(command: str, checkpoint: Checkpoint, top_k: int) -> Task[Prediction]:
     """Classification into the best `top_k` labels; 0 for all."""
 
-    def prediction() -> "pipeline.Task[tuple[Score, ...], Prediction]":
-        from beitcli import pipeline
+    def load(settings: "Settings") -> "Model":
+        from beitcli.pipeline import load_classifier
 
-        return pipeline.classification(top_k)
+        return load_classifier(settings, top_k)
 
     labels = len(checkpoint.labels)
     facts = {"--top-k": str(min(top_k or labels, labels))}
     if checkpoint.activation != "softmax" and not checkpoint.multi_label:
         facts["scores"] = checkpoint.activation  # older versions stored a softmax: predict again
-    return Task(command, checkpoint, facts, ScoresCodec(checkpoint.labels), prediction)
+    return Task(command, checkpoint, facts, ScoresCodec(checkpoint.labels), load, Prediction)
 
 
-def encoding_task(
-    command: str, checkpoint: Checkpoint, kind: Encoding, vectors: FeatureCodec
-) -> "Task[np.ndarray[Any, Any], Embedding]":
+def encoding_task(command: str, checkpoint: Checkpoint, kind: Encoding, vectors: FeatureCodec) -> Task[Embedding]:
     """Features of the given kind, stored in `vectors`."""
 
-    def prediction() -> "pipeline.Task[np.ndarray[Any, Any], Embedding]":
-        from beitcli import pipeline
+    def load(settings: "Settings") -> "Model":
+        from beitcli.pipeline import load_encoder
 
-        return pipeline.encoding(kind)
+        return load_encoder(settings, kind)
 
     facts = {"--pool": kind.pool, "--normalize": str(kind.normalized), "--half": str(kind.half)}
-    return Task(command, checkpoint, facts, vectors, prediction)
+    return Task(command, checkpoint, facts, vectors, load, Embedding)

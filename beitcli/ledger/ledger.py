@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol
 
 from beitcli.outputs.summary import Tally
-from beitcli.records import Embedding, Failure, Found, Identity, Prediction, Score, Source
+from beitcli.records import Failure, Found, Identity, Prediction, ResultRecord, Score, Source
 
 log = logging.getLogger(__name__)
 
@@ -61,17 +61,12 @@ class _Row(NamedTuple):
         return self.code is not None and _is_transient(self.code)
 
 
-Result = TypeVar("Result")
-ResultRecord = TypeVar("ResultRecord", bound=Prediction | Embedding)
-_Read = TypeVar("_Read", covariant=True)
-
-
-class Codec(Protocol[_Read, ResultRecord]):
+class Codec(Protocol[ResultRecord]):
     """Codec of one kind of result: record <-> text. Decoding raises sqlite3.DatabaseError for invalid text."""
 
     def is_available(self, text: str) -> bool: ...
     def encode(self, record: ResultRecord) -> str: ...
-    def decode(self, text: str) -> _Read: ...
+    def decode(self, text: str) -> Any: ...
     def to_record(self, source: Source, identity: Identity, text: str) -> ResultRecord: ...
 
 
@@ -97,12 +92,10 @@ class ScoresCodec:
         return Prediction(source, self.decode(text), identity)
 
 
-class Ledger(Generic[Result, ResultRecord]):
+class Ledger(Generic[ResultRecord]):
     """One run on a ledger. Only `add`, `prune` and `wrote` commit."""
 
-    def __init__(
-        self, database: sqlite3.Connection, facts: Mapping[str, str], codec: Codec[Result, ResultRecord]
-    ) -> None:
+    def __init__(self, database: sqlite3.Connection, facts: Mapping[str, str], codec: Codec[ResultRecord]) -> None:
         self._execute = database.execute
         self._facts = facts
         self._codec = codec
@@ -168,7 +161,7 @@ class Ledger(Generic[Result, ResultRecord]):
             self._store(record)
         self._commit()
 
-    def result_of(self, digest: bytes) -> Result | None:
+    def result_of(self, digest: bytes) -> Any | None:
         """The result of an identical image, if it is available."""
         query = "SELECT scores FROM pictures WHERE digest = ? AND fingerprint = ? AND scores IS NOT NULL LIMIT 1"
         found = self._execute(query, (digest, self._fingerprint)).fetchone()

@@ -1,4 +1,4 @@
-"""Checkpoint and runtime -> Classifier: pixels in, scores out."""
+"""Checkpoint and runtime -> PixelClassifier: pixels in, scores out."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from beitcli.model.runtime import Runtime
 from beitcli.records import Score
 
 
-class Classifier:
+class PixelClassifier:
     """A loaded checkpoint. `top_k` 0 means every label; it is fastest at batches of `batch_size`.
 
     Raises ModelError where the weights do not make a classifier with the checkpoint's labels.

@@ -3,24 +3,22 @@
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import local
-from typing import Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from beitcli.model.runtime import Runtime
 
-Result = TypeVar("Result")
 
-
-class InferencePool(Generic[Result]):
+class InferencePool:
     """Threads that each take one batch at a time; on a GPU one copies while the other computes.
 
     One matrix product on two cores waits for the slower of them, and the steps between products are bound by memory:
     two batches on a core each do not wait for each other, and rarely compete for memory.
     """
 
-    def __init__(self, model: Callable[[Tensor], list[Result]], runtime: Runtime) -> None:
+    def __init__(self, model: Callable[[Tensor], list[Any]], runtime: Runtime) -> None:
         self._model = model
         self._device = runtime.device
         self._threads = runtime.threads
@@ -28,7 +26,7 @@ class InferencePool(Generic[Result]):
         self._outside = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(runtime.concurrency, "inference", initializer=self._init_worker)
 
-    def submit(self, pixels: Tensor) -> "Future[list[Result]]":
+    def submit(self, pixels: Tensor) -> "Future[list[Any]]":
         """Future results of a batch; `pixels` must not change until then."""
         return self._pool.submit(self._run, pixels)
 
@@ -42,6 +40,6 @@ class InferencePool(Generic[Result]):
         on_gpu = self._device.startswith("cuda")
         self._local.stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
 
-    def _run(self, pixels: Tensor) -> list[Result]:
+    def _run(self, pixels: Tensor) -> list[Any]:
         with torch.cuda.stream(self._local.stream):  # None: nothing to switch
             return self._model(pixels)

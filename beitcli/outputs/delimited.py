@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from beitcli.outputs.jsonl import record_of
-from beitcli.records import Failure, Record, printable
+from beitcli.records import SCORE_COLUMNS, Failure, Record, column_names, printable
 
 _NEEDS_QUOTES = re.compile('[,"\r\n]')
 _TSV_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -21,7 +21,7 @@ class CsvWriter:
         self._stream = stream
         self._columns = columns
         self._escaped = stream.isatty()
-        self._write_row(header(columns))
+        self._write_row(column_names(columns))
 
     def write(self, records: Iterable[Record]) -> None:
         for record in records:
@@ -50,17 +50,8 @@ def _quoted(field: str) -> str:
     return '"' + field.replace('"', '""') + '"' if _NEEDS_QUOTES.search(field) else field
 
 
-def header(columns: int) -> list[str]:
-    """The names of the columns where a row has room for `columns` labels."""
-    scores = [f"{name}{'' if rank == 1 else f'_{rank}'}" for rank in range(1, columns + 1) for name in _SCORE]
-    return ["source", "status", *scores, "error_code", "error_message"]
-
-
-_SCORE = ("label", "index", "score")
-
-
 def _row(record: Record, columns: int) -> list[str]:
-    width = columns * len(_SCORE)
+    width = columns * len(SCORE_COLUMNS)
     if isinstance(record, Failure):
         return [record.source.name, "error", *[""] * width, record.code, record.message]
     scores = [field for score in record.scores for field in (score.label, str(score.index), repr(score.score))]
@@ -68,12 +59,12 @@ def _row(record: Record, columns: int) -> list[str]:
 
 
 def record_of_row(row: Sequence[str], columns: int) -> Record:
-    """The record of a row below `header(columns)`. Raises ValueError that names the fault."""
-    width = columns * len(_SCORE) + 4
+    """The record of a row below `column_names(columns)`. Raises ValueError that names the fault."""
+    width = columns * len(SCORE_COLUMNS) + 4
     if len(row) != width:
         raise ValueError(f"{len(row)} fields instead of {width}")
     source, status, *fields, code, message = row
-    groups = [fields[start : start + len(_SCORE)] for start in range(0, len(fields), len(_SCORE))]
+    groups = [fields[start : start + len(SCORE_COLUMNS)] for start in range(0, len(fields), len(SCORE_COLUMNS))]
     while groups and not any(groups[-1]):
         groups.pop()
     if status == "ok" and not code and not message:

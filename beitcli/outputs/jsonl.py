@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
-from typing import Any, TextIO
+from typing import TextIO
 
 from beitcli.records import Failure, Prediction, Record, Score, Source
 
@@ -23,22 +23,13 @@ class JsonlWriter:
 
     def write(self, records: Iterable[Record]) -> None:
         for record in records:
-            text = json.dumps(object_of(record), ensure_ascii=False, allow_nan=False)
+            text = json.dumps(record.as_dict(), ensure_ascii=False, allow_nan=False)
             self._stream.write(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
         self._stream.flush()
 
 
-def object_of(record: Record) -> dict[str, Any]:
-    """The record as the JSON object of one line."""
-    if isinstance(record, Failure):
-        error = {"code": record.code, "message": record.message}
-        return {"source": record.source.name, "status": "error", "error": error}
-    scores = [{"label": score.label, "index": score.index, "score": score.score} for score in record.scores]
-    return {"source": record.source.name, "status": "ok", "predictions": scores}
-
-
 def record_of(value: object) -> Record:
-    """Inverse of `object_of`. Raises ValueError that names the fault."""
+    """Inverse of `as_dict`. Raises ValueError that names the fault."""
     match value:
         case {"source": str(name), "status": "ok", "predictions": list(scores), **more} if not more:
             return Prediction(Source.named(name), tuple(_score(score) for score in scores))

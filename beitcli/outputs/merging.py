@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 
 from beitcli.errors import BeitError, OutputError
-from beitcli.outputs.jsonl import object_of, record_of
+from beitcli.outputs.jsonl import record_of
 from beitcli.records import Failure, Record, Source, printable
 
 
@@ -31,7 +31,7 @@ class Collection:
         """
         self._parts.append(part)
         for record in records:
-            self._add(record.source, isinstance(record, Failure), json.dumps(object_of(record)))
+            self._add(record.source, isinstance(record, Failure), json.dumps(record.as_dict()))
 
     def in_order(self) -> Iterator[Record]:
         for (record,) in self._database.execute("SELECT record FROM records ORDER BY key"):

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from beitcli.errors import BeitError
-from beitcli.outputs.delimited import header, record_of_row, tsv_fields
+from beitcli.outputs.delimited import record_of_row, tsv_fields
 from beitcli.outputs.jsonl import record_of
 from beitcli.outputs.parquet import arrow_errors, schema
-from beitcli.records import Prediction, Record, printable
+from beitcli.records import SCORE_COLUMNS, Prediction, Record, column_names, printable
 
 _ROWS_AT_ONCE = 100  # of Parquet: with all labels of a large model a row is megabytes of Python's objects
 
@@ -73,8 +73,8 @@ class Reader:
             self._number += 1
 
     def _columns_of(self, fields: list[str]) -> int:
-        columns = max(0, (len(fields) - len(header(0))) // (len(header(1)) - len(header(0))))
-        if fields != header(columns):
+        columns = max(0, (len(fields) - len(column_names(0))) // len(SCORE_COLUMNS))
+        if fields != column_names(columns):
             raise ValueError("not the header of a file of records")
         self.columns = columns
         return columns

@@ -16,7 +16,7 @@ from beitcli import __version__
 from beitcli.errors import UsageError
 from beitcli.inputs.worker import shared_memory
 from beitcli.model.checkpoint import open_checkpoint
-from beitcli.model.classifier import Classifier
+from beitcli.model.classifier import PixelClassifier
 from beitcli.model.cpu.heap import keep_freed_memory
 from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import Runtime, choose_runtime
@@ -179,7 +179,7 @@ def _save(config: BeitConfig, weights: dict[str, Tensor], preprocessing: Preproc
 
 def _ranks(folder: str, part: LabelledPixels, preprocessing: Preprocessing, device: str) -> list[int]:
     """The rank, from 0, of each image's true class in the saved model's predictions."""
-    classifier = Classifier(open_checkpoint(folder, None), preprocessing, Runtime(device, "fp32"), 0, _BATCH_SIZE)
+    classifier = PixelClassifier(open_checkpoint(folder, None), preprocessing, Runtime(device, "fp32"), 0, _BATCH_SIZE)
     ranks = []
     for start in range(0, len(part.targets), _BATCH_SIZE):
         targets = part.targets[start : start + _BATCH_SIZE]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from beitcli.errors import ModelError, UsageError
 from beitcli.model.catalog import BY_ALIAS, DEMO_FOLDER, KNOWN
 from beitcli.model.checkpoint import find_repository, open_checkpoint
-from beitcli.model.classifier import Classifier
+from beitcli.model.classifier import PixelClassifier
 from beitcli.model.preprocessing import checkpoint_preprocessing
 from beitcli.model.runtime import Runtime
 
@@ -224,7 +224,7 @@ ODD_CONFIGS = [
 def test_invalid_configs(changes: dict[str, Any], tiny_beit: Path, copy_of: Callable[..., Path]) -> None:
     with pytest.raises(ModelError):
         checkpoint = open_checkpoint(str(copy_of(tiny_beit, **changes)), None)
-        Classifier(checkpoint, checkpoint_preprocessing(checkpoint.processor, None), Runtime("cpu", "fp32"), 1)
+        PixelClassifier(checkpoint, checkpoint_preprocessing(checkpoint.processor, None), Runtime("cpu", "fp32"), 1)
 
 
 def test_an_invalid_number_of_labels(tiny_beit: Path, copy_of: Callable[..., Path]) -> None:

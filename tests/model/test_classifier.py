@@ -21,7 +21,7 @@ from torch import Tensor
 from beitcli.errors import DeviceError, ModelError
 from beitcli.model.catalog import DEMO_FOLDER
 from beitcli.model.checkpoint import open_checkpoint
-from beitcli.model.classifier import Classifier
+from beitcli.model.classifier import PixelClassifier
 from beitcli.model.network import Beit, PixelScale
 from beitcli.model.preprocessing import checkpoint_preprocessing, processor_preprocessing
 from beitcli.model.runtime import Runtime
@@ -48,7 +48,7 @@ def classify(folder: Path | str, dtype: str = "fp32", top_k: int = 0) -> Predict
         if checkpoint.is_beit
         else processor_preprocessing(str(folder), None)
     )
-    classifier = Classifier(checkpoint, preprocessing, Runtime("cpu", dtype), top_k)
+    classifier = PixelClassifier(checkpoint, preprocessing, Runtime("cpu", dtype), top_k)
     return classifier(torch.stack([torch.from_numpy(preprocessing(image).copy()) for image in images()]))
 
 
@@ -243,7 +243,7 @@ def test_weights_that_are_not_finite_are_named_before_any_image(
         else processor_preprocessing(str(folder), None)
     )
     with pytest.raises(ModelError, match=f"`{folder}`: the weights are not finite: `classifier.weight`"):
-        Classifier(checkpoint, preprocessing, Runtime("cpu", "fp32"), 1)
+        PixelClassifier(checkpoint, preprocessing, Runtime("cpu", "fp32"), 1)
     assert caplog.messages == []
 
 
@@ -400,7 +400,7 @@ import sys
 import torch
 from beitcli.errors import DeviceError, ModelError
 from beitcli.model.checkpoint import open_checkpoint
-from beitcli.model.classifier import Classifier
+from beitcli.model.classifier import PixelClassifier
 from beitcli.model.preprocessing import checkpoint_preprocessing, processor_preprocessing
 from beitcli.model.runtime import Runtime
 
@@ -415,7 +415,7 @@ for folder in sys.argv[1:]:
     own = checkpoint_preprocessing(checkpoint.processor, None) if beit else None
     preprocessing = own or processor_preprocessing(checkpoint.folder, None)
     try:
-        classifier = Classifier(checkpoint, preprocessing, Runtime("cpu", "fp32"), 1)
+        classifier = PixelClassifier(checkpoint, preprocessing, Runtime("cpu", "fp32"), 1)
         assert len(classifier(torch.zeros(2, *preprocessing.shape, dtype=getattr(torch, preprocessing.dtype)))) == 2
     except ModelError:
         assert "head" in folder
@@ -434,4 +434,4 @@ def test_a_network_larger_than_memory_is_a_device_error(tiny_beit: Path) -> None
     checkpoint = open_checkpoint(str(tiny_beit), None)
     preprocessing = checkpoint_preprocessing(checkpoint.processor, 8 * 4096)
     with pytest.raises(DeviceError, match="too little memory"):
-        Classifier(checkpoint, preprocessing, Runtime("cpu", "fp32"), 1)
+        PixelClassifier(checkpoint, preprocessing, Runtime("cpu", "fp32"), 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from beitcli.errors import BeitError, ModelError
 from beitcli.model.checkpoint import open_checkpoint
-from beitcli.model.classifier import Classifier
+from beitcli.model.classifier import PixelClassifier
 from beitcli.model.cpu.amx import has_amx_layers, use_amx_layers
 from beitcli.model.cpu.toolchain import compiler
 from beitcli.model.network import Beit, PixelScale
@@ -128,7 +128,7 @@ def test_weights_that_are_not_finite_are_found(tmp_path: Path) -> None:
     tensors["beit.encoder.layer.1.intermediate.dense.weight"][0, 0] = float("inf")
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     checkpoint = open_checkpoint(folder, None)
-    classifier = Classifier(checkpoint, paper_preprocessing(32), BF16, 5)
+    classifier = PixelClassifier(checkpoint, paper_preprocessing(32), BF16, 5)
     with pytest.raises(ModelError, match="not finite"):
         classifier(pixels(1, 32))
 
@@ -162,11 +162,11 @@ def test_the_network_runs_uncompiled_if_compilation_fails(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     checkpoint = open_checkpoint(saved(tmp_path / "model", **RELATIVE), None)
     preprocessing = paper_preprocessing(32)
-    plain = Classifier(checkpoint, preprocessing, Runtime("cpu", "bf16"), 5)(pixels(2, 32))
+    plain = PixelClassifier(checkpoint, preprocessing, Runtime("cpu", "bf16"), 5)(pixels(2, 32))
     for name, value in broken.items():
         monkeypatch.setenv(name, value)
     with caplog.at_level("INFO"):
-        assert Classifier(checkpoint, preprocessing, BF16, 5)(pixels(2, 32)) == plain
+        assert PixelClassifier(checkpoint, preprocessing, BF16, 5)(pixels(2, 32)) == plain
     assert "the network runs uncompiled: " in caplog.text
     assert message in caplog.text
 
@@ -199,7 +199,7 @@ def test_weights_of_other_sizes_are_rejected(changed: dict[str, tuple[int, ...]]
     messages = []
     for runtime in (Runtime("cpu", "bf16"), BF16):
         with pytest.raises(BeitError) as raised:
-            Classifier(checkpoint, paper_preprocessing(32), runtime, 5)(pixels(1, 32))
+            PixelClassifier(checkpoint, paper_preprocessing(32), runtime, 5)(pixels(1, 32))
         messages.append(str(raised.value))
     assert messages[0] == messages[1]
 
@@ -207,7 +207,7 @@ def test_weights_of_other_sizes_are_rejected(changed: dict[str, tuple[int, ...]]
 def test_a_network_without_layers_runs_uncompiled(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(saved(tmp_path, num_hidden_layers=0), None)
     plain, ours = (
-        Classifier(checkpoint, paper_preprocessing(32), runtime, 5)(pixels(2, 32))
+        PixelClassifier(checkpoint, paper_preprocessing(32), runtime, 5)(pixels(2, 32))
         for runtime in (Runtime("cpu", "bf16"), BF16)
     )
     assert ours == plain
@@ -228,7 +228,7 @@ def test_a_damaged_library_is_compiled_again(tmp_path: Path, monkeypatch: pytest
 def test_other_networks_run_uncompiled(tiny_beit: Path, caplog: pytest.LogCaptureFixture) -> None:
     checkpoint = open_checkpoint(str(tiny_beit), None)
     preprocessing = checkpoint_preprocessing(checkpoint.processor, None)
-    plain = Classifier(checkpoint, preprocessing, Runtime("cpu", "bf16"), 5)(pixels(2, 32))
+    plain = PixelClassifier(checkpoint, preprocessing, Runtime("cpu", "bf16"), 5)(pixels(2, 32))
     with caplog.at_level("INFO"):
-        assert Classifier(checkpoint, preprocessing, BF16, 5)(pixels(2, 32)) == plain
+        assert PixelClassifier(checkpoint, preprocessing, BF16, 5)(pixels(2, 32)) == plain
     assert "heads of 64 and GELU" in caplog.text

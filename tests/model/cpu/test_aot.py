@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
-from beitcli.model.classifier import Classifier
+from beitcli.model.classifier import PixelClassifier
 from beitcli.model.cpu.amx import has_amx_layers
 from beitcli.model.cpu.aot import LOOK_AHEAD, compiled_network, is_worth_compiling
 from beitcli.model.cpu.toolchain import compiler
@@ -40,7 +40,7 @@ def pixels(count: int) -> torch.Tensor:
 
 
 def predictions(checkpoint: Checkpoint, runtime: Runtime, count: int) -> list[list[tuple[int, float]]]:
-    found = Classifier(checkpoint, preprocessing_of(checkpoint), runtime, 0, 4)(pixels(count))
+    found = PixelClassifier(checkpoint, preprocessing_of(checkpoint), runtime, 0, 4)(pixels(count))
     return [[(score.index, score.score) for score in sorted(scores, key=lambda score: score.index)] for scores in found]
 
 
