@@ -1,35 +1,59 @@
 """Classification of the inputs: straight through, or resumable into a file."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 
 from beitcli.errors import UsageError
-from beitcli.jobs.discovery import find_again
-from beitcli.jobs.engine import warn_if_demo
+from beitcli.jobs.discovery import find_again, find_part
+from beitcli.jobs.engine import predict_records, settings_for, warn_if_demo
 from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.requests import Labels, ModelChoice, Request
 from beitcli.jobs.resumable import Files, preview, updated_ledger, write_files
-from beitcli.jobs.stream import Destination, stream
-from beitcli.jobs.tasks import Task, classification_task
+from beitcli.jobs.stream import Destination, write_stream
+from beitcli.jobs.tasks import classification_task
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.outputs.destination import replaced_file, writing
 from beitcli.outputs.selection import Selection, indices_of
 from beitcli.outputs.writers import Layout, writer
-from beitcli.records import Prediction, Record, Skipped
+from beitcli.records import Record, Skipped
 
 LayoutFor = Callable[[int], Layout]
 """Makes the layout of the records from the number of labels of an image."""
 
 
 def classify(request: Request, layout_for: LayoutFor, destination: Destination, observer: Observer) -> Report:
-    """Records of the inputs, written as they come. Raises ReaderClosed where the reader of a pipe has seen enough."""
+    """Records of the inputs, written as they come. With nothing to classify, nothing heavy is imported.
 
-    def load() -> tuple[Task[Prediction], Selection, Layout]:
-        checkpoint, selection = choose(request.model, request.labels)
-        task = classification_task("batch", checkpoint, request.labels.top_k)
-        return task, selection, _layout(layout_for, request.labels, checkpoint)
+    Raises ReaderClosed where the reader of a pipe has seen enough.
+    """
+    report = Report()
+    checkpoint, selection, batches = _predictions(request, report, destination.padded, destination.replaces)
+    write_stream(batches, selection, _layout(layout_for, request.labels, checkpoint), destination, report, observer)
+    return report
 
-    return stream(request, load, destination, observer)
+
+def predictions(request: Request) -> Generator[list[Record], None, None]:
+    """Records of the inputs, in lists, for a caller that does with them what it wants."""
+    checkpoint, selection, batches = _predictions(request, Report(), padded=False)
+    labels = len(checkpoint.labels)
+    columns = min(request.labels.top_k or labels, labels)
+    with closing(batches):
+        for records in batches:
+            yield [replace(record, columns=columns) for record in selection.of(records)]
+
+
+def _predictions(
+    request: Request, report: Report, padded: bool, replaces: str = ""
+) -> tuple[Checkpoint, Selection, Generator[list[Record], None, None]]:
+    """The checkpoint, the selection of records to give, and all records of the requested inputs."""
+    found = find_part(request, report.tally.skipped, replaces)
+    checkpoint, selection = choose(request.model, request.labels)
+    task = classification_task("batch", checkpoint, request.labels.top_k)
+    settings_of = partial(settings_for, request, task, padded=padded)
+    return checkpoint, selection, predict_records(found, task, settings_of, report.timings)
 
 
 def classify_again(request: Request, layout_for: LayoutFor, observer: Observer) -> Report:

@@ -1,11 +1,11 @@
 """Features of the inputs, resumable into a file."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from functools import partial
 
-from beitcli.jobs.discovery import find_again
-from beitcli.jobs.engine import beit_preprocessing, open_beit, warn_if_demo
+from beitcli.jobs.discovery import find_again, find_part
+from beitcli.jobs.engine import beit_preprocessing, open_beit, predict_records, settings_for, warn_if_demo
 from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.requests import Request
 from beitcli.jobs.resumable import Files, preview, updated_ledger, write_files
@@ -13,10 +13,8 @@ from beitcli.jobs.tasks import Task, encoding_task
 from beitcli.ledger.feature_store import FeatureCodec
 from beitcli.model.features import Encoding, shape_of
 from beitcli.outputs.feature_files import FeatureFile
-from beitcli.records import Embedding, Skipped
-
-if TYPE_CHECKING:
-    pass
+from beitcli.records import Embedding, Failure, Skipped
+from beitcli.timings import Timings
 
 
 def embed(request: Request, kind: Encoding, observer: Observer) -> Report:
@@ -35,6 +33,15 @@ def embed(request: Request, kind: Encoding, observer: Observer) -> Report:
     return report
 
 
+def embeddings(request: Request, kind: Encoding) -> Generator[list[Embedding | Failure], None, None]:
+    """Features of the inputs, in lists, for a caller that does with them what it wants."""
+    found = find_part(request, Skipped(), replaces="")
+    with _encoding(request, kind) as (task, _):
+        settings_of = partial(settings_for, request, task, padded=False)
+        with closing(predict_records(found, task, settings_of, Timings())) as batches:
+            yield from batches
+
+
 def preview_embedding(request: Request, kind: Encoding) -> dict[str, int]:
     """Number of images in each state; changes nothing."""
     found = find_again(request, Skipped())
@@ -43,7 +50,7 @@ def preview_embedding(request: Request, kind: Encoding) -> dict[str, int]:
 
 
 @contextmanager
-def _encoding(request: Request, kind: Encoding) -> "Iterator[tuple[Task[Embedding], Files[Embedding]]]":
+def _encoding(request: Request, kind: Encoding) -> Iterator[tuple[Task[Embedding], Files[Embedding]]]:
     checkpoint = open_beit(request.model)
     warn_if_demo(checkpoint)
     shape = shape_of(checkpoint, beit_preprocessing(request.model, checkpoint), kind.pool)
