@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from itertools import chain
+from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any
 
 from beitcli import signals
@@ -85,8 +86,15 @@ def settings_for(
 
 
 def workers_for(compute: Compute) -> int:
-    """Number of decoding processes: the one requested, or one per core up to a maximum."""
-    return min(usable_cores(), MAX_WORKERS) if compute.workers is None else compute.workers
+    """Number of decoding processes: the one requested, or one per core up to a maximum, and none in a daemonic process.
+
+    Raises UsageError for a number that this process cannot have.
+    """
+    if not current_process().daemon:
+        return min(usable_cores(), MAX_WORKERS) if compute.workers is None else compute.workers
+    if compute.workers:
+        raise UsageError(f"`workers={compute.workers}`: a daemonic process may have no children", "leave `workers=0`")
+    return 0
 
 
 def open_model(model: ModelChoice) -> Checkpoint:

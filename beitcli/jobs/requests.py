@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 
+DEFAULT_MODEL = "large-384"
+
 _Seconds = Annotated[float, Range(0.001, 86_400.0)]  # a day; system timers take no infinity
 
 
@@ -90,7 +92,7 @@ class Limits:
 class ModelChoice:
     """The checkpoint, and how it sees an image."""
 
-    model: str = "large-384"
+    model: str = DEFAULT_MODEL
     revision: str | None = None
     preprocess: Literal["checkpoint", "paper"] = "checkpoint"
     image_size: Annotated[int | None, Range(1)] = None
