@@ -81,7 +81,10 @@ def hint_for(error: OSError) -> str | None:
 
 
 class ImageError(Exception):
-    """One image that failed: `code` is a key of `ERROR_CODES` (or `http_404` and the like)."""
+    """One image that failed: `code` is a key of `ERROR_CODES` (or `http_404` and the like).
+
+    The message is in files of records and in ledgers: a new wording would change files whose images have not changed.
+    """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

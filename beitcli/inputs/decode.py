@@ -194,7 +194,7 @@ def opened(item: Source | Fetched) -> Iterator[BinaryIO]:
 def _buffered(stream: BinaryIO) -> BinaryIO:
     data = stream.read(MOST_STREAMED + 1)
     if len(data) > MOST_STREAMED:
-        raise ImageError("too_large", f"the pipe has more than {MOST_STREAMED} bytes")
+        raise ImageError("too_large", f"a pipe brings more than {MOST_STREAMED} bytes")
     return io.BytesIO(data)
 
 

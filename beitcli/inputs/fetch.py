@@ -108,7 +108,7 @@ def _read(source: Source) -> Fetched | Failure:
         wait_at_standard_input()
         data = sys.stdin.buffer.read(MOST_STREAMED + 1)
         if len(data) > MOST_STREAMED:
-            return Failure(source, "too_large", f"standard input has more than {MOST_STREAMED} bytes")
+            return Failure(source, "too_large", f"standard input brings more than {MOST_STREAMED} bytes")
         return Fetched(source, data)
     except (OSError, AttributeError):  # sys.stdin is None when the process was started without one
         return Failure(source, "io_error", "standard input cannot be read")
@@ -297,7 +297,7 @@ class _Clock:
     def __exit__(self, *_: object) -> None:
         self._alarm.cancel()
         if self._expired:
-            raise ImageError("timeout", f"no response within {self._seconds:g} s (--url-timeout)")
+            raise ImageError("timeout", f"no answer within {self._seconds:g} s (--url-timeout)")
 
     @property
     def left(self) -> float:
@@ -374,7 +374,7 @@ def _checked(text: str, what: str, base: httpx2.URL | None = None) -> httpx2.URL
 
 def _target(response: httpx2.Response) -> httpx2.URL:
     if "Location" not in response.headers:
-        raise ImageError("network", f"the server responded {response.status_code} without a Location")
+        raise ImageError("network", f"the server answered {response.status_code} without saying where to go")
     return _checked(response.headers["Location"], "the target of a redirect", response.url)
 
 
@@ -396,7 +396,7 @@ def _validator(text: str | None) -> str | None:
 
 def _http_failure(response: httpx2.Response) -> ImageError:
     status = response.status_code
-    code, message = f"http_{status}", f"the server responded {status} {responses.get(status, '')}".rstrip()
+    code, message = f"http_{status}", f"the server answered {status} {responses.get(status, '')}".rstrip()
     if status == 429 or response.is_server_error:
         return _TransientError(code, message, _seconds_from(response.headers.get("Retry-After", "")))
     return ImageError(code, message)

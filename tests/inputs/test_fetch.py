@@ -183,24 +183,24 @@ def test_good(serve: Callable[..., Server], responses: list[Response], requests:
 
 
 BAD = [
-    pytest.param([reply(404)], 1, "http_404", "the server responded 404 Not Found", id="404"),
-    pytest.param([reply(408)], 1, "http_408", "the server responded 408 Request Timeout", id="408"),
-    pytest.param([reply(304)], 1, "http_304", "the server responded 304 Not Modified", id="304"),
-    pytest.param([reply(999)], 1, "http_999", "the server responded 999", id="999"),
-    pytest.param([reply(500)], 3, "http_500", "the server responded 500 Internal Server Error", id="500 for ever"),
-    pytest.param([reply(429, Retry_After="0")], 3, "http_429", "the server responded 429 Too Many", id="429 for ever"),
-    pytest.param([reply(429, Retry_After="9")], 1, "http_429", "the server responded 429 Too Many", id="429 too long"),
+    pytest.param([reply(404)], 1, "http_404", "the server answered 404 Not Found", id="404"),
+    pytest.param([reply(408)], 1, "http_408", "the server answered 408 Request Timeout", id="408"),
+    pytest.param([reply(304)], 1, "http_304", "the server answered 304 Not Modified", id="304"),
+    pytest.param([reply(999)], 1, "http_999", "the server answered 999", id="999"),
+    pytest.param([reply(500)], 3, "http_500", "the server answered 500 Internal Server Error", id="500 for ever"),
+    pytest.param([reply(429, Retry_After="0")], 3, "http_429", "the server answered 429 Too Many", id="429 for ever"),
+    pytest.param([reply(429, Retry_After="9")], 1, "http_429", "the server answered 429 Too Many", id="429 too long"),
     pytest.param(
         [reply(503, Retry_After="Wed, 21 Oct 2499 07:28:00 GMT")],
         1,
         "http_503",
-        "the server responded 503",
+        "the server answered 503",
         id="503 date",
     ),
-    pytest.param([after(9, CAT)], 1, "timeout", "no response within 0.8 s (--url-timeout)", id="hangs"),
-    pytest.param([drip(HEAD + b"\r\n")], 1, "timeout", "no response within 0.8 s (--url-timeout)", id="body drips"),
-    pytest.param([drip(HEAD + b"X: ")], 1, "timeout", "no response within 0.8 s (--url-timeout)", id="head drips"),
-    pytest.param([after(0.3, reply(500))], 3, "timeout", "no response within 0.8 s", id="tries take too long together"),
+    pytest.param([after(9, CAT)], 1, "timeout", "no answer within 0.8 s (--url-timeout)", id="hangs"),
+    pytest.param([drip(HEAD + b"\r\n")], 1, "timeout", "no answer within 0.8 s (--url-timeout)", id="body drips"),
+    pytest.param([drip(HEAD + b"X: ")], 1, "timeout", "no answer within 0.8 s (--url-timeout)", id="head drips"),
+    pytest.param([after(0.3, reply(500))], 3, "timeout", "no answer within 0.8 s", id="tries take too long together"),
     pytest.param([raw(b"")], 3, "network", "the transfer broke off: Server disconnected", id="no response"),
     pytest.param([raw(b"SSH-2.0\r\n\r\n")], 3, "network", "the transfer broke off: illegal status line", id="not HTTP"),
     pytest.param(
@@ -239,7 +239,7 @@ BAD = [
         id="circle",
     ),
     pytest.param([endless], 6, "network", "more than 5 redirects", id="too many redirects"),
-    pytest.param([reply(301)], 1, "network", "the server responded 301 without a Location", id="redirect to nowhere"),
+    pytest.param([reply(301)], 1, "network", "the server answered 301 without saying where to go", id="redirect to nowhere"),
     pytest.param(
         [reply(302, Location="file:///etc/passwd")],
         1,
@@ -347,7 +347,7 @@ def test_a_known_url_is_requested_conditionally(
     if conditions:
         assert items == []
     else:
-        assert items == [Failure(url(server.url), "http_304", "the server responded 304 Not Modified")]
+        assert items == [Failure(url(server.url), "http_304", "the server answered 304 Not Modified")]
 
 
 @pytest.mark.parametrize("etag", [b'"plain"', b'W/"a b"', '"日本"'.encode()])

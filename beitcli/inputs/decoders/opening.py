@@ -181,7 +181,7 @@ def _allow_heif() -> None:
     try:
         import pillow_heif
     except ImportError:
-        hint = "HEIC images need the extra `heif`: pip install 'beitcli[heif]'"
+        hint = "HEIC pictures need the extra `heif`: pip install 'beitcli[heif]'"
         raise ImageError("unsupported", hint) from None
     pillow_heif.register_heif_opener()
 
@@ -198,4 +198,4 @@ def _unidentified(stream: BinaryIO, prefix: bytes) -> ImageError:
             stream.seek(0)
             driver(stream, "")  # raises the error that `Image.open` hid
             return ImageError("corrupt", f"begins as {name} but its header cannot be read")
-    return ImageError("not_an_image", "not an image in any known format")
+    return ImageError("not_an_image", "not a picture in any known format")

@@ -60,7 +60,7 @@ def _jpeg_parts(page: Page, plane: int) -> Iterator[bytes]:
         frame = _frame(whole)
         rows = {page.rows_of(index), page.part_height} if page.tiled or index == page.down - 1 else {page.part_height}
         if (frame.width, frame.samples) != (page.part_width, page.samples if page.planar == 1 else 1):
-            raise ImageError("corrupt", f"the TIFF's JPEG {index + 1} is of another size or kind than its tags give")
+            raise ImageError("corrupt", f"the TIFF's JPEG {index + 1} is of another size or kind than its tags say")
         if frame.height not in rows:
             raise ImageError("truncated", f"the TIFF's JPEG {index + 1} has {frame.height} rows")
         yield whole

@@ -217,7 +217,7 @@ def first_page(stream: BinaryIO) -> Page:
 
 def _page(directory: Directory, compression: int) -> Page:
     if not {256, 257} <= directory.entries.keys():
-        raise ImageError("corrupt", "the TIFF does not give the size of its image")
+        raise ImageError("corrupt", "the TIFF does not say how large its image is")
     width, height = directory.integer(256, 0), directory.integer(257, 0)
     tiled = 324 in directory.entries and 273 not in directory.entries
     part_width, part_height = (
