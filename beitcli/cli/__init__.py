@@ -20,6 +20,8 @@ from beitcli.cli.embed import embed
 from beitcli.cli.evaluate import EXAMPLES as EVAL_EXAMPLES
 from beitcli.cli.evaluate import evaluate
 from beitcli.cli.flags import flags_of
+from beitcli.cli.help import EXAMPLES as HELP_EXAMPLES
+from beitcli.cli.help import show_help
 from beitcli.cli.merge import EXAMPLES as MERGE_EXAMPLES
 from beitcli.cli.merge import merge
 from beitcli.cli.models import EXAMPLES as MODELS_EXAMPLES
@@ -38,7 +40,7 @@ _HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="beit",
     help="Classify images in bulk with BEiT vision transformers.",
-    epilog=examples("beit classify photo.jpg", "beit batch ./images --out preds.csv", "beit models"),
+    epilog=examples("beit classify photo.jpg", "beit batch ./images --out preds.csv", "beit models", "beit help"),
     context_settings=_HELP_NAMES,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -52,6 +54,7 @@ app.command("eval", epilog=EVAL_EXAMPLES)(evaluate)
 app.command(epilog=BENCH_EXAMPLES)(bench)
 app.command(epilog=TRAIN_EXAMPLES)(train)
 app.add_typer(models, name="models", epilog=MODELS_EXAMPLES)
+app.command("help", epilog=HELP_EXAMPLES)(show_help)
 
 
 def _show_version(wanted: bool) -> None:
