@@ -1,4 +1,4 @@
-"""The map of the tree as README.md shows it, from the first line of each module's docstring: `python -m tests.tree`."""
+"""The map of the tree, from the first line of each module's docstring: the chapter `tree` of the manual."""
 
 import ast
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BESIDE = {
+    "beitcli/manual/": "the chapters of the manual, which `beit help` shows",
     "samples/": "three photographs to try it on",
     "tests/": "mirrors the rooms; real files, processes, sockets and signals",
     ".ci/": "run: what CI runs; constraints.txt: the tested set of packages",
@@ -36,7 +37,3 @@ def _first_line(path: Path) -> str:
 
 def _line(name: str, depth: int, text: str) -> str:
     return f"{'  ' * depth + name:<{_WIDTH}}{text}".rstrip()
-
-
-if __name__ == "__main__":
-    print(tree(), end="")  # noqa: T201

@@ -59,8 +59,9 @@ def _drawn(text: str) -> str:
     """The Markdown as the terminal shows it, with its escape codes."""
     from rich.console import Console
     from rich.markdown import Markdown
+    from rich.theme import Theme
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, theme=Theme({"markdown.code": "bold cyan"}))  # its own has a black background
     with console.capture() as captured:
         console.print(Markdown(text, code_theme="ansi_dark"))
     return captured.get()
