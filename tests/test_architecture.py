@@ -157,6 +157,8 @@ def test_writers_and_commands_import_nothing_heavy_at_the_top(path: Path) -> Non
         ["embed", ".", "--out", "x.unknown"],
         ["merge", "all.csv.gz", "part.jsonl"],
         ["--show-completion", "bash"],
+        ["help"],
+        ["help", "resume"],
     ],
     ids=" ".join,
 )

@@ -38,13 +38,24 @@ def show_help(
     chapters = _chapters()
     if chapter is None:
         width = max(map(len, chapters))
-        print("\n".join(f"{name:<{width}}  {_title(name)}" for name in chapters))  # noqa: T201
+        _write("".join(f"{name:<{width}}  {_title(name)}\n" for name in chapters))
     elif chapter not in chapters:
         raise UsageError(f"no chapter `{chapter}` in the manual", f"one of {', '.join(chapters)}")
     elif sys.stdout.isatty():
         _page(_drawn(_text(chapter)))
     else:
-        sys.stdout.write(_text(chapter))
+        _write(_text(chapter))
+
+
+def _write(text: str) -> None:
+    """Write to standard output in UTF-8, whatever the locale. Raises OutputError, but not for a closed pipe."""
+    try:
+        sys.stdout.buffer.write(text.encode())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def _text(chapter: str) -> str:
@@ -71,11 +82,11 @@ def _page(text: str) -> None:
     """Show the text in the user's pager; print it where there is none."""
     pager = _pager()
     if not pager:
-        sys.stdout.write(text)
+        _write(text)
         return
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is the pager's, and ends what it shows or searches
     # `less` is to pass colours on and to end by itself on a short text, as git asks of it.
-    subprocess.run(pager, input=text.encode(errors="replace"), env={"LESS": "FRX", **os.environ}, check=False)
+    subprocess.run(pager, input=text.encode(), env={"LESS": "FRX", **os.environ}, check=False)
 
 
 def _pager() -> list[str]:

@@ -72,6 +72,19 @@ def test_a_reader_that_has_seen_enough_ends_it_silently() -> None:
     )
 
 
+def test_a_full_disk_is_one_line() -> None:
+    command = f"{sys.executable} -m beitcli help cli > /dev/full"
+    shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert shown.returncode == 1
+    assert shown.stderr == "beit: error: cannot write to standard output: No space left on device\n"
+
+
+def test_a_locale_of_ascii_gets_utf_8_too() -> None:
+    locale = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run([sys.executable, "-m", "beitcli", "help", "design"], capture_output=True, env=locale)
+    assert shown.stdout == (MANUAL / "design.md").read_bytes()
+
+
 @pytest.mark.parametrize("pager", ["cat", "no-such-pager --with 'an option'", "", "'unbalanced"])
 def test_a_terminal_gets_it_drawn_through_any_pager_or_none(pager: str) -> None:
     drawn = on_a_terminal("resume", PAGER=pager)
