@@ -95,7 +95,7 @@ def run(document: list[Step], folder: Path) -> list[Outcome]:
     shutil.copytree(SAMPLES, folder / "samples")
     shared = [step for step in document if step.is_python and not step.is_script]
     (folder / ".shared.py").write_text(f"\nprint(end='{_BETWEEN}', flush=True)\n".join(step.text for step in shared))
-    lines = [f'export PATH={shlex.quote(str(programs))}:"$PATH" PYTHONPATH={shlex.quote(str(ROOT))}']
+    lines = [f'export BEIT_DEVICE=cpu PATH={shlex.quote(str(programs))}:"$PATH" PYTHONPATH={shlex.quote(str(ROOT))}']
     for number, step in enumerate(document):
         command = step.text
         if step.is_script:

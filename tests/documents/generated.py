@@ -114,7 +114,7 @@ def picture() -> str:
 def _on_a_terminal(command: list[str], folder: str) -> str:
     """What a command prints on a terminal, escape codes included; notices go nowhere."""
     ours, theirs = pty.openpty()
-    terminal = {"COLUMNS": str(_COLUMNS), "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+    terminal = {"COLUMNS": str(_COLUMNS), "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "BEIT_DEVICE": "cpu"}
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | terminal
     with subprocess.Popen(
         command, cwd=folder, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.DEVNULL, env=environment
