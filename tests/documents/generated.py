@@ -95,7 +95,7 @@ def help_of(command: str) -> str:
 
 def tree_chapter() -> str:
     """The text of `tree.md`."""
-    return f"# The tree: every module and what it holds\n\n```text\n{tree()}```\n"
+    return f"# The tree: every module in one line\n\n```text\n{tree()}```\n"
 
 
 def picture() -> str:
