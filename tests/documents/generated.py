@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
@@ -82,6 +83,7 @@ def _cli_parts() -> Iterator[str]:
         yield f"\n## {f'beit {command}'.rstrip()}\n\n```text\n{help_of(command)}\n```\n"
 
 
+@cache
 def help_of(command: str) -> str:
     """The help of a command in 100 columns, which leave room for the name of every option."""
     from beitcli.cli import app

@@ -9,9 +9,13 @@ from beitcli.cli import app
 from tests.documents.blocks import WRITTEN, blocks, commands_of_beit, matches, run, steps
 
 RUN = [path for path in WRITTEN if steps(path)]
+SLOW = ("train",)  # scikit-learn and transformers are imported by it
 
 
-@pytest.mark.parametrize("path", RUN, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else []) for path in RUN],
+)
 def test_what_is_shown_is_what_is_printed(path: Path, tmp_path: Path) -> None:
     outcomes = run(steps(path), tmp_path)
     assert len(outcomes) == len(steps(path))
