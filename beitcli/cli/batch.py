@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from beitcli.cli import notices
+from beitcli.cli import notices, progress
 from beitcli.cli.exit_status import exit_status
 from beitcli.cli.formats import format_of_file, layout_for, standard_format
 from beitcli.cli.options import OutputOptions, examples, with_options
@@ -61,7 +61,7 @@ def batch(
         if not is_stream(resume.out):
             _write_file(request, layout, output)
         destination = Destination(partial(stream_to, resume.out), padded=True)
-    with suppress(ReaderClosed), notices.observer(output.quiet, records_on_stdout=True) as observer:
+    with suppress(ReaderClosed), progress.observer(output.quiet, records_on_stdout=True) as observer:
         raise typer.Exit(exit_status(classify(request, layout, destination, observer), output))
 
 
@@ -70,7 +70,7 @@ def _write_file(request: Request, layout: LayoutFor, output: OutputOptions) -> N
     if request.resume.dry_run:
         print_preview(preview_classification(request))
         raise typer.Exit
-    with exclusive(out, request.resume.wait), notices.observer(output.quiet) as observer:
+    with exclusive(out, request.resume.wait), progress.observer(output.quiet) as observer:
         if request.resume.no_ledger:
             opened = partial(replaced_file, request.target, keeps_part=True)
             report = classify(request, layout, Destination(opened, padded=True, replaces=out), observer)

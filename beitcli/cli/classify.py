@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from beitcli.cli import notices
+from beitcli.cli import notices, progress
 from beitcli.cli.exit_status import exit_status
 from beitcli.cli.formats import layout_for, standard_format
 from beitcli.cli.options import OutputOptions, examples, with_options
@@ -46,6 +46,6 @@ def classify(
     request.check()
     output.check()
     layout = layout_for(standard_format(output, labels), output)
-    with suppress(ReaderClosed), notices.observer(output.quiet, records_on_stdout=True) as observer:
+    with suppress(ReaderClosed), progress.observer(output.quiet, records_on_stdout=True) as observer:
         report = run(request, layout, Destination(standard_output, padded=False), observer)
         raise typer.Exit(exit_status(report, output))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from beitcli.cli import notices
+from beitcli.cli import notices, progress
 from beitcli.cli.exit_status import exit_status
 from beitcli.cli.options import OutputOptions, Without, examples, with_options
 from beitcli.cli.preview import print_preview
@@ -70,7 +70,7 @@ def embed(
     if resume.dry_run:
         print_preview(preview_embedding(request, kind))
         return
-    with exclusive(resume.out, resume.wait), notices.observer(output.quiet) as observer:
+    with exclusive(resume.out, resume.wait), progress.observer(output.quiet) as observer:
         raise typer.Exit(exit_status(run(request, kind, observer), output))
 
 

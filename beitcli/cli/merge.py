@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from beitcli.cli import notices
+from beitcli.cli import notices, progress
 from beitcli.cli.options import examples
 from beitcli.jobs import merge as job
 
@@ -27,7 +27,8 @@ def merge(
     different predictions, nothing is written. After a merge the exit status is 0, even if rows are errors.
     """
     notices.set_up(quiet, verbose=False)
-    merged = job.merge(out, parts)
+    with progress.observer(quiet) as observer:
+        merged = job.merge(out, parts, observer)
     if not quiet:
         notices.print_line(
             f"{merged.tally.images} images from {len(parts)} parts: {merged.equal} equal rows left out, "

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from beitcli.cli.training_options import TRAINING_FLAGS
 from beitcli.errors import UsageError
-from beitcli.inputs.sources import Walk
 from beitcli.jobs.requests import Compute, Inputs, Labels, Limits, ModelChoice, Resume
 from beitcli.jobs.values import ranges_of
 from beitcli.model.catalog import KNOWN
@@ -144,14 +144,9 @@ FLAGS: dict[type, dict[str, Any]] = {
         "no_ledger": _flag(_AGAIN, "--no-ledger", help="Keep no results: every run processes all images."),
         "wait": _flag(_AGAIN, "--wait", help="Wait for another run on the same FILE to end."),
     },
+    **TRAINING_FLAGS,
 }
 """The option of every field of the requests; types, defaults, ranges and checks are the requests' own."""
-
-
-def check_no_walk_options(walk: Walk) -> None:
-    """Raises UsageError for options of a folder walk together with --labels."""
-    if walk != Walk():
-        raise UsageError("--labels names each image, and nothing is walked", "leave out --ext, --exclude and the like")
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,19 +108,20 @@ def wait_at_standard_input() -> None:
         os.set_blocking(0, True)
 
 
-def read_list(stream: BinaryIO, null: bool) -> Iterator[Source]:
+def read_list(stream: BinaryIO, null: bool, silent: bool = False) -> Iterator[Source]:
     """One source a line, literally: no glob, no `-`, spaces kept; empty lines are skipped and a final CR dropped.
 
-    With `null`, NUL ends a line and a CR is part of the name.
+    With `null`, NUL ends a line and a CR is part of the name; without it, NUL is worth a warning, unless `silent`.
     """
-    warned = null
-    for line in _split(stream, b"\0" if null else b"\n"):
-        name = line if null else line.removesuffix(b"\r")
-        if not warned and b"\0" in name:
-            warned = True
-            log.warning("the list has NUL in its lines, which no name has: is it one for `null=True`?")
-        if name:
-            yield literal(os.fsdecode(name))
+    warned = null or silent
+    with stream:
+        for line in _split(stream, b"\0" if null else b"\n"):
+            name = line if null else line.removesuffix(b"\r")
+            if not warned and b"\0" in name:
+                warned = True
+                log.warning("the list has NUL in its lines, which no name has: is it one for `null=True`?")
+            if name:
+                yield literal(os.fsdecode(name))
 
 
 def literal(location: str) -> Source:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from beitcli.errors import UsageError
-from beitcli.jobs.discovery import find_again, find_part
+from beitcli.jobs.discovery import begin_stage, find_again, find_part
 from beitcli.jobs.engine import predict_records, settings_for, warn_if_demo
 from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.requests import Labels, ModelChoice, Request
@@ -30,6 +30,7 @@ def classify(request: Request, layout_for: LayoutFor, destination: Destination, 
     Raises ReaderClosed where the reader of a pipe has seen enough.
     """
     report = Report()
+    begin_stage("classifying", request, observer)
     checkpoint, selection, batches = _predictions(request, report, destination.padded, destination.replaces)
     write_stream(batches, selection, _layout(layout_for, request.labels, checkpoint), destination, report, observer)
     return report
@@ -63,6 +64,7 @@ def classify_again(request: Request, layout_for: LayoutFor, observer: Observer) 
     be written, or a folder has lost all its images.
     """
     report = Report()
+    begin_stage("classifying", request, observer)
     found = find_again(request, report.tally.skipped)
     checkpoint, selection = choose(request.model, request.labels)
     layout = _layout(layout_for, request.labels, checkpoint)
@@ -76,7 +78,7 @@ def classify_again(request: Request, layout_for: LayoutFor, observer: Observer) 
     task = classification_task("batch", checkpoint, request.labels.top_k)
     files = Files((request.target,), f"{layout} {selection}", write)
     with updated_ledger(request, found, task, report, observer) as ledger:
-        write_files(files, ledger)
+        write_files(files, ledger, observer)
     return report
 
 

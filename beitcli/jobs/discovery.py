@@ -3,11 +3,13 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
-from os.path import basename, exists, realpath
+from os.path import basename, exists, isfile, realpath
 
 from beitcli.errors import OutputError
 from beitcli.inputs.sources import discover, empty_folders, look, open_list, read_list, shard
+from beitcli.jobs.observer import Observer
 from beitcli.jobs.requests import Inputs, Request
 from beitcli.ledger.database import has_images_under, open_database
 from beitcli.outputs.destination import check_not_overwritten
@@ -38,10 +40,23 @@ class Lookahead:
         return len(self._counted)
 
 
-def find(inputs: Inputs, skipped: Skipped) -> Iterator[Found]:
-    """All inputs in order; `skipped` counts what the walks leave out."""
-    listed = read_list(open_list(inputs.files_from), inputs.null) if inputs.files_from is not None else ()
+def find(inputs: Inputs, skipped: Skipped, silent: bool = False) -> Iterator[Found]:
+    """All inputs in order; `skipped` counts what the walks leave out. If `silent`, nothing is logged."""
+    listed = read_list(open_list(inputs.files_from), inputs.null, silent) if inputs.files_from is not None else ()
     return discover(inputs.inputs or (), listed, inputs.walk(), skipped)
+
+
+def begin_stage(name: str, request: Request, observer: Observer) -> None:
+    """Tell the observer of a stage over the inputs, and how to count them; a list in a pipe can be read only once."""
+    observer.stage(name)
+    listed = request.inputs.files_from
+    if listed is None or (listed != "-" and isfile(listed)):
+        observer.countable(partial(_counts, request))
+
+
+def _counts(request: Request) -> Iterator[int]:
+    """A 1 for each requested input."""
+    yield from (1 for _ in shard(find(request.inputs, Skipped(), silent=True), *request.resume.part()))
 
 
 def find_part(request: Request, skipped: Skipped, replaces: str) -> Iterator[Found]:

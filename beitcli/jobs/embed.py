@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 
-from beitcli.jobs.discovery import find_again, find_part
+from beitcli.jobs.discovery import begin_stage, find_again, find_part
 from beitcli.jobs.engine import beit_preprocessing, open_beit, predict_records, settings_for, warn_if_demo
 from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.requests import Request
@@ -24,12 +24,13 @@ def embed(request: Request, kind: Encoding, observer: Observer) -> Report:
     written, or a folder has lost all its images.
     """
     report = Report()
+    begin_stage("features", request, observer)
     found = find_again(request, report.tally.skipped)
     with (
         _encoding(request, kind) as (task, files),
         updated_ledger(request, found, task, report, observer) as ledger,
     ):
-        write_files(files, ledger)
+        write_files(files, ledger, observer)
     return report
 
 

@@ -1,22 +1,29 @@
 """Evaluation of a checkpoint on labelled images, over a ledger."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from beitcli import __version__
 from beitcli.errors import UsageError
-from beitcli.evaluation.ground_truth import Match
+from beitcli.evaluation.ground_truth import Match, match
 from beitcli.inputs.labelled import Labelled
+from beitcli.jobs.engine import warn_if_demo
+from beitcli.jobs.evaluation_files import EvaluationFiles
+from beitcli.jobs.labelling import read_labels
 from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.requests import Request
 from beitcli.jobs.resumable import updated_ledger
 from beitcli.jobs.tasks import classification_task
-from beitcli.model.checkpoint import Checkpoint
-from beitcli.records import Failure
+from beitcli.model.checkpoint import Checkpoint, open_checkpoint
+from beitcli.outputs.destination import check_not_overwritten, is_in
+from beitcli.outputs.lock import exclusive
+from beitcli.records import Failure, Source, printable
 
 if TYPE_CHECKING:
     from beitcli.evaluation.report import Evaluation, Setting
@@ -25,15 +32,71 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Labelling:
-    """Images with their true labels, from a folder or table `source`, and the model's class of each label."""
+class EvaluationRequest:
+    """Everything that an evaluation is asked to do.
 
-    source: str
+    The images are those of `folder`, one of class folders, or of the table `labels`. The results are kept beside the
+    JSON file that `run.resume.out` names; `plots` is the folder of the plots. The inputs of `run` only filter the walk.
+    """
+
+    run: Request
+    folder: str | None = None
+    labels: str | None = None
+    plots: str | None = None
+
+    @property
+    def files(self) -> EvaluationFiles:
+        """The files to write."""
+        return EvaluationFiles(None if self.run.resume.out == "-" else self.run.resume.out, self.plots)
+
+    def check(self) -> None:
+        """Raises UsageError for options that contradict each other, OutputError for files that cannot be written."""
+        for part in (self.run.limits, self.run.model, self.run.compute, self.run.resume):
+            part.check()
+        self.files.check()
+        if self.folder is not None and self.plots is not None and is_in(self.plots, self.folder):
+            raise UsageError(f"`{printable(self.plots)}` is in the folder of the images", "choose a `plots=` beside it")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """The figures of an evaluation, and the report of its run."""
+
+    evaluation: "Evaluation"
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class _Labelling:
+    """Images with their true labels, and the model's class of each label."""
+
     images: Sequence[Labelled]
     classes: Mapping[str, Match]
 
 
-def check_classes(checkpoint: Checkpoint) -> None:
+def evaluate(request: EvaluationRequest, observer: Observer) -> Evaluated:
+    """Predict the images that an earlier run has not predicted, measure all predictions, and write the files.
+
+    Raises UsageError for images or a model that do not fit, OutputError where the files cannot be written.
+    """
+    request.check()
+    report = Report()
+    labelled = read_labels(request.folder, request.labels, request.run.inputs.walk(), report.tally.skipped)
+    sources = [each for each in labelled if isinstance(each.found, Source)]
+    images = (each.found.location for each in sources if isinstance(each.found, Source))
+    check_not_overwritten(request.files.paths, chain(filter(None, [request.labels]), images))
+    checkpoint = open_checkpoint(request.run.model.model, request.run.model.revision)
+    _check_classes(checkpoint)
+    labelling = _Labelling(labelled, match((each.label for each in sources), checkpoint.labels))
+    warn_if_demo(checkpoint)
+    resume = request.run.resume
+    with nullcontext() if resume.streams else exclusive(resume.out, resume.wait):
+        evaluation = _evaluate(request, checkpoint, labelling, report, observer)
+        request.files.write(evaluation)
+    return Evaluated(evaluation, report)
+
+
+def _check_classes(checkpoint: Checkpoint) -> None:
     """Raises UsageError for a model that does not choose one of several labels per image."""
     if checkpoint.activation == "softmax":
         return
@@ -49,14 +112,17 @@ def check_classes(checkpoint: Checkpoint) -> None:
     )
 
 
-def evaluate(
-    request: Request, checkpoint: Checkpoint, labelling: Labelling, report: Report, observer: Observer
+def _evaluate(
+    request: EvaluationRequest, checkpoint: Checkpoint, labelling: _Labelling, report: Report, observer: Observer
 ) -> "Evaluation":
     """Predict the images that the ledger lacks, and measure all predictions."""
     predictions, failures = [], []
+    run, out = request.run, request.run.resume
+    run = replace(run, resume=replace(out, no_ledger=out.no_ledger or out.streams), target=os.path.realpath(out.out))
     found = (each.found for each in labelling.images)
-    task = classification_task("eval", checkpoint, request.labels.top_k)
-    with updated_ledger(request, found, task, report, observer) as ledger:
+    task = classification_task("eval", checkpoint, run.labels.top_k)
+    observer.stage("classifying", len(labelling.images))
+    with updated_ledger(run, found, task, report, observer) as ledger:
         from beitcli.evaluation.metrics import LabelledPrediction, measure
 
         dtype = " and ".join(ledger.dtypes())
@@ -72,9 +138,11 @@ def evaluate(
 
     classes = labelling.classes.values()
     matched_by = dict(Counter(each.by for each in classes))
-    ground_truth = GroundTruth(labelling.source, len({each.index for each in classes}), matched_by)
+    ground_truth = GroundTruth(
+        request.folder or request.labels or "", len({each.index for each in classes}), matched_by
+    )
     figures, skipped = measure(predictions, checkpoint.labels), report.tally.skipped
-    return Evaluation(__version__, _setting(request, checkpoint, dtype), ground_truth, figures, failures, skipped)
+    return Evaluation(__version__, _setting(run, checkpoint, dtype), ground_truth, figures, failures, skipped)
 
 
 def _setting(request: Request, checkpoint: Checkpoint, dtype: str) -> "Setting":

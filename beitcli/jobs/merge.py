@@ -1,10 +1,12 @@
 """Merging of files of records into one, as a single run over all images would write it."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 from beitcli.errors import UsageError
+from beitcli.jobs.observer import Observer
 from beitcli.outputs.destination import check_writable, is_stream, replaced_file, writing
 from beitcli.outputs.formats import by_suffix
 from beitcli.outputs.lock import exclusive
@@ -12,7 +14,7 @@ from beitcli.outputs.merging import Collection, collection
 from beitcli.outputs.readers import Reader
 from beitcli.outputs.summary import Tally
 from beitcli.outputs.writers import Layout, writer
-from beitcli.records import printable
+from beitcli.records import Record, printable
 
 _ROWS_AT_ONCE = 1000
 
@@ -26,7 +28,7 @@ class Merged:
     overruled: int
 
 
-def merge(out: str, parts: list[str]) -> Merged:
+def merge(out: str, parts: list[str], observer: Observer) -> Merged:
     """Replace `out` by the records of all parts, sorted as a folder walk is, in the formats of their suffixes.
 
     Raises UsageError for parts that are no files, BeitError for two different predictions of one image, OutputError
@@ -38,11 +40,23 @@ def merge(out: str, parts: list[str]) -> Merged:
         raise UsageError(f"`{printable(out)}` is a FIFO or device", "name a file")
     check_writable(out)
     with exclusive(out, wait=False), collection() as collected:
+        observer.stage("reading", unit="rows")
+        observer.countable(lambda: chain.from_iterable(reader.count() for reader in readers))
         for reader in readers:
-            collected.add(reader.records(), reader.path)
+            collected.add(_reporting(reader.records(), observer), reader.path)
         columns = max(reader.columns for reader in readers)
-        tally = _write(out, Layout(file_format.name, columns, file_format.gzip), collected)
+        observer.stage("writing", collected.size, "rows")
+        tally = _write(out, Layout(file_format.name, columns, file_format.gzip), collected, observer)
         return Merged(tally, collected.equal, collected.overruled)
+
+
+def _reporting(records: Iterator[Record], observer: Observer) -> Iterator[Record]:
+    number = 0
+    for number, record in enumerate(records, 1):
+        yield record
+        if number % _ROWS_AT_ONCE == 0:
+            observer.progress(_ROWS_AT_ONCE)
+    observer.progress(number % _ROWS_AT_ONCE)
 
 
 def _reader(path: str) -> Reader:
@@ -53,11 +67,12 @@ def _reader(path: str) -> Reader:
     return Reader(path, *by_suffix(path))
 
 
-def _write(out: str, layout: Layout, collected: Collection) -> Tally:
+def _write(out: str, layout: Layout, collected: Collection, observer: Observer) -> Tally:
     tally, records = Tally(), collected.in_order()
     with replaced_file(out, keeps_part=False) as stream, writer(stream, layout) as rows:
         while some := list(islice(records, _ROWS_AT_ONCE)):
             with writing():
                 rows.write(some)
             tally.add(some)
+            observer.progress(len(some))
     return tally

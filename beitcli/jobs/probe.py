@@ -2,59 +2,45 @@
 
 import time
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from os.path import realpath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from beitcli.jobs.engine import beit_preprocessing, open_beit, warn_if_demo
-from beitcli.jobs.observer import Observer, Report
-from beitcli.jobs.requests import Request, Resume
+from beitcli.jobs.observer import Observer, Report, stage_of
+from beitcli.jobs.requests import Inputs, Request, Resume
 from beitcli.jobs.resumable import updated_ledger
 from beitcli.jobs.tasks import encoding_task
+from beitcli.jobs.training_requests import TrainingRequest
 from beitcli.ledger.feature_store import FeatureCodec
-from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.features import Encoding, shape_of
 from beitcli.outputs.lock import exclusive
 from beitcli.records import Embedding, Failure
 from beitcli.training.data.examples import Split, check_can_hold_out
-from beitcli.training.work_dir import WorkDir
 
 if TYPE_CHECKING:
     from beitcli.model.preprocessing import Preprocessing
     from beitcli.training.model_card import Facts
+    from beitcli.training.probe.checkpoint import PooledCheckpoint
 
 _SETTINGS = {"way": "a linear probe"}
 """The ledger identifies the settings of the features."""
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A linear probe to train.
-
-    `share` of each class is held out for validation, and so many unreadable images as `max_errors` are passed over.
-    """
-
-    split: Split
-    request: Request
-    pool: Literal["mean", "cls"]
-    share: float | None
-    max_errors: int
-    seed: int
-    command: str
-
-
-def train_probe(probe: Probe, work: WorkDir, observer: Observer) -> "tuple[Facts, float]":
+def train_probe(request: TrainingRequest, observer: Observer) -> "tuple[Facts, float]":
     """Train the probe and write its model, complete or not at all; returns the facts of its card, and its strength.
 
     Until then the features are kept for the next run. Raises UsageError if the images or the model are not suitable.
     """
-    started = time.monotonic()
-    if not probe.split.validation:
-        check_can_hold_out([example.target for example in probe.split.training])
-    base = open_beit(probe.request.model)
-    preprocessing = beit_preprocessing(probe.request.model, base)
+    images, pool, work = request.images, request.recipe.pool or "mean", request.work
+    split, started = images.whole(request.walk), time.monotonic()
+    if not split.validation:
+        check_can_hold_out([example.target for example in split.training])
+    base = open_beit(request.model)
+    preprocessing = beit_preprocessing(request.model, base)
     warn_if_demo(base)
+    observer.stage("features", len(split.training) + len(split.validation))
     with exclusive(work.out, wait=False):
         if work.begun(_SETTINGS) is None:
             work.start()
@@ -62,21 +48,28 @@ def train_probe(probe: Probe, work: WorkDir, observer: Observer) -> "tuple[Facts
         from beitcli.training.probe import fit as training
         from beitcli.training.probe.checkpoint import pooled
 
-        checkpoint = pooled(base, probe.pool)
-        records = _features(probe, checkpoint, preprocessing, work, observer)
-        plan = training.ProbePlan(probe.share, probe.max_errors, probe.seed, probe.command, started)
-        return training.train_probe(plan, probe.split, records, checkpoint, preprocessing, work)
+        checkpoint = pooled(base, pool)
+        records = _features(request, split, checkpoint, preprocessing, observer)
+        plan = training.ProbePlan(images.val_share, images.max_errors, request.recipe.seed, request.command, started)
+        on_fit = stage_of(observer, "fitting", "fits")
+        return training.train_probe(plan, split, records, checkpoint, preprocessing, work, on_fit)
 
 
 def _features(
-    probe: Probe, checkpoint: Checkpoint, preprocessing: "Preprocessing", work: WorkDir, observer: Observer
+    training: TrainingRequest,
+    split: Split,
+    checkpoint: "PooledCheckpoint",
+    preprocessing: "Preprocessing",
+    observer: Observer,
 ) -> list[Embedding | Failure]:
     """One record per image, training images first."""
-    target = realpath(work.path("features"))
-    request = replace(probe.request, resume=Resume(out=target, prune=True), target=target)
-    kind, shape = Encoding(probe.pool), shape_of(checkpoint, preprocessing, probe.pool)
-    found = (example.found for example in (*probe.split.training, *probe.split.validation))
+    target, pool = realpath(training.work.path("features")), checkpoint.pool
+    compute, resume = replace(training.compute, batch_size=training.recipe.batch_size), Resume(out=target, prune=True)
+    request = Request(Inputs(), training.limits, training.model, compute, resume=resume, target=target)
+    kind, shape = Encoding(pool), shape_of(checkpoint, preprocessing, pool)
+    examples = (*split.training, *split.validation)
     with closing(FeatureCodec(f"{request.ledger}-features", target, shape, kind.dtype)) as vectors:
         task = encoding_task("train", checkpoint, kind, vectors)
+        found = (example.found for example in examples)
         with updated_ledger(request, found, task, Report(), observer) as ledger:
             return list(chain.from_iterable(ledger.records()))

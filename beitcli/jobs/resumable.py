@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from os.path import basename
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from beitcli import __version__, signals
 from beitcli.errors import ModelError, OutputError
@@ -21,7 +21,7 @@ from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.requests import Request
 from beitcli.jobs.tasks import Task
 from beitcli.ledger.database import copied_database, digest_of, move_aside, open_database
-from beitcli.ledger.ledger import Ledger, State
+from beitcli.ledger.ledger import Ledger, Recompute, State
 from beitcli.records import Failure, Found, ResultRecord, Source, printable
 
 if TYPE_CHECKING:
@@ -31,6 +31,12 @@ log = logging.getLogger(__name__)
 
 _PREPROCESSING = {"paper": "paper, cropped as torchvision does"}
 """Fingerprint of a preprocessing that changed under the same name: older results are computed again."""
+
+
+_PASSED_AT_ONCE = 1000
+"""Images that need no work, after which the observer hears of them."""
+
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ def updated_ledger(
     with open_database(request.ledger) as database:
         ledger = _ledger(request, task, database)
         try:
-            pending = ledger.pending(with_identities(found, request), resume.recompute(), Counter())
+            pending = _pending(with_identities(found, request), resume.recompute(), ledger, observer)
             _predict(request, task, pending, ledger, report, observer)
             _report_stale(ledger, resume.prune)
             ledger.count(tally, is_complete=True)
@@ -75,12 +81,19 @@ def updated_ledger(
     observer.summary(report)
 
 
-def write_files(files: Files[ResultRecord], ledger: Ledger[ResultRecord]) -> None:
+def write_files(files: Files[ResultRecord], ledger: Ledger[ResultRecord], observer: Observer) -> None:
     """Replace the output files by all records, unless they are what the ledger has written already."""
     appearance = f"{__version__} {files.appearance}"
     if not ledger.is_written(files.paths, appearance):
-        files.write(ledger.count_successes(), ledger.records())
+        observer.stage("writing", ledger.requested)
+        files.write(ledger.count_successes(), _reporting(ledger.records(), observer))
         ledger.mark_written(files.paths, appearance)
+
+
+def _reporting(parts: Iterator[list[_Part]], observer: Observer) -> Iterator[list[_Part]]:
+    for part in parts:
+        yield part
+        observer.progress(len(part))
 
 
 def preview(request: Request, found: Iterable[Found], task: Task[ResultRecord]) -> dict[str, int]:
@@ -100,6 +113,27 @@ def _ledger(request: Request, task: Task[ResultRecord], database: sqlite3.Connec
         name = printable(request.ledger)
         raise OutputError(f"`{name}` is not a ledger of `beit {task.command}`", "choose another file, or `fresh=True`")
     return ledger
+
+
+def _pending(found: Iterable[Found], again: Recompute, ledger: Ledger[Any], observer: Observer) -> Iterator[Source]:
+    """The images that need a result; the observer gets the number of the others as they are passed over."""
+    passed = 0
+
+    def counted() -> Iterator[Found]:
+        nonlocal passed
+        for item in found:
+            if passed >= _PASSED_AT_ONCE:
+                observer.kept(passed)
+                passed = 0
+            passed += 1
+            yield item
+
+    for source in ledger.pending(counted(), again, Counter()):
+        if passed > 1:
+            observer.kept(passed - 1)
+        passed = 0
+        yield source
+    observer.kept(passed)
 
 
 def _predict(

@@ -112,6 +112,11 @@ class Ledger(Generic[ResultRecord]):
         self._dtype: str | None = None
         self.unverified_urls = 0
 
+    @property
+    def requested(self) -> int:
+        """The number of images requested so far, each as often as it was named."""
+        return self._requested
+
     def set_dtype(self, dtype: str) -> None:
         """Set the dtype of the results from now on."""
         self._dtype = dtype

@@ -33,6 +33,12 @@ class Collection:
         for record in records:
             self._add(record.source, isinstance(record, Failure), json.dumps(record.as_dict()))
 
+    @property
+    def size(self) -> int:
+        """The number of records in the store."""
+        [count] = self._database.execute("SELECT count(*) FROM records").fetchone()
+        return int(count)
+
     def in_order(self) -> Iterator[Record]:
         for (record,) in self._database.execute("SELECT record FROM records ORDER BY key"):
             yield record_of(json.loads(record))

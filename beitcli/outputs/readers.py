@@ -5,7 +5,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from beitcli.errors import BeitError
 from beitcli.outputs.delimited import record_of_row, tsv_fields
@@ -14,6 +14,9 @@ from beitcli.outputs.parquet import arrow_errors, schema
 from beitcli.records import SCORE_COLUMNS, Prediction, Record, column_names, printable
 
 _ROWS_AT_ONCE = 100  # of Parquet: with all labels of a large model a row is megabytes of Python's objects
+
+
+_BLOCK = 1 << 16
 
 
 class Reader:
@@ -43,9 +46,31 @@ class Reader:
         except (OSError, EOFError, zlib.error) as error:
             raise BeitError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
 
+    def count(self) -> Iterator[int]:
+        """Numbers whose sum is that of the records, read at a fraction of the cost; a name of two lines counts twice.
+
+        Raises OSError where the file cannot be read.
+        """
+        if self._format == "parquet":
+            from pyarrow import parquet
+
+            with arrow_errors(), parquet.ParquetFile(self.path) as file:
+                yield file.metadata.num_rows
+            return
+        yield 0 if self._format == "jsonl" else -1  # the header
+        try:
+            with self._open() as stream:
+                while block := stream.read(_BLOCK):
+                    yield block.count(b"\n")
+        except (EOFError, zlib.error) as error:
+            raise OSError(str(error)) from error
+
+    def _open(self) -> BinaryIO:
+        return cast(BinaryIO, gzip.open(self.path)) if self._compressed else open(self.path, "rb")
+
     def _lines(self) -> Iterator[str]:
         """The lines without their ends. Raises ValueError where one is not UTF-8 or has no end."""
-        with gzip.open(self.path) if self._compressed else open(self.path, "rb") as stream:
+        with self._open() as stream:
             for line in stream:
                 if not line.endswith(b"\n"):
                     raise ValueError("the file ends within the line")

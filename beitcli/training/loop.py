@@ -70,7 +70,7 @@ class Environment:
 
 
 def train(
-    method: Method, batches: Batches, environment: Environment, on_progress: Callable[[TrainingProgress], None]
+    method: Method, batches: Batches, environment: Environment, on_progress: Callable[[TrainingProgress], object]
 ) -> "TrainingResult":
     """The averaged weights after the last step; resumes from the newest checkpoint in the folder if there is one.
 
@@ -320,7 +320,7 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
     """Reports the progress after every step."""
 
-    def __init__(self, on_progress: Callable[[TrainingProgress], None], order: Order, steps: int) -> None:
+    def __init__(self, on_progress: Callable[[TrainingProgress], object], order: Order, steps: int) -> None:
         self._on_progress = on_progress
         self._epochs_a_step = order.epochs / steps
         self._images_a_step = len(order) * order.size / steps

@@ -3,7 +3,8 @@
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
@@ -40,6 +41,8 @@ from beitcli.training.work_dir import IMAGES, WorkDir, work_errors
 
 log = logging.getLogger(__name__)
 
+_COMPILED = "TORCHINDUCTOR_CACHE_DIR"
+
 _BATCH_SIZE = 64
 """Batch size of the validation."""
 
@@ -60,6 +63,11 @@ def training_runtime(device: str, dtype: str) -> Runtime:
     runtime = choose_runtime(device, dtype)
     if runtime == Runtime("cpu", "fp16"):
         raise UsageError("`dtype=fp16`: gradients in fp16 need a GPU", "leave it out, or `dtype=bf16`")
+    if runtime.device.startswith("cuda") and torch.cuda.device_count() > 1:  # the Trainer would use every one
+        raise UsageError(
+            f"training takes one GPU, and this process sees {torch.cuda.device_count()}",
+            "set CUDA_VISIBLE_DEVICES to the number of one before torch starts",
+        )
     is_auto = dtype == "auto" and runtime.device.startswith("cuda")
     if is_auto and torch.cuda.is_bf16_supported(including_emulation=False):
         return replace(runtime, dtype="bf16")
@@ -118,17 +126,18 @@ def read_images(training: Training, on_progress: Callable[[int], object]) -> Tra
 
 
 def train_model(
-    training: Training, data: TrainingData, machine: Machine, on_progress: Callable[[TrainingProgress], None]
+    training: Training,
+    data: TrainingData,
+    machine: Machine,
+    on_progress: Callable[[TrainingProgress], object],
+    on_validated: Callable[[int, int], object],
 ) -> Facts:
     """Trains, or resumes, and writes the folder; the result is the content of its card.
 
-    Raises as `loop.train` does.
+    `on_validated` is called with the number of images validated, from 0, and that of all. Raises as `loop.train` does.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.abspath(
-        training.work.path("compiled")
-    )  # removed with the work directory
     keep_freed_memory()
     plan, classes, runtime = training.plan, training.images.split.classes, machine.runtime
     order = Order(len(data.training.targets), plan.batch_size, plan.epochs, plan.seed)
@@ -139,9 +148,9 @@ def train_model(
     is_cheap = isinstance(data.training.pixels, KeptPixels) and runtime.device == "cpu"  # training uses all cores
     numbers = order.size * prod(plan.preprocessing.shape)
     workers = 0 if is_cheap else min(machine.workers, _max_workers(numbers, plan.accumulate))
-    trained = train(
-        method, batches, Environment(training.work.folder, runtime.device, runtime.dtype, workers), on_progress
-    )
+    environment = Environment(training.work.folder, runtime.device, runtime.dtype, workers)
+    with _compiled_in(os.path.abspath(training.work.path("compiled"))):  # removed with the work directory
+        trained = train(method, batches, environment, on_progress)
     folder = training.work.path("model")
     _save(method.network.config, trained.weights, plan.preprocessing, folder)
     facts = Facts(
@@ -149,13 +158,27 @@ def train_model(
         description=method.description,
         classes=classes,
         trained_on=len(data.training.targets),
-        ranks=_ranks(folder, data.validation, plan.preprocessing, runtime.device),
+        ranks=_ranks(folder, data.validation, plan.preprocessing, runtime.device, on_validated),
         held_out=UNSEEN if not data.overlap else SEEN.format(data.overlap),
         seed=plan.seed,
         seconds=trained.seconds,
     )
     training.work.finish(folder, model_card(os.path.basename(training.work.out), facts))
     return facts
+
+
+@contextmanager
+def _compiled_in(folder: str) -> Iterator[None]:
+    """Let torch keep in `folder` what it compiles inside; compiled later, it would make the folder anew."""
+    before = os.environ.get(_COMPILED)
+    os.environ[_COMPILED] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_COMPILED]
+        else:
+            os.environ[_COMPILED] = before
 
 
 def _max_workers(numbers: int, accumulate: int) -> int:
@@ -177,8 +200,15 @@ def _save(config: BeitConfig, weights: dict[str, Tensor], preprocessing: Preproc
         shutil.copymode(os.path.join(folder, "config.json"), os.path.join(folder, "model.safetensors"))
 
 
-def _ranks(folder: str, part: LabelledPixels, preprocessing: Preprocessing, device: str) -> list[int]:
+def _ranks(
+    folder: str,
+    part: LabelledPixels,
+    preprocessing: Preprocessing,
+    device: str,
+    on_validated: Callable[[int, int], object],
+) -> list[int]:
     """The rank, from 0, of each image's true class in the saved model's predictions."""
+    on_validated(0, len(part.targets))
     classifier = PixelClassifier(open_checkpoint(folder, None), preprocessing, Runtime(device, "fp32"), 0, _BATCH_SIZE)
     ranks = []
     for start in range(0, len(part.targets), _BATCH_SIZE):
@@ -186,4 +216,5 @@ def _ranks(folder: str, part: LabelledPixels, preprocessing: Preprocessing, devi
         predictions = classifier(part.pixels[range(start, start + len(targets))])
         for target, scores in zip(targets, predictions, strict=True):
             ranks.append([score.index for score in scores].index(target))
+        on_validated(len(ranks), len(part.targets))
     return ranks

@@ -207,7 +207,7 @@ def folder(val: Path, tmp_path: Path) -> Path:
 
 LIGHT = [
     ("eval", 2, "nothing to evaluate"),
-    ("eval val --labels hole.csv", 2, "DIR and --labels both"),
+    ("eval val --labels hole.csv", 2, "a folder and --labels both"),
     ("eval missing", 2, "`missing` does not exist"),
     ("eval empty", 2, "no image in `empty`"),
     ("eval val/cat", 2, "is in no class folder"),

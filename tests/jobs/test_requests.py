@@ -9,11 +9,12 @@ import pytest
 
 from beitcli.cli.options import FLAGS
 from beitcli.errors import UsageError
-from beitcli.jobs import requests
+from beitcli.inputs.sources import Walk
 from beitcli.jobs.requests import Compute, Inputs, Labels, Limits, ModelChoice, Request, Resume
+from beitcli.jobs.training_requests import Recipe, TrainingImages, TrainingRequest
 from beitcli.jobs.values import check_values
 
-RECORDS = (Inputs, Limits, ModelChoice, Compute, Labels, Resume)
+RECORDS = (Inputs, Limits, ModelChoice, Compute, Labels, Resume, TrainingImages, Recipe)
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
@@ -22,8 +23,8 @@ def test_every_field_has_its_option(record: type) -> None:
 
 
 def test_every_record_of_a_request_has_options() -> None:
-    parts = {field.type for field in fields(requests.Request)} - {str}
-    assert {record for record in RECORDS if record.__name__ in map(str, parts) or record in parts} == set(FLAGS)
+    parts = {field.type for request in (Request, TrainingRequest) for field in fields(request)}
+    assert parts - {str, Walk} == set(FLAGS) == set(RECORDS)
 
 
 REQUEST = Request(Inputs(["photo.jpg"]))
@@ -86,6 +87,27 @@ def test_defaults_are_allowed_values() -> None:
     REQUEST.check()
     for record in RECORDS:
         check_values(record())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("epochs", 0, "not an integer of 1 or more"),
+        ("batch_size", 4097, "not an integer from 1 to 4096"),
+        ("lr", 2.0, "not a number from 1e-09 to 1.0"),
+        ("from_scratch", "huge", "not one of tiny, small"),
+        ("pool", "patches", "not one of mean, cls"),
+    ],
+)
+def test_recipes_that_no_training_can_have(name: str, value: object, message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{re.escape(f'`{name}={value}`: {message}')}$"):
+        replace(Recipe(), **{name: value}).check(32)
+
+
+@pytest.mark.parametrize(("name", "value"), [("val_share", 0.95), ("max_errors", -1)])
+def test_training_images_that_no_training_can_have(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"^`{name}={value}`: not "):
+        replace(TrainingImages("shapes"), **{name: value}).check(Walk())
 
 
 def test_inputs_are_required() -> None:

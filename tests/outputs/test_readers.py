@@ -42,6 +42,19 @@ def test_records_are_read_back(tmp_path: Path, file_format: str, compressed: boo
     assert list(Reader(str(path), file_format, compressed).records()) == RECORDS
 
 
+@pytest.mark.parametrize(("file_format", "compressed"), FILES)
+def test_records_are_counted_without_reading_them(tmp_path: Path, file_format: str, compressed: bool) -> None:
+    path = write(tmp_path / "part", file_format, compressed, records=[RECORDS[0], RECORDS[1]] * 5000)
+    assert sum(Reader(str(path), file_format, compressed).count()) == 10_000
+
+
+def test_a_file_that_ends_too_early_cannot_be_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "part", "jsonl", True, records=RECORDS * 1000)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(OSError, match="end"):
+        sum(Reader(str(path), "jsonl", True).count())
+
+
 @pytest.mark.parametrize(("file_format", "columns"), [("csv", 7), ("tsv", 7), ("jsonl", 2), ("parquet", 2)])
 def test_columns_is_the_number_of_labels_of_a_row(tmp_path: Path, file_format: str, columns: int) -> None:
     reader = Reader(str(write(tmp_path / "part", file_format, False, columns=7)), file_format, False)

@@ -33,7 +33,7 @@ def parts(tmp_path: Path) -> Split:
 def run(training: Training) -> list[TrainingProgress]:
     """Trains, and returns the progress reported for every step but the first."""
     reported: list[TrainingProgress] = []
-    train_model(training, read_images(training, lambda _: None), MACHINE, reported.append)
+    train_model(training, read_images(training, lambda _: None), MACHINE, reported.append, lambda *_: None)
     return reported
 
 
@@ -93,7 +93,7 @@ def test_a_dead_worker_is_reported(parts: Split, tmp_path: Path, monkeypatch: py
     data = read_images(training, lambda _: None)
 
     with pytest.raises(DeviceError, match="a DataLoader worker has died"):
-        train_model(training, data, MACHINE, lambda _: multiprocessing.active_children()[0].kill())
+        train_model(training, data, MACHINE, lambda _: multiprocessing.active_children()[0].kill(), lambda *_: None)
     assert not [child for child in multiprocessing.active_children() if child.join(10) or child.is_alive()]
 
 

@@ -95,7 +95,9 @@ def _compile(path: str) -> None:
     found = compiler()
     if found is None:
         raise OSError("no C++ compiler")
-    log.info("compiling the layers for AMX, once for all models (`compile=False` skips this)")
+    log.info(
+        "compiling the layers for AMX, once for all models (`compile=False` skips this)", extra={"stage": "compiling"}
+    )
     with TemporaryDirectory(dir=os.path.dirname(path)) as folder:
         built = os.path.join(folder, "built")
         done = subprocess.run([found, *_FLAGS, SOURCE, "-o", built], stdin=subprocess.DEVNULL, capture_output=True)

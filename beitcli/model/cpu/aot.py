@@ -88,7 +88,10 @@ def compiled_network(
     try:
         path = _library_path(checkpoint, preprocessing, runtime, batch_size, output)
         if not os.path.exists(path):
-            log.info("compiling the network, once for this model, batch size and machine (`compile=False` skips this)")
+            log.info(
+                "compiling the network, once for this model, batch size and machine (`compile=False` skips this)",
+                extra={"stage": "compiling"},
+            )
             if not (compiler() and _compile_in_process(path, checkpoint, preprocessing, runtime, batch_size, output)):
                 log.info("the network runs uncompiled: %s", "compiling failed" if compiler() else "no C++ compiler")
                 return None

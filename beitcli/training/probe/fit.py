@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,11 +64,12 @@ def train_probe(
     checkpoint: PooledCheckpoint,
     preprocessing: Preprocessing,
     work: WorkDir,
+    on_fit: Callable[[int, int], object],
 ) -> tuple[Facts, float]:
     """Chooses a penalty strength, fits, and writes the folder; returns the content of its card, and the strength.
 
-    `records` are those of the training images, then those of the validation images. Raises UsageError where they do
-    not suffice.
+    `records` are those of the training images, then those of the validation images. `on_fit` is called with the number
+    of fits done, from 0, and that of all. Raises UsageError where the images do not suffice.
     """
     training, validation = records[: len(split.training)], records[len(split.training) :]
     overlap = check_readings(split, _reading(training), _reading(validation), plan.max_errors)
@@ -77,9 +78,11 @@ def train_probe(
     numbers = np.arange(len(examples.targets))
     folds = [(numbers[:count], numbers[count:])] if split.validation else _folds(examples, plan)
     unvalidated = _count_unvalidated(examples, folds, split.classes)
-    scores = cross_validate(examples.features, examples.targets, folds)
+    scores = cross_validate(examples.features, examples.targets, _reporting(folds, on_fit))
     strength = STRENGTHS[scores.best]
+    on_fit(len(folds), len(folds) + 1)
     layer = fit_layer(examples.features, examples.targets, strength)
+    on_fit(len(folds) + 1, len(folds) + 1)
     how = "five-fold cross-validation" if len(folds) > 1 else "by a layer trained on the others"
     without = f", without any of {unvalidated} of the {len(split.classes)} classes" if unvalidated else ""
     known = f", {overlap} of them training images, too" if overlap else ""
@@ -97,6 +100,12 @@ def train_probe(
     save(checkpoint, layer, split.classes, preprocessing, folder)
     work.finish(folder, model_card(os.path.basename(work.out), facts))
     return facts, strength
+
+
+def _reporting(folds: Sequence[Fold], on_fit: Callable[[int, int], object]) -> Iterator[Fold]:
+    for number, fold in enumerate(folds):
+        on_fit(number, len(folds) + 1)
+        yield fold
 
 
 def _reading(records: Sequence[Embedding | Failure]) -> Reading:

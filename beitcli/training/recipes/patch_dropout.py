@@ -25,7 +25,8 @@ class DroppingBeit(BeitForImageClassification):  # type: ignore[misc]
     def compile_layers(self) -> None:
         """Compile the layers, once for each number of tokens."""
         log.info(
-            "compiling the layers in the first step takes about a minute, and once more when no patches are dropped"
+            "compiling the layers in the first step takes about a minute, and once more when no patches are dropped",
+            extra={"stage": "compiling"},
         )
         self._run_layers = torch.compile(self._run_layers, dynamic=False)  # type: ignore[method-assign]
 

@@ -1,0 +1,103 @@
+"""Training: a linear probe, fine-tuning, or a new model from scratch; resumable, and written complete or not at all."""
+
+import importlib.util
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from beitcli.errors import UsageError
+from beitcli.jobs.engine import open_beit, workers_for
+from beitcli.jobs.observer import Observer, stage_of
+from beitcli.jobs.probe import train_probe
+from beitcli.jobs.training_requests import TrainingRequest
+from beitcli.model.checkpoint import Checkpoint
+from beitcli.outputs.lock import exclusive
+from beitcli.training.data.examples import Split
+
+if TYPE_CHECKING:
+    from beitcli.training.data.preparation import Images
+    from beitcli.training.model_card import Facts
+    from beitcli.training.recipes.recipe import Plan
+
+EPOCHS = 30
+"""Default number of epochs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The folder of the model, the facts of its card, and the strength of a probe's penalty."""
+
+    out: str
+    facts: "Facts"
+    strength: float | None = None
+
+
+def train(request: TrainingRequest, observer: Observer) -> Trained:
+    """Train as requested, going on from where an earlier run of the request was stopped.
+
+    A training of all layers runs on one device, and uses the first GPU that this process sees. Raises UsageError for
+    options, images or a model that do not fit, OutputError where nothing can be written, DeviceError where memory does
+    not suffice.
+    """
+    request.check()
+    if request.recipe.is_probe:
+        facts, strength = train_probe(request, observer)
+        return Trained(request.work.out, facts, strength)
+    if importlib.util.find_spec("accelerate") is None:
+        raise UsageError("training needs the extra `train`", "pip install 'beitcli[train]'")
+    checkpoint = open_beit(request.model) if request.recipe.finetune else None
+    split = request.images.split(request.walk, request.recipe.seed)
+    return Trained(request.work.out, _train_layers(request, checkpoint, split, observer))
+
+
+def _train_layers(request: TrainingRequest, checkpoint: Checkpoint | None, split: Split, observer: Observer) -> "Facts":
+    """Fine-tune, or train from scratch."""
+    observer.stage("reading", len(split.training) + len(split.validation))
+    from beitcli.training.train import Machine, Training, read_images, train_model, training_runtime
+
+    machine = Machine(training_runtime(request.compute.device, request.compute.dtype), workers_for(request.compute))
+    images = _images(request, split, machine.workers)
+    training = Training(_plan(request, checkpoint), images, request.work, request.command)
+    with exclusive(request.work.out, wait=False):
+        data = read_images(training, observer.progress)
+        observer.stage("training", unit="steps")
+        return train_model(training, data, machine, observer.step, stage_of(observer, "validation"))
+
+
+def _images(request: TrainingRequest, split: Split, workers: int) -> "Images":
+    from beitcli.training.data.pixels import Reader
+    from beitcli.training.data.preparation import Images
+
+    limits = request.limits
+    reader = Reader(workers, limits.decoding(digest=False), limits.fetching(), limits.fast_decode)
+    return Images(split, reader, request.images.max_errors)
+
+
+def _plan(request: TrainingRequest, checkpoint: Checkpoint | None) -> "Plan":
+    from beitcli.training.recipes.finetune import FinetunePlan
+    from beitcli.training.recipes.scratch import RATE, ScratchPlan
+
+    recipe, model, compute = request.recipe, request.model, request.compute
+    if checkpoint:
+        checkpoint.tensors()  # fail now rather than after reading the images
+        return FinetunePlan(
+            checkpoint=checkpoint,
+            image_size=model.image_size,
+            epochs=recipe.epochs or EPOCHS,
+            batch_size=recipe.batch_size or 32,
+            accumulate=recipe.accumulate or 1,
+            rate=recipe.lr,
+            checkpoint_gradients=recipe.checkpoint_gradients,
+            seed=recipe.seed,
+            dtype=compute.dtype,
+        )
+    return ScratchPlan(
+        shape=recipe.from_scratch or "small",
+        image_size=model.image_size or 32,
+        patch_size=recipe.patch_size or 4,
+        epochs=recipe.epochs or EPOCHS,
+        batch_size=recipe.batch_size or 256,
+        accumulate=recipe.accumulate or 1,
+        rate=recipe.lr or RATE,
+        seed=recipe.seed,
+        dtype=compute.dtype,
+    )
