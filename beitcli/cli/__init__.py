@@ -27,11 +27,10 @@ from beitcli.cli.merge import merge
 from beitcli.cli.models import EXAMPLES as MODELS_EXAMPLES
 from beitcli.cli.models import models
 from beitcli.cli.options import examples
+from beitcli.cli.process import open_standard_streams, own_process
 from beitcli.cli.train import EXAMPLES as TRAIN_EXAMPLES
 from beitcli.cli.train import train
 from beitcli.errors import BeitError, ExitStatus, OutputError
-from beitcli.model.cpu import heap
-from beitcli.model.cpu.cores import usable_cores
 from beitcli.records import printable
 
 _HELP_NAMES = {"help_option_names": ["-h", "--help"]}
@@ -82,11 +81,11 @@ def main() -> int:
 
     Errors print one line and an optional hint; with BEIT_DEBUG set they keep their traceback.
     """
-    _open_standard_streams()
+    open_standard_streams()
     debugging = bool(os.environ.get("BEIT_DEBUG"))
     if not debugging:
         warnings.simplefilter("ignore")  # aimed at developers
-    _own_process()
+    own_process()
     try:
         status = typer.main.get_command(app).main(prog_name="beit", standalone_mode=False)
         _flush()
@@ -104,18 +103,6 @@ def main() -> int:
         return ExitStatus.OK if ended.code == 1 else int(ended.code or 0)
 
 
-def _own_process() -> None:
-    """Change what belongs to the whole process: signals, heap, threads, environment. The library changes none of it."""
-    # Waiting threads that spin starve each other when another process needs a core: measured 60 times slower.
-    # Threads that never spin wake up late: spinning for some microseconds saves a fifth on single images.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    heap.tune()
-    signals.listen()
-
-
 def _flush() -> None:
     """Flush standard output. Raises OutputError on failure, unless the reader closed the pipe."""
     try:
@@ -126,17 +113,6 @@ def _flush() -> None:
         os.dup2(nowhere, 1)  # for the rest of the buffer, or the interpreter reports an error at exit
         if not isinstance(error, BrokenPipeError):
             raise OutputError(f"cannot write to standard output: {error.strerror}") from error
-
-
-def _open_standard_streams() -> None:
-    """Open closed file descriptors 0 to 2 on the null device: the next opened file would take their number."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until exit; `print` would use stdout instead
 
 
 def _report(message: str, hint: str | None, exit_status: int) -> int:

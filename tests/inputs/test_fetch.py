@@ -239,7 +239,9 @@ BAD = [
         id="circle",
     ),
     pytest.param([endless], 6, "network", "more than 5 redirects", id="too many redirects"),
-    pytest.param([reply(301)], 1, "network", "the server answered 301 without saying where to go", id="redirect to nowhere"),
+    pytest.param(
+        [reply(301)], 1, "network", "the server answered 301 without saying where to go", id="redirect to nowhere"
+    ),
     pytest.param(
         [reply(302, Location="file:///etc/passwd")],
         1,
