@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,10 @@ def test_light_work_never_imports_torch(arguments: list[str], tmp_path: Path) ->
     imported = {line.rpartition("|")[2].strip().split(".")[0] for line in process.stderr.splitlines() if "|" in line}
     assert "beitcli" in imported
     assert not imported & {"torch", "transformers", "PIL", "pyarrow", "sklearn", "scipy", "matplotlib"}
+
+
+def test_a_class_name_is_used_once() -> None:
+    names = [
+        node.name for path in MODULES for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)
+    ]
+    assert not [name for name, count in Counter(names).items() if count > 1 and not name.startswith("_")]

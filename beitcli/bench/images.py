@@ -22,7 +22,7 @@ _CONTRAST, _GRAIN, _QUALITY = 50, 8, 85  # give files of 50 KB, like photographs
 
 
 @dataclass(frozen=True, slots=True)
-class Images:
+class MeasuredImages:
     """Number and size of the images; `left_out` could not be read, `synthetic` ones were made for the benchmark."""
 
     count: int
@@ -89,6 +89,6 @@ def _on_disk(items: Iterable[Source | Fetched | Failure], folder: str) -> Iterat
             yield item
 
 
-def described(paths: list[str], left_out: int, *, synthetic: bool) -> Images:
+def described(paths: list[str], left_out: int, *, synthetic: bool) -> MeasuredImages:
     """Statistics of the images at these paths."""
-    return Images(len(paths), left_out, median(map(os.path.getsize, paths)), synthetic)
+    return MeasuredImages(len(paths), left_out, median(map(os.path.getsize, paths)), synthetic)

@@ -13,12 +13,12 @@ from beitcli.bench.agreement import agreements
 from beitcli.bench.ceiling import Ceiling, ceiling
 from beitcli.bench.clock import Effort
 from beitcli.bench.decoding import decoding_rates
-from beitcli.bench.images import Images, described, make_images, readable_files
+from beitcli.bench.images import MeasuredImages, described, make_images, readable_files
 from beitcli.bench.machine import this_machine
 from beitcli.bench.model import ModelRate, model_rates, runtimes
 from beitcli.bench.processes import batch_command, classified, start_up, whole_runs
 from beitcli.bench.recommendation import recommend
-from beitcli.bench.report import Report
+from beitcli.bench.report import Benchmark
 from beitcli.bench.shapes import TINY, Shape
 from beitcli.bench.versus import Workload, check_device, duels
 from beitcli.bench.weights import make_checkpoint
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BenchmarkPlan:
     """Settings of a benchmark: numbers of `images` and of `cores` to use, and `rivals` to compare with."""
 
     shape: Shape
@@ -43,7 +43,7 @@ class Plan:
     effort: Effort
 
 
-def measure(found: Iterator[Found] | None, plan: Plan) -> Report:
+def measure(found: Iterator[Found] | None, plan: BenchmarkPlan) -> Benchmark:
     """Run the whole benchmark on the images found, or on synthetic ones if `found` is None.
 
     Whole processes are measured first, while this one is small. Raises UsageError for a device that is absent.
@@ -73,7 +73,7 @@ def measure(found: Iterator[Found] | None, plan: Plan) -> Report:
         ceilings, models = _in_each_runtime(plan, to_measure, checkpoint, preprocessing)
         log.info("comparing logits with those in fp32")
         agreed = agreements(paths, checkpoint, preprocessing, to_measure)
-    return Report(
+    return Benchmark(
         version=__version__,
         shape=plan.shape,
         gflop_per_image=plan.shape.gflop,
@@ -91,8 +91,8 @@ def measure(found: Iterator[Found] | None, plan: Plan) -> Report:
 
 
 def _images(
-    found: Iterator[Found] | None, plan: Plan, preprocessing: Preprocessing, folder: str
-) -> tuple[list[str], Images]:
+    found: Iterator[Found] | None, plan: BenchmarkPlan, preprocessing: Preprocessing, folder: str
+) -> tuple[list[str], MeasuredImages]:
     """The images' paths and statistics."""
     if found is None:
         log.info("generating %d images", plan.images)
@@ -112,7 +112,7 @@ def _listed(paths: list[str], folder: str) -> str:
 
 
 def _in_each_runtime(
-    plan: Plan, to_measure: list[Runtime], checkpoint: Checkpoint, preprocessing: Preprocessing
+    plan: BenchmarkPlan, to_measure: list[Runtime], checkpoint: Checkpoint, preprocessing: Preprocessing
 ) -> tuple[list[Ceiling], list[ModelRate]]:
     ceilings: dict[str, Ceiling] = {}
     models: list[ModelRate] = []

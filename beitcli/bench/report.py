@@ -7,7 +7,7 @@ from beitcli.bench.agreement import Agreement
 from beitcli.bench.ceiling import Ceiling
 from beitcli.bench.clock import Timing
 from beitcli.bench.decoding import DecodingRates
-from beitcli.bench.images import Images
+from beitcli.bench.images import MeasuredImages
 from beitcli.bench.machine import Machine
 from beitcli.bench.model import ModelRate
 from beitcli.bench.processes import StartUp, WholeRuns
@@ -19,14 +19,14 @@ from beitcli.tables import Table
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Benchmark:
     """Results of one benchmark, each with all its times. Rates in images or GFLOP per second."""
 
     version: str
     shape: Shape
     gflop_per_image: float
     machine: Machine
-    images: Images
+    images: MeasuredImages
     ceilings: list[Ceiling]
     models: list[ModelRate]
     agreements: list[Agreement]
@@ -37,7 +37,7 @@ class Report:
     recommendation: Recommendation
 
 
-def tables(report: Report) -> Iterator[Table]:
+def tables(report: Benchmark) -> Iterator[Table]:
     """The report as tables: machine, upper bounds, measurements, recommendation."""
     yield Table("Machine", ("", ""), _machine(report))
     yield Table("Ceiling", ("dtype", "matrix product", "linear maps, batch 16"), [_ceiling(c) for c in report.ceilings])
@@ -59,7 +59,7 @@ def tables(report: Report) -> Iterator[Table]:
     yield Table("Recommendation", ("", ""), [("options", advice.options), ("bottleneck", advice.limit)])
 
 
-def _machine(report: Report) -> list[tuple[str, ...]]:
+def _machine(report: Benchmark) -> list[tuple[str, ...]]:
     machine, images, shape = report.machine, report.images, report.shape
     origin = "synthetic" if images.synthetic else f"yours, {images.left_out} more could not be read"
     return [

@@ -61,11 +61,11 @@ def bench(
     rivals = tuple(vs or ())
     check_rivals(rivals)
     found = discover(inputs, (), Walk(), Skipped()) if inputs else None
-    from beitcli.bench.measure import Plan, measure
+    from beitcli.bench.measure import BenchmarkPlan, measure
     from beitcli.bench.report import tables
 
     effort = SMALL if shape == TINY.name else FULL
-    report = measure(found, Plan(shapes[shape], device, rivals, images, usable_cores(), effort))
+    report = measure(found, BenchmarkPlan(shapes[shape], device, rivals, images, usable_cores(), effort))
     if as_json:
         print(json.dumps(asdict(report)))  # noqa: T201
     else:

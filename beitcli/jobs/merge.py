@@ -11,7 +11,7 @@ from beitcli.outputs.destination import check_writable, is_stream, replaced_file
 from beitcli.outputs.formats import by_suffix
 from beitcli.outputs.lock import exclusive
 from beitcli.outputs.merging import Collection, collection
-from beitcli.outputs.readers import Reader
+from beitcli.outputs.readers import RecordReader
 from beitcli.outputs.summary import Tally
 from beitcli.outputs.writers import Layout, writer
 from beitcli.records import Record, printable
@@ -59,12 +59,12 @@ def _reporting(records: Iterator[Record], observer: Observer) -> Iterator[Record
     observer.progress(number % _ROWS_AT_ONCE)
 
 
-def _reader(path: str) -> Reader:
+def _reader(path: str) -> RecordReader:
     if not os.path.exists(path):
         raise UsageError(f"`{printable(path)}` does not exist")
     if not os.path.isfile(path):
         raise UsageError(f"`{printable(path)}` is no file", "name files written by `beit batch`")
-    return Reader(path, *by_suffix(path))
+    return RecordReader(path, *by_suffix(path))
 
 
 def _write(out: str, layout: Layout, collected: Collection, observer: Observer) -> Tally:

@@ -14,7 +14,7 @@ from beitcli.outputs.lock import exclusive
 from beitcli.training.data.examples import Split
 
 if TYPE_CHECKING:
-    from beitcli.training.data.preparation import Images
+    from beitcli.training.data.preparation import SplitImages
     from beitcli.training.model_card import Facts
     from beitcli.training.recipes.recipe import Plan
 
@@ -52,24 +52,24 @@ def train(request: TrainingRequest, observer: Observer) -> Trained:
 def _train_layers(request: TrainingRequest, checkpoint: Checkpoint | None, split: Split, observer: Observer) -> "Facts":
     """Fine-tune, or train from scratch."""
     observer.stage("reading", len(split.training) + len(split.validation))
-    from beitcli.training.train import Machine, Training, read_images, train_model, training_runtime
+    from beitcli.training.train import Resources, Training, read_images, train_model, training_runtime
 
-    machine = Machine(training_runtime(request.compute.device, request.compute.dtype), workers_for(request.compute))
-    images = _images(request, split, machine.workers)
+    resources = Resources(training_runtime(request.compute.device, request.compute.dtype), workers_for(request.compute))
+    images = _images(request, split, resources.workers)
     training = Training(_plan(request, checkpoint), images, request.work, request.command)
     with exclusive(request.work.out, wait=False):
         data = read_images(training, observer.progress)
         observer.stage("training", unit="steps")
-        return train_model(training, data, machine, observer.step, stage_of(observer, "validation"))
+        return train_model(training, data, resources, observer.step, stage_of(observer, "validation"))
 
 
-def _images(request: TrainingRequest, split: Split, workers: int) -> "Images":
-    from beitcli.training.data.pixels import Reader
-    from beitcli.training.data.preparation import Images
+def _images(request: TrainingRequest, split: Split, workers: int) -> "SplitImages":
+    from beitcli.training.data.pixels import PixelReader
+    from beitcli.training.data.preparation import SplitImages
 
     limits = request.limits
-    reader = Reader(workers, limits.decoding(digest=False), limits.fetching(), limits.fast_decode)
-    return Images(split, reader, request.images.max_errors)
+    reader = PixelReader(workers, limits.decoding(digest=False), limits.fetching(), limits.fast_decode)
+    return SplitImages(split, reader, request.images.max_errors)
 
 
 def _plan(request: TrainingRequest, checkpoint: Checkpoint | None) -> "Plan":

@@ -19,7 +19,7 @@ _ROWS_AT_ONCE = 100  # of Parquet: with all labels of a large model a row is meg
 _BLOCK = 1 << 16
 
 
-class Reader:
+class RecordReader:
     """Reads the records of one file; `columns` is the number of labels its rows have room for, known after reading."""
 
     def __init__(self, path: str, file_format: str, compressed: bool) -> None:

@@ -27,8 +27,8 @@ from beitcli.training.data.preparation import (
     OVERLAP,
     TRAINING,
     VALIDATION,
-    Images,
     LabelledPixels,
+    SplitImages,
     fingerprint,
     labelled_pixels,
     prepare,
@@ -48,7 +48,7 @@ _BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class Resources:
     """Runtime of a training, and the number of processes that make its batches."""
 
     runtime: Runtime
@@ -79,7 +79,7 @@ class Training:
     """Plan, images and work directory of a training; `command` is the command line."""
 
     plan: Plan
-    images: Images
+    images: SplitImages
     work: WorkDir
     command: str
 
@@ -128,7 +128,7 @@ def read_images(training: Training, on_progress: Callable[[int], object]) -> Tra
 def train_model(
     training: Training,
     data: TrainingData,
-    machine: Machine,
+    resources: Resources,
     on_progress: Callable[[TrainingProgress], object],
     on_validated: Callable[[int, int], object],
 ) -> Facts:
@@ -139,7 +139,7 @@ def train_model(
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     keep_freed_memory()
-    plan, classes, runtime = training.plan, training.images.split.classes, machine.runtime
+    plan, classes, runtime = training.plan, training.images.split.classes, resources.runtime
     order = Order(len(data.training.targets), plan.batch_size, plan.epochs, plan.seed)
     with device_errors(runtime.device, training.work.folder):
         length = Length(ceil(len(order) / plan.accumulate), order.size * plan.accumulate)
@@ -147,7 +147,7 @@ def train_model(
     batches = Batches(data.training.pixels, torch.tensor(data.training.targets), method.augment, order)
     is_cheap = isinstance(data.training.pixels, KeptPixels) and runtime.device == "cpu"  # training uses all cores
     numbers = order.size * prod(plan.preprocessing.shape)
-    workers = 0 if is_cheap else min(machine.workers, _max_workers(numbers, plan.accumulate))
+    workers = 0 if is_cheap else min(resources.workers, _max_workers(numbers, plan.accumulate))
     environment = Environment(training.work.folder, runtime.device, runtime.dtype, workers)
     with _compiled_in(os.path.abspath(training.work.path("compiled"))):  # removed with the work directory
         trained = train(method, batches, environment, on_progress)

@@ -17,12 +17,12 @@ from beitcli.bench.agreement import Agreement
 from beitcli.bench.ceiling import Ceiling
 from beitcli.bench.clock import rate_of, timing_of
 from beitcli.bench.decoding import DecodingRates
-from beitcli.bench.images import Images
+from beitcli.bench.images import MeasuredImages
 from beitcli.bench.machine import Machine
 from beitcli.bench.model import ModelRate
 from beitcli.bench.processes import StartUp, WholeRuns
 from beitcli.bench.recommendation import recommend
-from beitcli.bench.report import Report, tables
+from beitcli.bench.report import Benchmark, tables
 from beitcli.bench.shapes import TINY
 from beitcli.bench.versus import Duel
 from beitcli.model.runtime import Runtime
@@ -73,17 +73,17 @@ def test_json_holds_every_figure(beit: Beit, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def report() -> Report:
+def report() -> Benchmark:
     """Made-up figures."""
     rate, timing = rate_of(6, [3.0, 2.0, 1.0]), timing_of([1.0, 0.5])
     decoding, runs = DecodingRates(rate, rate), WholeRuns(rate, (3.5, 4.5), 4.0)
     models = [ModelRate(Runtime("cpu", "bf16"), size, rate, 900.0, 0.5) for size in (1, 8)]
-    return Report(
+    return Benchmark(
         version="1.2.3",
         shape=TINY,
         gflop_per_image=35.13,
         machine=Machine("Abacus", 2, 4, True, None, "cpu", "bf16", True, "3.11.7", "2.6.0"),
-        images=Images(7, 2, 50_400.0, synthetic=False),
+        images=MeasuredImages(7, 2, 50_400.0, synthetic=False),
         ceilings=[Ceiling("bf16", 4096, rate, rate, packed=True)],
         models=models,
         agreements=[Agreement(Runtime("cpu", "bf16", compiled=True), 7, 0.9714, 0.0123)],
@@ -95,7 +95,7 @@ def report() -> Report:
     )
 
 
-def test_tables_are_plain_text_in_a_pipe(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_are_plain_text_in_a_pipe(report: Benchmark, capsys: pytest.CaptureFixture[str]) -> None:
     show(tables(report))
     blocks = capsys.readouterr().out.rstrip().split("\n\n")
     assert [block.splitlines()[0] for block in blocks] == [table.title for table in tables(report)]
@@ -111,7 +111,7 @@ def test_tables_are_plain_text_in_a_pipe(report: Report, capsys: pytest.CaptureF
 
 
 def test_tables_are_drawn_on_a_terminal(
-    report: Report, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    report: Benchmark, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     show(tables(report))

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from beitcli.errors import BeitError
 from beitcli.outputs.parquet import schema
-from beitcli.outputs.readers import Reader
+from beitcli.outputs.readers import RecordReader
 from beitcli.outputs.writers import Layout, writer
 from beitcli.records import Failure, Prediction, Record, Score, Source
 from tests.conftest import unprivileged
@@ -39,25 +39,25 @@ def write(path: Path, file_format: str, compressed: bool, columns: int = 2, reco
 @pytest.mark.parametrize(("file_format", "compressed"), FILES)
 def test_records_are_read_back(tmp_path: Path, file_format: str, compressed: bool) -> None:
     path = write(tmp_path / "part", file_format, compressed)
-    assert list(Reader(str(path), file_format, compressed).records()) == RECORDS
+    assert list(RecordReader(str(path), file_format, compressed).records()) == RECORDS
 
 
 @pytest.mark.parametrize(("file_format", "compressed"), FILES)
 def test_records_are_counted_without_reading_them(tmp_path: Path, file_format: str, compressed: bool) -> None:
     path = write(tmp_path / "part", file_format, compressed, records=[RECORDS[0], RECORDS[1]] * 5000)
-    assert sum(Reader(str(path), file_format, compressed).count()) == 10_000
+    assert sum(RecordReader(str(path), file_format, compressed).count()) == 10_000
 
 
 def test_a_file_that_ends_too_early_cannot_be_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "part", "jsonl", True, records=RECORDS * 1000)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(OSError, match="end"):
-        sum(Reader(str(path), "jsonl", True).count())
+        sum(RecordReader(str(path), "jsonl", True).count())
 
 
 @pytest.mark.parametrize(("file_format", "columns"), [("csv", 7), ("tsv", 7), ("jsonl", 2), ("parquet", 2)])
 def test_columns_is_the_number_of_labels_of_a_row(tmp_path: Path, file_format: str, columns: int) -> None:
-    reader = Reader(str(write(tmp_path / "part", file_format, False, columns=7)), file_format, False)
+    reader = RecordReader(str(write(tmp_path / "part", file_format, False, columns=7)), file_format, False)
     list(reader.records())
     assert reader.columns == columns
 
@@ -65,7 +65,7 @@ def test_columns_is_the_number_of_labels_of_a_row(tmp_path: Path, file_format: s
 @pytest.mark.parametrize(("file_format", "compressed"), FILES)
 def test_a_file_without_records(tmp_path: Path, file_format: str, compressed: bool) -> None:
     path = write(tmp_path / "part", file_format, compressed, records=[])
-    assert list(Reader(str(path), file_format, compressed).records()) == []
+    assert list(RecordReader(str(path), file_format, compressed).records()) == []
 
 
 HEADER = "source,status,label,index,score,error_code,error_message\n"
@@ -122,14 +122,14 @@ def test_a_broken_line_is_reported(tmp_path: Path, file_format: str, text: str, 
     path = tmp_path / "part"
     path.write_bytes(text.encode())
     with pytest.raises(BeitError, match=f"`{path}`, line {line}: .*({message})"):
-        list(Reader(str(path), file_format, False).records())
+        list(RecordReader(str(path), file_format, False).records())
 
 
 def test_invalid_text_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "part.csv"
     path.write_bytes(f"{HEADER}{OK}".encode() + b"caf\xe9,ok,,,,,\n")
     with pytest.raises(BeitError, match=r"line 3: .*utf-8"):
-        list(Reader(str(path), "csv", False).records())
+        list(RecordReader(str(path), "csv", False).records())
 
 
 def row(**values: Any) -> dict[str, Any]:
@@ -156,14 +156,14 @@ def test_a_broken_row_of_parquet_is_reported(tmp_path: Path, broken: dict[str, A
     path = tmp_path / "part.parquet"
     parquet.write_table(pyarrow.Table.from_pylist([row()] * 250 + [broken], schema()), path)
     with pytest.raises(BeitError, match=f"`{path}`, row 251: "):
-        list(Reader(str(path), "parquet", False).records())
+        list(RecordReader(str(path), "parquet", False).records())
 
 
 def test_parquet_of_other_columns_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "part.parquet"
     parquet.write_table(pyarrow.table({"source": ["a"]}), path)
     with pytest.raises(BeitError, match="the columns are not those"):
-        list(Reader(str(path), "parquet", False).records())
+        list(RecordReader(str(path), "parquet", False).records())
 
 
 @pytest.mark.parametrize(("file_format", "compressed"), FILES)
@@ -172,14 +172,14 @@ def test_half_a_file_cannot_be_read(tmp_path: Path, file_format: str, compressed
     path = tmp_path / "half"
     path.write_bytes(whole[:-1])
     with pytest.raises(BeitError, match=str(path)):
-        list(Reader(str(path), file_format, compressed).records())
+        list(RecordReader(str(path), file_format, compressed).records())
 
 
 @pytest.mark.parametrize("data", [b"no gzip\n", gzip.compress(b"x" * 100)[:15] + b"\xff" * 20], ids=["magic", "data"])
 def test_invalid_gzip_cannot_be_read(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "part").write_bytes(data)
     with pytest.raises(BeitError, match="cannot read"):
-        list(Reader(str(tmp_path / "part"), "jsonl", True).records())
+        list(RecordReader(str(tmp_path / "part"), "jsonl", True).records())
 
 
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])
@@ -187,4 +187,4 @@ def test_an_unreadable_file(tmp_path: Path, file_format: str) -> None:
     path = write(tmp_path / "part", file_format, False)
     os.chmod(path, 0)
     with unprivileged(), pytest.raises(BeitError, match=r"cannot read .*(Permission|denied)"):
-        list(Reader(str(path), file_format, False).records())
+        list(RecordReader(str(path), file_format, False).records())

@@ -13,16 +13,16 @@ from beitcli.model.runtime import Runtime
 from beitcli.training.data import preparation
 from beitcli.training.data.examples import Split, in_folders, split
 from beitcli.training.data.pixels import DecodedPixels
-from beitcli.training.data.preparation import Images
+from beitcli.training.data.preparation import SplitImages
 from beitcli.training.loop import TrainingProgress, device_errors
 from beitcli.training.recipes.scratch import ScratchPlan
-from beitcli.training.train import Machine, Training, read_images, train_model
+from beitcli.training.train import Resources, Training, read_images, train_model
 from beitcli.training.work_dir import WorkDir
 from tests.training.data.test_pixels import READER
 from tests.training.shapes import draw_classes
 
 PLAN = ScratchPlan("tiny", 16, 4, 2, 8, 1, 1e-3, 0, "fp32")
-MACHINE = Machine(Runtime("cpu", "fp32"), 2)
+RESOURCES = Resources(Runtime("cpu", "fp32"), 2)
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def parts(tmp_path: Path) -> Split:
 def run(training: Training) -> list[TrainingProgress]:
     """Trains, and returns the progress reported for every step but the first."""
     reported: list[TrainingProgress] = []
-    train_model(training, read_images(training, lambda _: None), MACHINE, reported.append, lambda *_: None)
+    train_model(training, read_images(training, lambda _: None), RESOURCES, reported.append, lambda *_: None)
     return reported
 
 
@@ -43,7 +43,7 @@ def test_decoded_and_kept_pixels_give_the_same_weights(
     weights = []
     for name, max_kept in (("kept", preparation.MAX_KEPT), ("decoded", 0)):
         monkeypatch.setattr(preparation, "MAX_KEPT", max_kept)
-        assert len(run(Training(PLAN, Images(parts, READER, 0), WorkDir(str(tmp_path / name)), ""))) == 3
+        assert len(run(Training(PLAN, SplitImages(parts, READER, 0), WorkDir(str(tmp_path / name)), ""))) == 3
         weights.append(load_file(tmp_path / name / "model.safetensors"))
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
 
@@ -51,7 +51,7 @@ def test_decoded_and_kept_pixels_give_the_same_weights(
 def test_pixels_left_by_a_killed_run_are_not_reused(
     parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = Training(PLAN, Images(parts, READER, 0), WorkDir(str(tmp_path / "model")), "")
+    training = Training(PLAN, SplitImages(parts, READER, 0), WorkDir(str(tmp_path / "model")), "")
     training.work.start()
     (tmp_path / "model.part" / "training.pixels").write_bytes(bytes(10))
     monkeypatch.setattr(preparation, "MAX_KEPT", 0)
@@ -59,7 +59,7 @@ def test_pixels_left_by_a_killed_run_are_not_reused(
 
 
 def test_checkpoints_are_kept_until_the_model_is_complete(parts: Split, tmp_path: Path) -> None:
-    training = Training(PLAN, Images(parts, READER, 0), WorkDir(str(tmp_path / "model")), "")
+    training = Training(PLAN, SplitImages(parts, READER, 0), WorkDir(str(tmp_path / "model")), "")
     obstacle = tmp_path / "model.part" / "model" / "model.safetensors"
     training.work.start()
     obstacle.mkdir(parents=True)
@@ -72,7 +72,7 @@ def test_checkpoints_are_kept_until_the_model_is_complete(parts: Split, tmp_path
         run(training)
     (tmp_path / "model" / "in the way").unlink()
     assert run(training) == []
-    undisturbed = Training(PLAN, Images(parts, READER, 0), WorkDir(str(tmp_path / "undisturbed")), "")
+    undisturbed = Training(PLAN, SplitImages(parts, READER, 0), WorkDir(str(tmp_path / "undisturbed")), "")
     assert len(run(undisturbed)) == 3
     weights, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("model", "undisturbed"))
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
@@ -82,18 +82,18 @@ def test_checkpoints_are_kept_until_the_model_is_complete(parts: Split, tmp_path
 def test_a_diverging_training_stops(parts: Split, tmp_path: Path, epochs: int, step: int) -> None:
     plan = ScratchPlan("tiny", 16, 4, epochs, 8, 1, 1e30, 0, "fp32")
     with pytest.raises(BeitError, match=f"the loss is nan at step {step}") as error:
-        run(Training(plan, Images(parts, READER, 0), WorkDir(str(tmp_path / "model")), ""))
+        run(Training(plan, SplitImages(parts, READER, 0), WorkDir(str(tmp_path / "model")), ""))
     assert error.value.hint == f"delete `{tmp_path}/model.part`, then a smaller `lr=`"
 
 
 def test_a_dead_worker_is_reported(parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparation, "MAX_KEPT", 0)
     plan = ScratchPlan("tiny", 16, 4, 50, 8, 1, 1e-3, 0, "fp32")
-    training = Training(plan, Images(parts, READER, 0), WorkDir(str(tmp_path / "model")), "")
+    training = Training(plan, SplitImages(parts, READER, 0), WorkDir(str(tmp_path / "model")), "")
     data = read_images(training, lambda _: None)
 
     with pytest.raises(DeviceError, match="a DataLoader worker has died"):
-        train_model(training, data, MACHINE, lambda _: multiprocessing.active_children()[0].kill(), lambda *_: None)
+        train_model(training, data, RESOURCES, lambda _: multiprocessing.active_children()[0].kill(), lambda *_: None)
     assert not [child for child in multiprocessing.active_children() if child.join(10) or child.is_alive()]
 
 

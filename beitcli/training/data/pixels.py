@@ -33,7 +33,7 @@ class Pixels(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class PixelReader:
     """Image reading: number of processes, limits, and whether to decode JPEGs at a fraction of their size (`fast`)."""
 
     workers: int
@@ -48,7 +48,7 @@ class Reader:
 def read_all(
     found: Iterable[Found],
     preprocessing: Preprocessing,
-    reader: Reader,
+    reader: PixelReader,
     keep: BinaryIO | None,
     on_progress: Callable[[int], object],
 ) -> Reading:

@@ -14,18 +14,18 @@ from beitcli.model.preprocessing import Preprocessing
 from beitcli.records import Failure, Source, printable
 from beitcli.training.data.checks import Reading, check_readings, location
 from beitcli.training.data.examples import Example, Split
-from beitcli.training.data.pixels import MAX_KEPT, DecodedPixels, KeptPixels, Pixels, Reader, read_all
+from beitcli.training.data.pixels import MAX_KEPT, DecodedPixels, KeptPixels, PixelReader, Pixels, read_all
 from beitcli.training.work_dir import WorkDir, work_errors
 
 TRAINING, VALIDATION, OVERLAP = "training", "validation", "overlap"
 
 
 @dataclass(frozen=True, slots=True)
-class Images:
+class SplitImages:
     """The images of a training, how to read them, and how many may fail."""
 
     split: Split
-    reader: Reader
+    reader: PixelReader
     max_errors: int
 
     def examples(self, name: str) -> Sequence[Example]:
@@ -52,7 +52,10 @@ def fingerprint(split: Split) -> str:
 
 
 def prepare(
-    work: WorkDir, images: Images, preprocessings: Mapping[str, Preprocessing], on_progress: Callable[[int], object]
+    work: WorkDir,
+    images: SplitImages,
+    preprocessings: Mapping[str, Preprocessing],
+    on_progress: Callable[[int], object],
 ) -> dict[str, Any]:
     """Reads every image once and keeps its pixels where there is room; the result is JSON for `labelled_pixels`.
 
@@ -66,7 +69,7 @@ def prepare(
 
 
 def labelled_pixels(
-    work: WorkDir, name: str, images: Images, preprocessing: Preprocessing, readable: Sequence[int]
+    work: WorkDir, name: str, images: SplitImages, preprocessing: Preprocessing, readable: Sequence[int]
 ) -> LabelledPixels:
     """The pixels and classes of the readable images."""
     examples = images.examples(name)
@@ -83,7 +86,7 @@ def labelled_pixels(
 
 
 def _read(
-    work: WorkDir, name: str, images: Images, preprocessing: Preprocessing, on_progress: Callable[[int], object]
+    work: WorkDir, name: str, images: SplitImages, preprocessing: Preprocessing, on_progress: Callable[[int], object]
 ) -> Reading:
     found = [example.found for example in images.examples(name)]
     path = work.path(f"{name}.pixels")

@@ -8,12 +8,12 @@ import torch
 from beitcli.inputs.decode import Decoding
 from beitcli.inputs.fetch import FetchLimits
 from beitcli.records import Source
-from beitcli.training.data.pixels import DecodedPixels, KeptPixels, Reader, read_all
+from beitcli.training.data.pixels import DecodedPixels, KeptPixels, PixelReader, read_all
 from beitcli.training.recipes.scratch import ScratchPlan
 from tests.training.shapes import draw_classes
 
 PREPROCESSING = ScratchPlan("tiny", 16, 4, 1, 1, 1, 1e-3, 0, "fp32").preprocessing
-READER = Reader(1, Decoding(), FetchLimits(), fast=False)
+READER = PixelReader(1, Decoding(), FetchLimits(), fast=False)
 
 
 def test_kept_and_decoded_pixels_are_the_same(tmp_path: Path) -> None:
