@@ -87,6 +87,6 @@ def beit(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[bytes]"]:
         if "input" in settings:
             del settings["stdin"]
         command = [sys.executable, "-m", "beitcli", *(os.fsencode(str(argument)) for argument in arguments)]
-        return subprocess.run(command, **settings)  # type: ignore[call-overload,no-any-return]
+        return subprocess.run(command, **settings)  # type: ignore[call-overload]
 
     return run

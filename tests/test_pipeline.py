@@ -87,7 +87,7 @@ def test_padded_predictions_depend_on_no_other_image(found: list[Source | Failur
 
 def test_a_batch_in_which_everything_is_broken_is_an_ordinary_batch(found: list[Source | Failure]) -> None:
     broken = [item for item in found if isinstance(item, Source) and item.name.endswith("broken.jpg")]
-    batches = predictions(broken, 2, padded=True)
+    batches = predictions([*broken], 2, padded=True)
     assert [[type(record) for record in batch] for batch in batches] == [[Failure]] * 3
 
 

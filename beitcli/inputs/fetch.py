@@ -16,7 +16,7 @@ import threading
 import time
 from calendar import timegm
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, aclosing, closing, suppress
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class FetchLimits:
 
 def fetch(
     found: Iterable[Found], limits: FetchLimits, on_wait: Callable[[float], None]
-) -> Iterator[Source | Fetched | Failure]:
+) -> Generator[Source | Fetched | Failure, None, None]:
     """The items found, in order, with each URL and standard input replaced by its bytes or by a failure.
 
     A URL whose server reports it unchanged (304) since `known` is left out: the caller has its result already.

@@ -62,6 +62,11 @@ def test_rates_are_of_medians() -> None:
 def test_work_is_repeated_for_long_enough() -> None:
     calls: list[int] = []
     start = time.monotonic()
-    rate = measured_rate(1, lambda: (calls.append(1), time.sleep(0.01)), FULL)
+
+    def work() -> None:
+        calls.append(1)
+        time.sleep(0.01)
+
+    rate = measured_rate(1, work, FULL)
     assert len(calls) == len(rate.timing.seconds) + 1 > FULL.repetitions
     assert time.monotonic() - start >= FULL.seconds

@@ -139,7 +139,7 @@ def stored_results(ledger: Path) -> int:
             return int(database.execute("SELECT count(*) FROM pictures WHERE answered > 0").fetchone()[0])
 
 
-def wait_for_results(process: "subprocess.Popen[str]", ledger: Path, more_than: int) -> None:
+def wait_for_results(process: "subprocess.Popen[Any]", ledger: Path, more_than: int) -> None:
     """Wait until the ledger has more results than that, while the process runs."""
     until = time.monotonic() + 60
     while True:

@@ -425,7 +425,8 @@ def test_shards_are_disjoint_complete_and_the_same_each_time(finished: Path) -> 
     assert all(len(part) > 10 for part in parts)
 
 
-KEPT = ["dry_run", "retry_errors", "refresh_urls", "no_dedupe", "prune", "fresh"]
+OPTIONS = ("dry_run", "retry_errors", "refresh_urls", "no_dedupe", "prune", "fresh")
+KEPT: list[dict[str, Any]] = [{name: True} for name in OPTIONS]
 
 
 NO_SHARDS = ["0/3", "4/3", "1/0", "0/0", "1", "x", "-1/2", "1/2/3", " 1/2", "1.0/2", "1/x", "١/٢"]
@@ -434,8 +435,8 @@ NO_SHARDS = ["0/3", "4/3", "1/0", "0/0", "1", "x", "-1/2", "1/2/3", " 1/2", "1.0
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        *((Resume(**{name: True}), "needs a ledger") for name in KEPT),
-        *((Resume(out="new.csv", no_ledger=True, **{name: True}), "needs a ledger") for name in KEPT),
+        *((Resume(**kept), "needs a ledger") for kept in KEPT),
+        *((Resume(out="new.csv", no_ledger=True, **kept), "needs a ledger") for kept in KEPT),
         *((Resume(shard=shard), f"`shard={shard}`: no such part") for shard in NO_SHARDS),
     ],
     ids=str,

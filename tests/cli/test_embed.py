@@ -302,8 +302,7 @@ def test_killed_again_and_again_it_ends_with_the_file_of_an_undisturbed_run(tmp_
         process.send_signal(random.choice([signal.SIGKILL, signal.SIGTERM]))
         process.communicate()
         kept = features.stat().st_size
-    process = embed(tmp_path, *same, name)
-    images, before, _, _, failed = counts(process.stderr)
+    images, before, _, _, failed = counts(embed(tmp_path, *same, name).stderr)
     assert (images, failed) == (TOTAL, 1)
     assert before > 0
     assert (tmp_path / name).read_bytes() == (tmp_path / f"whole{Path(name).suffix}").read_bytes()

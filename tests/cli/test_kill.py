@@ -97,8 +97,7 @@ def test_killed_at_any_instant_a_run_goes_on_where_it_was(start: Starter, folder
     assert history == sorted(history)
     assert [count % BATCH for count in history] == [0] * len(history)
     assert len(set(history)) >= 4
-    process = batch(folder, *SAME)
-    assert counts(process.stderr) == (TOTAL, history[-1], TOTAL - history[-1], 0, 0)
+    assert counts(batch(folder, *SAME).stderr) == (TOTAL, history[-1], TOTAL - history[-1], 0, 0)
     assert (folder / "out.csv").read_bytes() == undisturbed
     assert sorted(os.listdir(folder)) == FILES
 
@@ -153,8 +152,7 @@ def test_stopped_by_any_signal_a_run_commits_whole_batches_and_names_how_to_resu
             assert sorted(os.listdir(folder)) == ["images", "out.csv.ledger"]
             before = now
     assert before < TOTAL
-    process = batch(folder, *SAME)
-    assert counts(process.stderr) == (TOTAL, before, TOTAL - before, 0, 0)
+    assert counts(batch(folder, *SAME).stderr) == (TOTAL, before, TOTAL - before, 0, 0)
     assert (folder / "out.csv").read_bytes() == undisturbed
     assert sorted(os.listdir(folder)) == FILES
 

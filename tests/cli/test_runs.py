@@ -121,7 +121,7 @@ NAMES = [b" leading", b"new\nline", b"-dash", b"[red]x", b"caf\xe9", b"tab\there
 
 def test_a_nul_list_takes_any_name(beit: Beit, tmp_path: Path) -> None:
     for name in NAMES:
-        shutil.copy(SAMPLES / "cat.jpg", os.fsencode(tmp_path) + b"/" + name)
+        shutil.copy(os.fsencode(SAMPLES / "cat.jpg"), os.fsencode(tmp_path) + b"/" + name)
     process = beit("classify", *DEMO, "--format", "jsonl", "--files-from", "-", "-0", input=b"\0".join(NAMES))
     assert process.returncode == 0, process.stderr
     expected = [name.decode("utf-8", "backslashreplace") for name in NAMES]
@@ -132,7 +132,7 @@ def test_a_nul_list_takes_any_name(beit: Beit, tmp_path: Path) -> None:
 def test_names_with_dashes_and_brackets_are_typed(beit: Beit, tmp_path: Path) -> None:
     names = [b"-dash", b"[red]x", b"caf\xe9"]
     for name in names:
-        shutil.copy(SAMPLES / "cat.jpg", os.fsencode(tmp_path) + b"/" + name)
+        shutil.copy(os.fsencode(SAMPLES / "cat.jpg"), os.fsencode(tmp_path) + b"/" + name)
     arguments = [os.fsdecode(name) for name in names]
     process = beit("classify", *DEMO, "--format", "jsonl", "--", *arguments)
     assert len(rows(process.stdout)) == 3, process.stderr

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,9 @@ from tests.inputs.test_loader import is_running
 DEMO = ("-m", "demo", "--dtype", "fp32", "-b", "4")
 
 
-def start(*arguments: object, **options: object) -> "subprocess.Popen[bytes]":
+def start(*arguments: object, **options: object) -> "subprocess.Popen[Any]":
     command = [sys.executable, "-m", "beitcli", *map(str, arguments)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, **options)  # type: ignore[call-overload]
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ def assert_both_load_it(model: Path, images: Path) -> None:
     from beitcli.model.network import Beit, PixelScale
     from beitcli.model.preprocessing import checkpoint_preprocessing
 
-    images = [Image.open(path).convert("RGB") for path in sorted(images.rglob("*.png"))]
+    opened = [Image.open(path).convert("RGB") for path in sorted(images.rglob("*.png"))]
     checkpoint = open_checkpoint(str(model), None)
     preprocessing = checkpoint_preprocessing(checkpoint.processor, None)
     network = Beit(
@@ -178,9 +178,9 @@ def assert_both_load_it(model: Path, images: Path) -> None:
     )
     reference, loading = AutoModelForImageClassification.from_pretrained(model, output_loading_info=True)
     assert not any(loading.values())
-    inputs = BeitImageProcessorPil.from_pretrained(model)(images=images, return_tensors="pt")
+    inputs = BeitImageProcessorPil.from_pretrained(model)(images=opened, return_tensors="pt")
     with torch.no_grad():
-        ours = network.eval()(torch.from_numpy(np.stack([preprocessing(image) for image in images])))
+        ours = network.eval()(torch.from_numpy(np.stack([preprocessing(image) for image in opened])))
         theirs = reference.eval()(**inputs).logits
     assert torch.allclose(ours, theirs, atol=1e-4)
 

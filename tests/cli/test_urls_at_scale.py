@@ -159,7 +159,7 @@ class Kind:
 
     count: int
     code: str
-    respond: Callable[[Request], None]
+    respond: Callable[[Request], object]
 
 
 KINDS = {

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,8 @@ def encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
     return stream.getvalue()
 
 
-def flat(colour: Sequence[int] | str, mode: str = "RGB", size: tuple[int, int] = (32, 16)) -> Image.Image:
-    return Image.new(mode, size, colour)  # type: ignore[arg-type]
+def flat(colour: float | tuple[int, ...] | str, mode: str = "RGB", size: tuple[int, int] = (32, 16)) -> Image.Image:
+    return Image.new(mode, size, colour)
 
 
 def noise(width: int = 60, height: int = 40, mode: str = "RGB") -> Image.Image:
@@ -452,19 +453,20 @@ def ico_of(image: bytes) -> bytes:
     return struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(image), 22) + image
 
 
+CUT: list[tuple[str, dict[str, object], set[str]]] = [
+    ("JPEG", {}, {"truncated"}),
+    ("progressive JPEG", {"progressive": True}, {"truncated"}),
+    ("PNG", {}, {"truncated"}),
+    ("WebP", {}, {"truncated", "corrupt"}),
+    ("GIF", {}, {"truncated", "corrupt"}),
+    ("TIFF", {}, {"truncated", "corrupt"}),
+    ("compressed TIFF", {"compression": "tiff_lzw"}, {"truncated", "corrupt"}),
+    ("BMP", {}, {"truncated", "corrupt"}),
+]
 BROKEN: dict[str, tuple[Callable[[], bytes], set[str]]] = {
     **{
-        f"{name} cut at {share:.0%}": (lambda a=arguments, s=share: cut(s, **a), codes)
-        for name, arguments, codes in [
-            ("JPEG", {"file_format": "JPEG"}, {"truncated"}),
-            ("progressive JPEG", {"file_format": "JPEG", "progressive": True}, {"truncated"}),
-            ("PNG", {"file_format": "PNG"}, {"truncated"}),
-            ("WebP", {"file_format": "WEBP"}, {"truncated", "corrupt"}),
-            ("GIF", {"file_format": "GIF"}, {"truncated", "corrupt"}),
-            ("TIFF", {"file_format": "TIFF"}, {"truncated", "corrupt"}),
-            ("compressed TIFF", {"file_format": "TIFF", "compression": "tiff_lzw"}, {"truncated", "corrupt"}),
-            ("BMP", {"file_format": "BMP"}, {"truncated", "corrupt"}),
-        ]
+        f"{name} cut at {share:.0%}": (partial(cut, share, name.split()[-1], **options), codes)
+        for name, options, codes in CUT
         for share in (0.1, 0.5, 0.9, 0.98)
     },
     "empty": (lambda: b"", {"empty_file"}),

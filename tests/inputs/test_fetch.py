@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -152,9 +153,10 @@ def fetched(found: Iterable[Source | Failure], limits: FetchLimits = LIMITS) -> 
     return list(fetch(found, limits, lambda _: None))
 
 
-def outcome(location: str, limits: FetchLimits = LIMITS) -> bytes | tuple[str, str]:
+def outcome(location: str, limits: FetchLimits = LIMITS) -> Any:
     """The bytes, or the failure's code and message."""
     (item,) = fetched([url(location)], limits)
+    assert not isinstance(item, Source)
     assert item.source == url(location)
     return item.data if isinstance(item, Fetched) else (item.code, item.message)
 
@@ -421,8 +423,8 @@ def test_as_large_as_allowed(serve: Callable[..., Server]) -> None:
 def test_order(serve: Callable[..., Server]) -> None:
     slow, quick = serve(after(0.2, reply(200, b"slow"))), serve(CAT)
     failure = Failure(Source("folder"), "permission", "unreadable")
-    found = [Source("a.jpg"), url(slow.url), failure, url(quick.url), Source("b.jpg"), url("http://"), url(slow.url)]
-    assert fetched(found) == [
+    found: list[Source | Failure] = [Source("a.jpg"), url(slow.url), failure, url(quick.url), Source("b.jpg")]
+    assert fetched([*found, url("http://"), url(slow.url)]) == [
         Source("a.jpg"),
         Fetched(url(slow.url), b"slow"),
         failure,
@@ -529,7 +531,7 @@ def test_connections_are_kept_for_the_next_request_but_not_for_ever(
     while (connected := sum(server.connections for server in servers)) > 4 and time.monotonic() < end:
         time.sleep(0.01)
     assert 0 < connected <= 4
-    items.close()  # type: ignore[attr-defined]
+    items.close()
 
 
 def bodies_in_pieces(size: int, sent: list[int], patience: float | None = None) -> Response:
@@ -547,7 +549,8 @@ def bodies_in_pieces(size: int, sent: list[int], patience: float | None = None) 
 
 
 def test_a_slow_consumer_bounds_the_bytes_in_memory(serve: Callable[..., Server]) -> None:
-    size, sent = 2**20, []
+    size = 2**20
+    sent: list[int] = []
     server = serve(bodies_in_pieces(size, sent))
     items = fetch([url(server.url)] * 60, FetchLimits(0.8, size), lambda _: None)
     bodies = [next(items)]

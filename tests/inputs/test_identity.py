@@ -18,8 +18,12 @@ from tests.conftest import SAMPLES
 DIGESTED = Decoding(seconds=0, digest=True)
 
 
-def small(image: Image.Image) -> np.ndarray:
-    return np.asarray(image.resize((4, 4)))
+class Small:
+    shape = (4, 4, 3)
+    dtype = "uint8"
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(image.resize((4, 4)))
 
 
 def identity(result: Outcome) -> Identity:
@@ -33,31 +37,32 @@ def cat(tmp_path: Path) -> Path:
 
 def test_a_file_has_its_size_time_and_digest(cat: Path) -> None:
     status, digest = cat.stat(), hashlib.sha256(cat.read_bytes()).digest()
-    result = outcome(Source(str(cat)), small, DIGESTED, nullcontext())
+    result = outcome(Source(str(cat)), Small(), DIGESTED, nullcontext())
     assert identity(result) == Identity(size=status.st_size, mtime_ns=status.st_mtime_ns, digest=digest)
-    assert identity(outcome(Source(str(cat)), small, Decoding(), nullcontext())).digest is None
+    assert identity(outcome(Source(str(cat)), Small(), Decoding(), nullcontext())).digest is None
 
 
 def test_a_failure_has_the_identity_of_its_file(cat: Path) -> None:
     os.truncate(cat, 5000)
-    result = outcome(Source(str(cat)), small, DIGESTED, nullcontext())
+    result = outcome(Source(str(cat)), Small(), DIGESTED, nullcontext())
     assert identity(result) == Identity.of_file(cat.stat())
-    assert identity(outcome(Source(f"{cat}.missing"), small, DIGESTED, nullcontext())) == UNKNOWN
+    assert identity(outcome(Source(f"{cat}.missing"), Small(), DIGESTED, nullcontext())) == UNKNOWN
 
 
 def test_a_file_that_is_being_written_has_no_identity(cat: Path) -> None:
-    def meanwhile(image: Image.Image) -> np.ndarray:
-        with open(cat, "ab") as stream:
-            stream.write(b"more")
-        return small(image)
+    class Meanwhile(Small):
+        def __call__(self, image: Image.Image) -> np.ndarray:
+            with open(cat, "ab") as stream:
+                stream.write(b"more")
+            return super().__call__(image)
 
-    assert identity(outcome(Source(str(cat)), meanwhile, DIGESTED, nullcontext())) == UNKNOWN
+    assert identity(outcome(Source(str(cat)), Meanwhile(), DIGESTED, nullcontext())) == UNKNOWN
 
 
 def test_fetched_bytes_have_a_digest_and_their_validators(cat: Path) -> None:
     fetched = Fetched(Source("http://h/cat.jpg", "url"), cat.read_bytes(), Identity(etag='"7"'))
     digest = hashlib.sha256(cat.read_bytes()).digest()
-    assert identity(outcome(fetched, small, DIGESTED, nullcontext())) == Identity(etag='"7"', digest=digest)
+    assert identity(outcome(fetched, Small(), DIGESTED, nullcontext())) == Identity(etag='"7"', digest=digest)
 
 
 def test_an_image_that_crashes_its_decoder_has_an_identity(cat: Path) -> None:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ class Case(NamedTuple):
             values = np.ascontiguousarray(values.transpose(2, 0, 1))
         elif values.shape[2] == 1:
             values = values[..., 0]
-        options: dict[str, object] = {"tile": (16, 32)} if self.tiled else {"rowsperstrip": 8}
+        options: dict[str, Any] = {"tile": (16, 32)} if self.tiled else {"rowsperstrip": 8}
         if values.ndim == 3:
             options["planarconfig"] = "separate" if self.planar else "contig"
         if self.photometric == "palette":
@@ -78,7 +78,7 @@ class Case(NamedTuple):
         if self.photometric == "ycbcr" and self.compression != "jpeg":
             options["subsampling"] = (1, 1)
         stream = io.BytesIO()
-        with tifffile.TiffWriter(stream, bigtiff=self.big, byteorder=self.order) as writer:
+        with tifffile.TiffWriter(stream, bigtiff=self.big, byteorder=">" if self.order == ">" else "<") as writer:
             writer.write(
                 values,
                 photometric=self.photometric,
@@ -146,16 +146,17 @@ def levels(values: np.ndarray, bits: int) -> np.ndarray:
 def reference(data: bytes) -> np.ndarray:
     """The image over white, (height, width, 3), as tifffile reads the samples."""
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page = file.pages[0]
+        page = file.pages.first
         values = page.asarray()
         if page.samplesperpixel == 1:
             values = values[..., None]
         elif page.planarconfig == 2:
             values = np.moveaxis(values, 0, 2)
-        name, extras = page.photometric.name, [int(extra) for extra in page.extrasamples or ()]
+        name, extras = tifffile.PHOTOMETRIC(page.photometric).name, [int(extra) for extra in page.extrasamples or ()]
         jpeg, palette, bits = page.compression in (6, 7), page.colormap, page.bitspersample
     count = values.shape[2] - len(extras)
     if name == "PALETTE":
+        assert palette is not None
         return palette[:, values[..., 0].astype(int)].transpose(1, 2, 0) / 257
     colours = levels(values[..., : 1 if name.startswith("MINIS") else count], bits)
     if name == "MINISWHITE":
@@ -188,6 +189,7 @@ def outcome(data: bytes) -> tuple[str, str]:
     except ImageError as error:
         return error.code, str(error)
     row = first_page(io.BytesIO(data)).row
+    assert row is not None
     expected = reference(data)
     same = pixels.shape == expected.shape and np.abs(pixels - expected).max() <= 1.0 + 1e-6
     return (
@@ -213,7 +215,7 @@ def built(
         after = place + len(directory) + len(tags) * (12 if not big else 20) + inline
         for tag, (code, values) in sorted(tags.items()):
             if code == "@":
-                code, values = "I", [starts[part] for part in values]
+                code, values = "I", [starts[int(part)] for part in values]
             plain = {"s": "B", "7": "B", "II": "I"}.get(code, code)
             content = struct.pack(f"{order}{len(values)}{plain}", *values)
             count = len(values) // len(code)
@@ -228,13 +230,16 @@ def built(
 
 
 def page(
-    size: tuple[int, int] = (4, 2), parts: Sequence[int] = (0,), counts: Sequence[int] = (8,), **more: object
+    size: tuple[int, int] = (4, 2),
+    parts: Sequence[int] = (0,),
+    counts: Sequence[int] = (8,),
+    **more: tuple[str, Sequence[float]],
 ) -> dict[int, tuple[str, Sequence[float]]]:
     """The tags of an 8-bit grey page; `t259=("H", [5])` and the like add to them or replace them."""
     whole = zip((256, 257, 278, 279), (size[:1], size[1:], size[1:], counts), strict=True)
     tags: dict[int, tuple[str, Sequence[float]]] = {tag: ("I", values) for tag, values in whole}
     tags |= {273: ("@", parts), **{tag: ("H", [value]) for tag, value in ((258, 8), (259, 1), (262, 1), (277, 1))}}
-    return tags | {int(name[1:]): entry for name, entry in more.items()}  # type: ignore[misc]
+    return tags | {int(name[1:]): entry for name, entry in more.items()}
 
 
 def small(bits: int, order: str, photometric: int, tiled: bool, planar: bool, fill: int) -> bytes:

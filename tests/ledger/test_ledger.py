@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,10 +23,11 @@ LABELS = ("ant", "bee", "cow")
 FACTS = {"model": "0123", "--dtype": "fp32", "--top-k": "2"}
 SCORES = (Score("cow", 2, 0.70000005), Score("ant", 0, 1e-07))
 Result = Callable[[Source], Record]
+Predictions = Ledger[Any, Prediction]
 
 
 @contextmanager
-def opened(path: Path, facts: Mapping[str, str] = FACTS, labels: Sequence[str] = LABELS) -> Iterator[Ledger]:
+def opened(path: Path, facts: Mapping[str, str] = FACTS, labels: Sequence[str] = LABELS) -> Iterator[Predictions]:
     with open_database(str(path)) as database:
         yield Ledger(database, facts, ScoresCodec(labels))
 
@@ -221,7 +223,8 @@ def test_standard_input_is_new_each_time_and_its_result_is_not_kept(path: Path, 
 
 
 def test_only_added_records_are_on_the_disk(path: Path, tmp_path: Path) -> None:
-    found = [image("a.png"), image("b.png"), Failure(Source("c.png"), "not_found", "gone"), image("d.png")]
+    gone = Failure(Source("c.png"), "not_found", "gone")
+    found: list[Source | Failure] = [image("a.png"), image("b.png"), gone, image("d.png")]
     with opened(path) as ledger:
         pending = ledger.pending(found, Recompute(), Counter())
         ledger.add([good(next(pending))])

@@ -69,7 +69,7 @@ def values(predictions: Predictions) -> Tensor:
     )
 
 
-def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], None]) -> Path:
+def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> Path:
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -150,7 +150,7 @@ def opened(hub: FakeHub, tmp_path: Path) -> Callable[..., dict[str, Any]]:
             )
             os.close(writing)
             assert (process.returncode, process.stdout, process.stderr) == (0, b"", b"")
-            return json.loads(pipe.read())  # type: ignore[no-any-return]
+            return json.loads(pipe.read())
 
     return run
 

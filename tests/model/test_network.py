@@ -13,10 +13,10 @@ from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.network import ACTIVATIONS, Beit, PixelScale
 
 HALF = PixelScale(1 / 255, (0.5,) * 3, (0.5,) * 3)
-RELATIVE = {"use_relative_position_bias": True}
-SHARED = {"use_shared_relative_position_bias": True}
-ABSOLUTE = {"use_absolute_position_embeddings": True}
-CLS = {"use_mean_pooling": False}
+RELATIVE: dict[str, Any] = {"use_relative_position_bias": True}
+SHARED: dict[str, Any] = {"use_shared_relative_position_bias": True}
+ABSOLUTE: dict[str, Any] = {"use_absolute_position_embeddings": True}
+CLS: dict[str, Any] = {"use_mean_pooling": False}
 
 
 def case(name: str, size: int | tuple[int, int] = 32, scale: PixelScale = HALF, **config: Any) -> Any:

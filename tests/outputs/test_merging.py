@@ -3,7 +3,6 @@
 import random
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from beitcli.errors import BeitError
 from beitcli.inputs.sources import Walk, discover
 from beitcli.outputs.merging import collection
-from beitcli.records import Failure, Prediction, Record, Score, Source
+from beitcli.records import Failure, Prediction, Record, Score, Skipped, Source
 
 CAT = Prediction(Source("a"), (Score("cat", 3, 0.5),))
 DOG = Prediction(Source("a"), (Score("dog", 5, 0.5),))
@@ -55,7 +54,7 @@ def test_the_order_is_that_of_a_walk(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     walk = Walk((".jpg",), (), False, False, None)
     found = [
-        Source.named(source.name) for source in discover([typed], [], walk, Counter()) if isinstance(source, Source)
+        Source.named(source.name) for source in discover([typed], [], walk, Skipped()) if isinstance(source, Source)
     ]
     assert len(found) == len(NAMES) - 1
     records: list[Record] = [Prediction(source, ()) for source in found]

@@ -12,7 +12,7 @@ from beitcli.inputs.sources import Walk
 from beitcli.model.runtime import Runtime
 from beitcli.training.data import preparation
 from beitcli.training.data.examples import Split, in_folders, split
-from beitcli.training.data.pixels import DecodedPixels
+from beitcli.training.data.pixels import MAX_KEPT, DecodedPixels
 from beitcli.training.data.preparation import SplitImages
 from beitcli.training.loop import TrainingProgress, device_errors
 from beitcli.training.recipes.scratch import ScratchPlan
@@ -41,7 +41,7 @@ def test_decoded_and_kept_pixels_give_the_same_weights(
     parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = []
-    for name, max_kept in (("kept", preparation.MAX_KEPT), ("decoded", 0)):
+    for name, max_kept in (("kept", MAX_KEPT), ("decoded", 0)):
         monkeypatch.setattr(preparation, "MAX_KEPT", max_kept)
         assert len(run(Training(PLAN, SplitImages(parts, READER, 0), WorkDir(str(tmp_path / name)), ""))) == 3
         weights.append(load_file(tmp_path / name / "model.safetensors"))
@@ -94,7 +94,9 @@ def test_a_dead_worker_is_reported(parts: Split, tmp_path: Path, monkeypatch: py
 
     with pytest.raises(DeviceError, match="a DataLoader worker has died"):
         train_model(training, data, RESOURCES, lambda _: multiprocessing.active_children()[0].kill(), lambda *_: None)
-    assert not [child for child in multiprocessing.active_children() if child.join(10) or child.is_alive()]
+    for child in multiprocessing.active_children():
+        child.join(10)
+        assert not child.is_alive()
 
 
 def test_too_little_memory_is_reported() -> None:

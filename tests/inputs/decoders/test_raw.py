@@ -3,6 +3,7 @@
 import io
 import struct
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from beitcli.errors import ImageError
 from beitcli.inputs.decode import Decoding, decode
 
+Turn = Image.Transpose
 CODES = {1: "B", 2: "s", 3: "H", 4: "I", 5: "I", 10: "i"}
 
 
@@ -19,7 +21,7 @@ def pixels(data: bytes) -> np.ndarray:
     return np.asarray(decode(io.BytesIO(data), Decoding(seconds=0), nullcontext()))
 
 
-def directory(tags: dict[int, tuple[int, list[int] | bytes]], start: int) -> bytes:
+def directory(tags: Mapping[int, tuple[int, Sequence[int]]], start: int) -> bytes:
     """A TIFF directory at this offset, followed by its values."""
     entries, values = b"", b""
     beyond = start + 2 + 12 * len(tags) + 4
@@ -63,14 +65,14 @@ def preview() -> bytes:
     return stream.getvalue()
 
 
-@pytest.mark.parametrize(("orientation", "turn"), [(1, None), (3, 3), (6, 4), (8, 2)])
-def test_a_raw_file_is_its_preview_upright(orientation: int, turn: int | None) -> None:
+@pytest.mark.parametrize(
+    ("orientation", "turn"), [(1, None), (3, Turn.ROTATE_180), (6, Turn.ROTATE_270), (8, Turn.ROTATE_90)]
+)
+def test_a_raw_file_is_its_preview_upright(orientation: int, turn: Turn | None) -> None:
     pytest.importorskip("rawpy")
-    image = Image.open(io.BytesIO(preview()))
-    if orientation != 1:
-        image = image.transpose(
-            {3: Image.Transpose.ROTATE_180, 4: Image.Transpose.ROTATE_270, 2: Image.Transpose.ROTATE_90}[turn]
-        )  # type: ignore[index]
+    image: Image.Image = Image.open(io.BytesIO(preview()))
+    if turn is not None:
+        image = image.transpose(turn)
     np.testing.assert_array_equal(pixels(dng(preview(), orientation)), np.asarray(image))
 
 

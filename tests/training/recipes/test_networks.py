@@ -150,7 +150,7 @@ def test_averaged_weights_forget_the_initial_weights() -> None:
         averaged.update_parameters(network)
         share = 1.0 if step == 0 else 1 - min(0.9, (1 + step) / (10 + step))
         expected += share * (step - expected)
-    assert averaged.module.weight.item() == pytest.approx(expected)
+    assert next(averaged.parameters()).item() == pytest.approx(expected)
     assert 52 < expected < 54  # six steps behind: the decay has not grown to 0.9 yet
 
 
