@@ -3,17 +3,16 @@
 import csv
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from beitcli.bench import versus
+from beitcli.bench import processes
 from beitcli.bench.clock import FULL
 from beitcli.bench.machine import this_machine
-from beitcli.bench.processes import Run, finished
+from beitcli.bench.processes import finished
 from beitcli.bench.versus import Workload, duels
 
 RIVALS = "beitcli.bench.rivals"
@@ -57,21 +56,31 @@ def test_openvino(made_model: Path, listed: Path, ours: list[tuple[str, str, flo
     assert_same(predictions(tmp_path / "out.csv"), ours)
 
 
+STAND_IN = """#!/bin/sh
+case "$*" in
+*transformers_pipeline*) program=theirs rate=20 ;;
+*) program=ours rate=$(($(grep -c ours "$0.log") % 3 * 20 + 20)) ;;
+esac
+echo "$program $*" >> "$0.log"
+echo "$rate images/s" >&2
+"""
+"""In place of Python: in turn, `beit batch` reports 20, 40 and 60 images per second; the rival always 20."""
+
+
 def test_duels_alternate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With fake processes: ours takes 1, 2 and 3 seconds for 12 images, theirs 4."""
-    started: list[str] = []
-
-    def run(command: Sequence[str]) -> Run:
-        started.append("theirs" if "transformers_pipeline" in command[2] else "ours")
-        return Run(float(1 + started.count("ours") % 3), 9.0) if started[-1] == "ours" else Run(4.0, 3.0)
-
-    monkeypatch.setattr(versus, "classified", run)
-    workload = Workload("model", "list", 12, replace(this_machine("cpu", 2), compiles=True))
-    results = duels(["transformers", "transformers"], workload, str(tmp_path), FULL)
-    assert started == 8 * ["ours", "theirs"]
+    machine = replace(this_machine("cpu", 2), compiles=True)
+    python, log = tmp_path / "python", tmp_path / "python.log"
+    python.write_text(STAND_IN)
+    python.chmod(0o755)
+    log.touch()
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(processes, "BEIT", (str(python), *processes.BEIT[1:]))
+    results = duels(["transformers", "transformers"], Workload("model", "list", 12, machine), str(tmp_path), FULL)
+    assert [line.split()[0] for line in log.read_text().splitlines()] == 8 * ["ours", "theirs"]
     assert [duel.options for duel in results] == ["", "--compile"]
     assert [duel.setting.partition(":")[0] for duel in results] == ["defaults", "tuned"]
     for duel in results:
-        assert duel.ours.images.per_second == 6
-        assert duel.theirs.images.timing.seconds == (4.0, 4.0, 4.0)
-        assert (duel.ratio, duel.ratio_reported) == (2, 3)
+        assert sorted(duel.ours.reported) == [20, 40, 60]
+        assert duel.theirs.reported == (20, 20, 20)
+        assert duel.ratio == duel.ours.images.per_second / duel.theirs.images.per_second
+        assert duel.ratio_reported == 2
