@@ -25,7 +25,6 @@ pytestmark = pytest.mark.slow
 
 MOST_AT_ONCE = 8
 MOST_BYTES = 1_000_000
-MOST_SECONDS = 70  # one by one, the URLs would take two minutes
 MOST_MEMORY = 100_000_000  # bytes at the peak, beyond the peak for as many small images
 OPTIONS = ("-m", "demo", "--format", "jsonl", "-q", "--url-timeout", "3", "--url-max-bytes", str(MOST_BYTES))
 
@@ -199,21 +198,17 @@ class Run:
 
     status: int
     records: list[dict[str, Any]]
-    seconds: float
     peak: int
 
 
 def batch(folder: Path, urls: Iterable[str]) -> Run:
     command = [sys.executable, "-c", LAUNCHER, sys.executable, "-m", "beitcli", "batch", "--files-from", "-", *OPTIONS]
-    start = time.monotonic()
     done = subprocess.run(command, cwd=folder, input="\n".join(urls).encode(), capture_output=True, check=False)
-    seconds = time.monotonic() - start
     *notices, peak = done.stderr.decode().splitlines()
     assert notices == []
     return Run(
         done.returncode,
         [json.loads(line) for line in done.stdout.splitlines()],
-        seconds,
         int(peak) * (1 if sys.platform == "darwin" else 1024),
     )
 
@@ -236,7 +231,6 @@ def test_hundreds_of_urls_on_a_server_that_does_everything_wrong(
     assert [record["source"] for record in run.records] == urls
     assert [code_of(record) for record in run.records] == [KINDS[kind].code for kind in kinds]
     assert (run.status, small.status) == (3, 0)
-    assert run.seconds < MOST_SECONDS
     assert run.peak < small.peak + MOST_MEMORY
     assert server.most_at_once == MOST_AT_ONCE
     refused = [record["error"]["message"] for record in run.records if "/private/" in record["source"]]

