@@ -2,12 +2,14 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests import preloaded
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line does, before torch is imported
 
@@ -80,13 +82,9 @@ def tiny_beit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def beit(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[bytes]"]:
-    """`beit` as a user starts it: a process of its own, in an empty folder unless `cwd` says otherwise."""
+    """`beit` as a process of its own, in an empty folder unless `cwd` says otherwise; see `preloaded` for `light`."""
 
-    def run(*arguments: object, **options: object) -> "subprocess.CompletedProcess[bytes]":
-        settings = {"cwd": tmp_path, "capture_output": True, "timeout": 120, "stdin": subprocess.DEVNULL, **options}
-        if "input" in settings:
-            del settings["stdin"]
-        command = [sys.executable, "-m", "beitcli", *(os.fsencode(str(argument)) for argument in arguments)]
-        return subprocess.run(command, **settings)  # type: ignore[call-overload]
+    def run(*arguments: object, cwd: Path = tmp_path, **options: Any) -> "subprocess.CompletedProcess[bytes]":
+        return preloaded.beit([os.fsencode(str(argument)) for argument in arguments], cwd, **options)
 
     return run

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import preloaded
+
 DEMO = ("-m", "demo", "--dtype", "fp32")
 HEAVY = {"torch", "transformers", "PIL", "numpy"}
 
@@ -56,10 +58,7 @@ def clean_environment() -> dict[str, str]:
 
 def batch(folder: Path, *arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
     """Run `beit batch` in a folder to its end."""
-    settings = {"stdin": subprocess.DEVNULL, "timeout": 120, "capture_output": True, **options}
-    if "input" in settings:
-        del settings["stdin"]
-    process = subprocess.run(command(*arguments), cwd=folder, **settings)
+    process = preloaded.beit(["batch", *map(str, arguments)], folder, **options)
     decoded = [stream.decode() for stream in (process.stdout, process.stderr)]
     assert "Traceback" not in decoded[1]
     return subprocess.CompletedProcess(process.args, process.returncode, *decoded)

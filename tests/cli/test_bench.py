@@ -131,7 +131,7 @@ def test_tables_are_drawn_on_a_terminal(
     ],
 )
 def test_mistakes(beit: Beit, arguments: list[str], message: bytes) -> None:
-    process = beit("bench", *arguments)
+    process = beit("bench", *arguments, light=True)
     assert process.returncode == 2
     assert message in process.stderr
     assert process.stdout == b""

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from beitcli.model.catalog import DEMO_FOLDER
+from tests import preloaded
 from tests.cli.batches import DEMO, batch, clean_environment, counts, grow, numbered
 from tests.conftest import SAMPLES
 
@@ -25,11 +26,10 @@ TOTAL = 120
 
 def embed(folder: Path, *arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
     """Run `beit embed` with the demo model in fp32 to its end."""
-    command = [sys.executable, "-m", "beitcli", "embed", *DEMO, *map(str, arguments)]
-    settings = {"stdin": subprocess.DEVNULL, "timeout": 120, "capture_output": True, "text": True, **options}
-    process = subprocess.run(command, cwd=folder, **settings)
-    assert "Traceback" not in process.stderr
-    return process
+    process = preloaded.beit(["embed", *DEMO, *map(str, arguments)], folder, **options)
+    stdout, stderr = process.stdout.decode(), process.stderr.decode()
+    assert "Traceback" not in stderr
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def index(path: Path) -> list[dict[str, str]]:
@@ -190,7 +190,7 @@ def test_without_any_image_the_file_is_valid_and_empty(folder: Path, name: str) 
     ],
 )
 def test_impossible_requests_fail_at_once(folder: Path, arguments: list[str], status: int, words: str) -> None:
-    process = embed(folder, *arguments)
+    process = embed(folder, *arguments, light=True)
     assert process.returncode == status
     assert words in process.stderr
     assert os.listdir(folder) == ["in"]

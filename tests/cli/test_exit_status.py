@@ -83,7 +83,7 @@ LIGHT = [
 
 @pytest.mark.parametrize(("line", "status", "message"), LIGHT, ids=[row[0] for row in LIGHT])
 def test_errors_are_one_line(beit: Beit, folder: Path, line: str, status: int, message: str) -> None:
-    check_mistake(beit(*line.split(), cwd=folder), status, message)
+    check_mistake(beit(*line.split(), cwd=folder, light=True), status, message)
 
 
 def check_mistake(process: "subprocess.CompletedProcess[bytes]", status: int, message: str) -> None:
@@ -121,12 +121,12 @@ def test_runs_count_what_they_did(beit: Beit, folder: Path, line: str, status: i
 
 def test_quiet_runs_print_only_errors(beit: Beit, folder: Path) -> None:
     assert beit("classify", "mixed", "-m", "demo", "-q", cwd=folder).stderr == b""
-    assert b"beit: error" in beit("classify", "missing", "-q", cwd=folder).stderr
+    assert b"beit: error" in beit("classify", "missing", "-q", cwd=folder, light=True).stderr
 
 
 def test_a_traceback_only_with_beit_debug(beit: Beit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BEIT_DEBUG", "1")
-    process = beit("classify", "missing", cwd=folder)
+    process = beit("classify", "missing", cwd=folder, light=True)
     assert process.returncode == 1
     assert b"Traceback" in process.stderr
 
@@ -155,7 +155,7 @@ def test_settings_from_the_environment(
     beit: Beit, folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(variable, value)
-    assert message in beit("classify", "good", cwd=folder).stderr.decode()
+    assert message in beit("classify", "good", cwd=folder, light=True).stderr.decode()
 
 
 @pytest.mark.parametrize(

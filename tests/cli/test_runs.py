@@ -237,7 +237,7 @@ def test_an_out_file_is_whole_or_not_there(beit: Beit, tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one_error(beit: Beit) -> None:
     with open("/dev/full", "wb") as full:
-        process = beit("classify", SAMPLES, *DEMO, "-q", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        process = beit("classify", SAMPLES, *DEMO, "-q", stdout=full)
     assert process.returncode == 1
     assert process.stderr.decode().splitlines() == [
         "beit: error: cannot write the records: No space left on device",
