@@ -76,12 +76,15 @@ class _Server:
     """A Python with these modules, until this one ends."""
 
     def __init__(self, modules: tuple[str, ...]) -> None:
+        from beitcli.model.cpu.cores import usable_cores  # here, as the server itself is to import nothing of ours
+
+        as_beit_does = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000", "OMP_NUM_THREADS": str(usable_cores())}
         self.connection, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         self.environment = _at_start(os.environ)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno()), *modules],
-                env={"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000", **os.environ},  # as `beit` sets them
+                env=as_beit_does | os.environ,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,

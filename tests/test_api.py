@@ -146,7 +146,7 @@ def test_options_that_cannot_be(model: Classifier) -> None:
 
 def test_an_image_is_the_same_in_every_form(model: Classifier) -> None:
     image = Image.open(CAT)
-    items = [CAT, Path(CAT), Path(CAT).read_bytes(), image, np.asarray(image)]
+    items: list[Any] = [CAT, Path(CAT), Path(CAT).read_bytes(), image, np.asarray(image)]
     records = model(items)
     assert [record.source.name for record in records] == [CAT, CAT, "item 2", "item 3", "item 4"]
     [path, *others] = [record.scores if isinstance(record, Prediction) else record for record in records]
@@ -169,7 +169,16 @@ def test_a_pillow_image_is_turned_and_made_rgb(model: Classifier, tmp_path: Path
 
 def test_a_broken_image_is_a_failure_in_its_place(model: Classifier, folder: Path) -> None:
     cut = Image.open(BytesIO(Path(CAT).read_bytes()[:4000]))
-    items = [b"", CAT, folder / "a-broken.jpg", "https://example.org/a.jpg", cut, b"no image", BOATS, tuple.__name__]
+    items: list[Any] = [
+        b"",
+        CAT,
+        folder / "a-broken.jpg",
+        "https://example.org/a.jpg",
+        cut,
+        b"no image",
+        BOATS,
+        tuple.__name__,
+    ]
     records = model(items)
     codes = [record.code if isinstance(record, Failure) else record.label for record in records]
     assert codes == [
@@ -349,7 +358,7 @@ def test_in_a_web_server(model: Classifier) -> None:
 @pytest.mark.slow
 def test_memory_is_flat_over_ten_thousand_calls(tiny_beit: Path) -> None:
     model = Classifier(str(tiny_beit))
-    data = [b"broken", (SAMPLES / "cat.jpg").read_bytes(), np.zeros((40, 40, 3), np.uint8)]
+    data: list[Any] = [b"broken", (SAMPLES / "cat.jpg").read_bytes(), np.zeros((40, 40, 3), np.uint8)]
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,7 +22,7 @@ LABELS = ("ant", "bee", "cow")
 FACTS = {"model": "0123", "--dtype": "fp32", "--top-k": "2"}
 SCORES = (Score("cow", 2, 0.70000005), Score("ant", 0, 1e-07))
 Result = Callable[[Source], Record]
-Predictions = Ledger[Any, Prediction]
+Predictions = Ledger[Prediction]
 
 
 @contextmanager
