@@ -62,7 +62,7 @@ def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
 
 def test_bad_input_is_a_usage_error_that_names_it(beit: Beit, tmp_path: Path) -> None:
     for what, (arguments, named) in bad_input(tmp_path).items():
-        run = beit("train", *arguments, *(() if "--out" in arguments else ("--out", "model")))
+        run = beit("train", *arguments, *(() if "--out" in arguments else ("--out", "model")), light=True)
         assert run.returncode == 2, (what, run.stderr)
         message = run.stderr.decode()
         assert named in message, (what, message)
@@ -115,7 +115,7 @@ def test_a_gpu_that_the_environment_does_not_show_is_refused(
     beit: Beit, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    run = beit("train", images, *SMALL, "--device", "cuda:1", "--out", "model")
+    run = beit("train", images, *SMALL, "--device", "cuda:1", "--out", "model", light=True)
     assert run.returncode == 2 and b"CUDA_VISIBLE_DEVICES is `3`" in run.stderr and b"cuda:0 is GPU 3" in run.stderr
 
 
@@ -217,7 +217,7 @@ def test_a_table_of_labels_is_trained_on(beit: Beit, images: Path, tmp_path: Pat
 
 def test_options_that_a_training_ignores_are_refused(beit: Beit, images: Path) -> None:
     for options, word in (("-m", "demo"), "--model"), (("--revision", "main"), "--revision"):
-        run = beit("train", images, *SMALL, *options, "--out", "model")
+        run = beit("train", images, *SMALL, *options, "--out", "model", light=True)
         assert run.returncode == 2 and word in run.stderr.decode()
 
 
