@@ -28,7 +28,7 @@ _TRAINING = (
     *("transformers.models.beit.modeling_beit", "transformers.models.beit.image_processing_pil_beit"),
 )
 
-_AT_START = ("CUDA", "CXX", "GOMP", "LANG", "LC_", "LD_", "MALLOC", "OMP", "PYTHON", "TMP", "TORCH")
+_AT_START = ("GOMP", "LANG", "LC_", "LD_", "MALLOC", "OMP", "PYTHON", "TMP")
 """Beginnings of variables that count when Python or torch starts."""
 
 

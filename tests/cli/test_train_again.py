@@ -45,8 +45,8 @@ def begun(command: list[str], folder: Path) -> Iterator["subprocess.Popen[str]"]
 
 
 WAYS = {
-    "from scratch": [*SMALL, "--epochs", "40"],
-    "fine-tuned": ["--finetune", "-m", "beit", "-b", "8", "-j", "1", "--epochs", "30"],
+    "from scratch": [*SMALL, "--epochs", "12"],
+    "fine-tuned": ["--finetune", "-m", "beit", "-b", "8", "-j", "1", "--epochs", "10"],
 }
 
 
