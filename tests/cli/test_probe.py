@@ -231,7 +231,7 @@ def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
 
 def test_bad_input_is_a_usage_error_that_names_it(beit: Beit, tmp_path: Path) -> None:
     for what, (arguments, named) in bad_input(tmp_path).items():
-        run = beit("train", *arguments, *DEMO, *(() if "--out" in arguments else ("--out", "model")), light=True)
+        run = beit("train", *arguments, *DEMO, *(() if "--out" in arguments else ("--out", "model")))
         message = run.stderr.decode()
         assert run.returncode == 2, (what, message)
         assert named in message, (what, message)
