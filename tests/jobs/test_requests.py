@@ -99,13 +99,13 @@ def test_defaults_are_allowed_values() -> None:
         ("pool", "patches", "not one of mean, cls"),
     ],
 )
-def test_recipes_that_no_training_can_have(name: str, value: object, message: str) -> None:
+def test_recipes_that_no_training_can_have(name: str, value: Any, message: str) -> None:
     with pytest.raises(UsageError, match=f"^{re.escape(f'`{name}={value}`: {message}')}$"):
         replace(Recipe(), **{name: value}).check(32)
 
 
 @pytest.mark.parametrize(("name", "value"), [("val_share", 0.95), ("max_errors", -1)])
-def test_training_images_that_no_training_can_have(name: str, value: float) -> None:
+def test_training_images_that_no_training_can_have(name: str, value: Any) -> None:
     with pytest.raises(UsageError, match=f"^`{name}={value}`: not "):
         replace(TrainingImages("shapes"), **{name: value}).check(Walk())
 
