@@ -86,14 +86,16 @@ class _Server:
                 [sys.executable, __file__, str(theirs.fileno()), *modules],
                 env=as_beit_does | os.environ,
                 pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # as each run has pipes: what Python makes of a stream depends on its kind
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 start_new_session=True,
             )
         atexit.register(self._end)
 
     def _end(self) -> None:
         self.connection.close()
-        self._process.wait()
+        self._process.communicate()
 
 
 _server = cache(_Server)
