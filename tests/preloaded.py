@@ -23,8 +23,8 @@ from typing import Any
 
 _LIGHT = ("asyncio", "concurrent.futures", "csv", "email.message", "importlib.metadata", "sqlite3", "typer")
 _TORCH = (*_LIGHT, "numpy", "PIL.Image", "torch")
-_TRAINING = (
-    *(*_TORCH, "accelerate", "sklearn.linear_model", "torch._dynamo"),
+_WHOLE = (
+    *(*_TORCH, "accelerate", "scipy.stats", "sklearn.linear_model", "sklearn.metrics", "torch._dynamo"),
     *("transformers.models.beit.modeling_beit", "transformers.models.beit.image_processing_pil_beit"),
 )
 
@@ -46,7 +46,7 @@ def beit(
     With other settings of `subprocess.run` it is not preloaded.
     """
     command = [sys.executable, "-m", "beitcli", *arguments]
-    server = _server(_LIGHT if light else _TRAINING if arguments[0] in ("train", b"train") else _TORCH)
+    server = _server(_LIGHT if light else _WHOLE if os.fsencode(arguments[0]) in (b"eval", b"train") else _TORCH)
     if settings or _at_start(env) != server.environment:
         settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
         return subprocess.run(command, cwd=folder, env=env, input=input, timeout=timeout, **settings)
