@@ -46,7 +46,8 @@ def beit(
     With other settings of `subprocess.run` it is not preloaded.
     """
     command = [sys.executable, "-m", "beitcli", *arguments]
-    server = _server(_LIGHT if light else _WHOLE if os.fsencode(arguments[0]) in (b"eval", b"train") else _TORCH)
+    wants_all = os.fsdecode(arguments[0] if arguments else "") in ("eval", "train")
+    server = _server(_LIGHT if light else _WHOLE if wants_all else _TORCH)
     if settings or _at_start(env) != server.environment:
         settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
         return subprocess.run(command, cwd=folder, env=env, input=input, timeout=timeout, **settings)
