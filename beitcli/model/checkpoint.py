@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from beitcli.errors import ModelError, UsageError, first_line
@@ -25,6 +26,15 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 """Names of weight files, best first; an index names the files that the weights are split into."""
+
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+"""Names of the files that may describe the image processor: nested, in the layout of transformers 5, or alone."""
+
+_NESTED = "image_processor"
+"""Key of the image processor in a `processor_config.json`; one without it is of a text processor."""
+
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+"""Files beside a model that transformers applies to it where the package peft is installed."""
 
 Activation = Literal["softmax", "sigmoid", "none"]
 
@@ -53,6 +63,10 @@ class Repository:
     def is_here(self, name: str) -> bool:
         """True if `file` gives a path without a download."""
         return isinstance(self._cached(name), str) if self.on_hub else self.file(name) is not None
+
+    def is_known(self, name: str) -> bool:
+        """True if `file` asks nobody, be there such a file or not."""
+        return not self.on_hub or self._cached(name) is not None
 
     def _cached(self, name: str) -> object:
         """The path of a cached file, None if it is not cached, another object if the repository has no such file."""
@@ -138,6 +152,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     processor: Mapping[str, Any] | None
     labels: tuple[str, ...]
+    processor_file: str | None = None
 
     @property
     def is_beit(self) -> bool:
@@ -170,21 +185,35 @@ class Checkpoint:
 
     def weight_file(self) -> str:
         """The path of the weights, or of the index of the files they are in, all downloaded where needed."""
-        here = [name for name in WEIGHT_FILES if self.repository.is_here(name)]
-        for name in here or WEIGHT_FILES:
+        named = self.config.get("transformers_weights")
+        names = (str(named),) if named else WEIGHT_FILES
+        here = [name for name in names if self.repository.is_here(name)]
+        for name in here or names:
             path = self.repository.file(name)
             if path is not None:
                 for part in map(self._part, _parts(path)):
                     check_is_no_pointer(part)
                 check_is_no_pointer(path)
                 return path
-        raise ModelError(f"`{self.name}` has no weights", f"expected one of {', '.join(WEIGHT_FILES)}")
+        raise ModelError(f"`{self.name}` has no weights", f"expected one of {', '.join(names)}")
 
     def files(self) -> list[str]:
-        """The paths of all files that affect a prediction: config, processor and weights, downloaded where needed."""
+        """The paths of all files that affect a prediction, downloaded where needed.
+
+        They are config, image processor and weights, and what else transformers reads for another architecture.
+        """
         weights = self.weight_file()
-        described = (self.repository.file(name) for name in ("config.json", "preprocessor_config.json"))
-        return [*filter(None, described), weights, *map(self._part, _parts(weights))]
+        described = (self.repository.file("config.json"), self.processor_file)
+        others = () if self.is_beit else self._read_by_transformers()
+        return [*filter(None, described), weights, *map(self._part, _parts(weights)), *others]
+
+    def _read_by_transformers(self) -> Iterator[str]:
+        """The configs for other versions of transformers that the config names, and an adapter of the weights."""
+        configs = self.config.get("configuration_files")
+        names = [str(name) for name in configs if name != "config.json"] if isinstance(configs, list) else []
+        yield from filter(None, map(self.repository.file, names))
+        if find_spec("peft"):
+            yield from (os.path.join(self.folder, name) for name in _ADAPTER_FILES if self.repository.is_here(name))
 
     def tensors(self) -> "Mapping[str, Tensor]":
         """Every tensor by its name in a saved classifier, mapped from disk on access.
@@ -235,9 +264,21 @@ def open_checkpoint(name: str, revision: str | None, refresh: bool = False) -> C
     if repository.on_hub:  # the cache keeps each commit in a folder of its name
         repository = Repository(repository.location, os.path.basename(folder), on_hub=True)
     config = _read_json(config_path)
-    processor_path = repository.file("preprocessor_config.json")
-    processor = _read_json(processor_path) if processor_path else None
-    return Checkpoint(name, repository, folder, config, processor, _labels(name, config))
+    processor_path, processor = _processor(repository, refresh)
+    return Checkpoint(name, repository, folder, config, processor, _labels(name, config), processor_path)
+
+
+def _processor(repository: Repository, refresh: bool) -> tuple[str | None, dict[str, Any] | None]:
+    """The file that describes the image processor, and the description, as transformers finds them."""
+    nesting, alone = PROCESSOR_FILES
+    # A cache that was filled without a look at the first file is complete: nothing is asked for again.
+    if refresh or repository.is_known(nesting) or not repository.is_known(alone):
+        path = repository.file(nesting)
+        content = _read_json(path) if path else {}
+        if path and _NESTED in content:
+            return path, _object(content[_NESTED], path)
+    path = repository.file(alone)
+    return path, _read_json(path) if path else None
 
 
 def _read_json(path: str) -> dict[str, Any]:
@@ -246,6 +287,10 @@ def _read_json(path: str) -> dict[str, Any]:
             content = json.load(stream)
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read `{path}`: {error}") from error
+    return _object(content, path)
+
+
+def _object(content: Any, path: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"cannot read `{path}`: not a JSON object")
     return content

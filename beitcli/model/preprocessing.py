@@ -87,14 +87,14 @@ def paper_preprocessing(side: int) -> Preprocessing:
 
 
 def checkpoint_preprocessing(processor: Mapping[str, Any] | None, side: int | None) -> Preprocessing:
-    """Preprocessing by a BEiT checkpoint's `preprocessor_config.json`, for images of `side` pixels if that is given.
+    """Preprocessing as a BEiT checkpoint describes its image processor, for images of `side` pixels if that is given.
 
     Missing keys have the defaults of transformers' `BeitImageProcessor`. Raises ModelError if there is
-    no such file, or it does not give every image the same size.
+    no description, or it does not give every image the same size.
     """
     if processor is None:
         raise ModelError(
-            "the checkpoint has no preprocessor_config.json",
+            "the checkpoint has no preprocessor_config.json, nor a processor_config.json that describes images",
             "copy the file of a similar model there, or use `preprocess=paper`",
         )
     if not processor.get("do_resize", True):
@@ -110,7 +110,7 @@ def checkpoint_preprocessing(processor: Mapping[str, Any] | None, side: int | No
             std=_channels(processor.get("image_std", 0.5) if do_normalize else 1.0),
         )
     except (TypeError, ValueError) as error:
-        raise ModelError(f"the checkpoint's preprocessor_config.json is invalid: {error}") from error
+        raise ModelError(f"the checkpoint's image processor is invalid: {error}") from error
     if isinstance(preprocessing.resize, int) and preprocessing.crop is None:
         raise ModelError("the checkpoint resizes images without cropping them, so they have no common size")
     return preprocessing if side is None else _at(preprocessing, side)
@@ -165,9 +165,9 @@ class ProcessorPreprocessing:
 
 
 def processor_preprocessing(folder: str, side: int | None) -> ProcessorPreprocessing:
-    """Preprocessing of a checkpoint that is no BEiT, from its `preprocessor_config.json`; imports transformers.
+    """Preprocessing of a checkpoint that is no BEiT, by its image processor; imports transformers.
 
-    Raises ModelError if the file is missing or images of different shape would get different sizes, UsageError if
+    Raises ModelError if no file describes one or images of different shape would get different sizes, UsageError if
     the processor cannot make images of `side` pixels.
     """
     from transformers import AutoImageProcessor

@@ -168,6 +168,66 @@ def test_a_folder_without_processor_file(tiny_beit: Path, copy_of: Callable[...,
     assert open_checkpoint(str(folder), None).processor is None
 
 
+def nest_processor(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Move the image processor into the layout of transformers 5."""
+    alone = folder / "preprocessor_config.json"
+    processor = json.loads(alone.read_text()) | changes
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": processor, "processor_class": "X"}))
+    alone.unlink()
+    return dict(processor)
+
+
+def test_the_processor_may_be_in_the_layout_of_transformers_5(tiny_beit: Path, copy_of: Callable[..., Path]) -> None:
+    folder = copy_of(tiny_beit)
+    before = open_checkpoint(str(folder), None)
+    nested = nest_processor(folder)
+    checkpoint = open_checkpoint(str(folder), None)
+    assert checkpoint.processor == before.processor == nested
+    files = [f"{folder}/{name}" for name in ("config.json", "processor_config.json", ST)]
+    assert checkpoint.files() == files
+    shutil.copy(tiny_beit / "preprocessor_config.json", folder)  # as transformers, which does not read this one then
+    assert open_checkpoint(str(folder), None).files() == files
+
+
+def test_a_processor_of_texts_is_none_of_images(tiny_beit: Path, copy_of: Callable[..., Path]) -> None:
+    folder = copy_of(tiny_beit)
+    (folder / "processor_config.json").write_text('{"processor_class": "BeitProcessor"}')
+    assert f"{folder}/preprocessor_config.json" in open_checkpoint(str(folder), None).files()
+    (folder / "processor_config.json").write_text('{"image_processor": 7}')
+    with pytest.raises(ModelError, match=r"cannot read `.*processor_config\.json`: not a JSON object"):
+        open_checkpoint(str(folder), None)
+
+
+def test_weights_may_be_named_by_the_config(tiny_beit: Path, copy_of: Callable[..., Path]) -> None:
+    folder = copy_of(tiny_beit, transformers_weights="better.safetensors")
+    with pytest.raises(ModelError, match="has no weights") as raised:
+        open_checkpoint(str(folder), None).weight_file()
+    assert "better.safetensors" in str(raised.value.hint)
+    shutil.copy(folder / ST, folder / "better.safetensors")
+    assert open_checkpoint(str(folder), None).weight_file() == f"{folder}/better.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "peft", "read"),
+    [("beit", True, 0), ("vit", False, 1), ("vit", True, 3)],
+    ids=["BEiT", "ViT", "ViT, with peft"],
+)
+def test_files_that_transformers_reads_count_for_other_architectures(
+    model_type: str, peft: bool, read: int, tiny_beit: Path, copy_of: Callable[..., Path],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    configs = ["config.json", "config.5.0.0.json", "config.9.0.0.json"]
+    folder = copy_of(tiny_beit, model_type=model_type, configuration_files=configs)
+    others = ["config.5.0.0.json", "adapter_config.json", "adapter_model.safetensors"]
+    for name in others:
+        (folder / name).write_text("{}")
+    if peft:
+        (tmp_path / "peft").mkdir()
+        monkeypatch.syspath_prepend(tmp_path)
+    names = ["config.json", "preprocessor_config.json", ST, *others[:read]]
+    assert open_checkpoint(str(folder), None).files() == [f"{folder}/{name}" for name in names]
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [

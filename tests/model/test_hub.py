@@ -186,6 +186,17 @@ def test_cached_files_are_never_requested_again(
     assert opened("me/model", HF_HUB_OFFLINE="1") == first
 
 
+def test_the_processor_in_the_layout_of_transformers_5_is_downloaded(
+    hub: FakeHub, opened: Callable[..., dict[str, Any]]
+) -> None:
+    nested = json.dumps({"image_processor": {"size": 48}}).encode()
+    hub.commits["me/model"] = [{**SAFETENSORS, "processor_config.json": nested}]
+    first = opened("me/model")
+    assert first["processor"] == {"size": 48}
+    hub.stop()
+    assert opened("me/model") == first
+
+
 @pytest.mark.parametrize("files", [BIN, repository(**sharded("model.safetensors"))], ids=["bin", "sharded"])
 def test_a_cache_filled_by_other_tools_suffices(
     files: Files, hub: FakeHub, opened: Callable[..., dict[str, Any]], tmp_path: Path

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -28,7 +28,7 @@ _NORMS = {"mean": "beit.pooler.layernorm.", "cls": "beit.layernorm."}
 class PooledCheckpoint(Checkpoint):
     """A checkpoint with another pooling; `norm` holds the weights it lacks for that."""
 
-    norm: Mapping[str, Tensor]
+    norm: Mapping[str, Tensor] = field(kw_only=True)
 
     @property
     def pool(self) -> ProbePool:
@@ -53,6 +53,7 @@ def pooled(checkpoint: Checkpoint, pool: ProbePool) -> PooledCheckpoint:
         config={**checkpoint.config, "use_mean_pooling": pool == "mean"},
         processor=checkpoint.processor,
         labels=checkpoint.labels,
+        processor_file=checkpoint.processor_file,
         norm={} if has_own and name + "weight" in checkpoint.tensors() else identity,
     )
 
