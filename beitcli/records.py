@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -232,6 +233,11 @@ def _row(
 ) -> dict[str, str | int | float | None]:
     empty = [None] * (labels * len(SCORE_COLUMNS) - len(scores))
     return dict(zip(column_names(labels), [*before, *scores, *empty, *after], strict=True))
+
+
+def composed(text: str) -> str:
+    """The text in Unicode's normal form C, in which names that read alike are equal, wherever they were written."""
+    return unicodedata.normalize("NFC", text)
 
 
 def printable(text: str) -> str:

@@ -10,6 +10,7 @@ from beitcli.cli import notices, progress
 from beitcli.cli.exit_status import exit_status
 from beitcli.cli.options import OutputOptions, Without, examples, with_options
 from beitcli.errors import UsageError
+from beitcli.evaluation.ground_truth import Reading
 from beitcli.jobs import evaluate as job
 from beitcli.jobs.requests import Compute, Inputs, Limits, ModelChoice, Request, Resume
 from beitcli.outputs.destination import ReaderClosed, writing
@@ -40,6 +41,14 @@ def evaluate(
         str | None,
         typer.Option("--labels", metavar="FILE", help="Instead of DIR: a CSV or TSV of paths and labels."),
     ] = None,
+    label_by: Annotated[
+        Reading | None,
+        typer.Option(
+            "--label-by",
+            help="Read all labels as names of classes, WordNet ids or indices [default: the one that fits them all].",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write all figures here, unrounded.")
     ] = None,
@@ -58,7 +67,7 @@ def evaluate(
         raise UsageError("--json -: standard output has the tables", "name a file")
     run = Request(inputs, limits, model, compute, resume=replace(resume, out=out or "-"))
     with progress.observer(output.quiet) as observer:
-        evaluated = job.evaluate(job.EvaluationRequest(run, folder, labels, plots), observer)
+        evaluated = job.evaluate(job.EvaluationRequest(run, folder, labels, plots, label_by), observer)
     from beitcli.evaluation.report import tables
 
     with suppress(ReaderClosed), writing():

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from beitcli.errors import ERROR_CODES, BeitError, UsageError
 from beitcli.inputs.formats import SUFFIXES
-from beitcli.records import OTHER_TYPE, STDIN, Failure, Found, Identity, Skipped, Source, printable
+from beitcli.records import OTHER_TYPE, STDIN, Failure, Found, Identity, Skipped, Source, composed, printable
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,9 @@ class Walk:
 
     def excludes(self, name: str, below: str) -> bool:
         """True if the entry `name` is left out; `below` is its folder's path relative to the walked one."""
-        patterns = (pattern.removeprefix("./").rstrip("/") for pattern in self.exclude)
-        return any(fnmatchcase(name, pattern) or fnmatchcase(below + name, pattern) for pattern in patterns)
+        patterns = [composed(pattern).removeprefix("./").rstrip("/") for pattern in self.exclude]
+        spellings = (composed(name), composed(below + name)) if patterns else ()
+        return any(fnmatchcase(spelling, pattern) for pattern in patterns for spelling in spellings)
 
 
 def is_of_a_system(folder: str) -> bool:
@@ -325,7 +326,7 @@ class _Walker:
                 continue
             if self.pattern[position] == "**":
                 after.add(position)
-            elif fnmatchcase(name, self.pattern[position]):
+            elif fnmatchcase(composed(name), composed(self.pattern[position])):
                 after.add(position + 1)
         return _closure(after, self.pattern)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from beitcli import __version__
 from beitcli.errors import UsageError
-from beitcli.evaluation.ground_truth import Match, match
+from beitcli.evaluation.ground_truth import Match, Reading, match
 from beitcli.inputs.labelled import Labelled
 from beitcli.jobs.engine import warn_if_demo
 from beitcli.jobs.evaluation_files import EvaluationFiles
@@ -20,6 +20,7 @@ from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.requests import Request
 from beitcli.jobs.resumable import updated_ledger
 from beitcli.jobs.tasks import classification_task
+from beitcli.jobs.values import check_values
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.outputs.destination import check_not_overwritten, is_in
 from beitcli.outputs.lock import exclusive
@@ -37,12 +38,14 @@ class EvaluationRequest:
 
     The images are those of `folder`, one of class folders, or of the table `labels`. The results are kept beside the
     JSON file that `run.resume.out` names; `plots` is the folder of the plots. The inputs of `run` only filter the walk.
+    `label_by` is the reading of the labels, None for the one that fits them all.
     """
 
     run: Request
     folder: str | None = None
     labels: str | None = None
     plots: str | None = None
+    label_by: Reading | None = None
 
     @property
     def files(self) -> EvaluationFiles:
@@ -53,6 +56,7 @@ class EvaluationRequest:
         """Raises UsageError for options that contradict each other, OutputError for files that cannot be written."""
         for part in (self.run.limits, self.run.model, self.run.compute, self.run.resume):
             part.check()
+        check_values(self)
         self.files.check()
         if self.folder is not None and self.plots is not None and is_in(self.plots, self.folder):
             raise UsageError(f"`{printable(self.plots)}` is in the folder of the images", "choose a `plots=` beside it")
@@ -87,7 +91,8 @@ def evaluate(request: EvaluationRequest, observer: Observer) -> Evaluated:
     check_not_overwritten(request.files.paths, chain(filter(None, [request.labels]), images))
     checkpoint = open_checkpoint(request.run.model.model, request.run.model.revision)
     _check_classes(checkpoint)
-    labelling = _Labelling(labelled, match((each.label for each in sources), checkpoint.labels))
+    classes = match((each.label for each in sources), checkpoint.labels, request.label_by)
+    labelling = _Labelling(labelled, classes)
     warn_if_demo(checkpoint)
     resume = request.run.resume
     with nullcontext() if resume.streams else exclusive(resume.out, resume.wait):

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from beitcli.errors import UsageError
-from beitcli.records import Failure, Record
+from beitcli.records import Failure, Record, composed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,11 @@ def indices_of(wanted: Sequence[str], labels: Sequence[str]) -> frozenset[int] |
     by_name: dict[str, set[int]] = {}
     for index, label in enumerate(labels):
         for name in (label, *label.split(", ")):
-            by_name.setdefault(name, set()).add(index)
-    unknown = next((name for name in wanted if name not in by_name), None)
+            by_name.setdefault(composed(name), set()).add(index)
+    unknown = next((name for name in wanted if composed(name) not in by_name), None)
     if unknown is not None:
         nearest = difflib.get_close_matches(unknown, by_name, n=3, cutoff=0.3)
         raise UsageError(
             f"`label=`: the model has no label `{unknown}`", f"nearest: {', '.join(nearest)}" if nearest else None
         )
-    return frozenset().union(*(by_name[name] for name in wanted))
+    return frozenset().union(*(by_name[composed(name)] for name in wanted))

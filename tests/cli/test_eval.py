@@ -108,9 +108,9 @@ def test_json_names_what_was_measured_and_how(beit: Beit, val: Path, tmp_path: P
 
 
 TABLES = {
-    "a.csv": "source,confidence,label\nval/cat/cat.jpg,1,cat\n{samples}/boats.jpg,1,8\nval/frog/coffee.jpg,1,Frog\n",
-    "b.csv": "val/cat/cat.jpg,3\n{samples}/boats.jpg,SHIP\nval/frog/coffee.jpg,frog\n",
-    "c.tsv": "label\tpath\ncat\tval/cat/cat.jpg\nship\t{samples}/boats.jpg\n6\tval/frog/coffee.jpg\n",
+    "a.csv": "source,confidence,label\nval/cat/cat.jpg,1,cat\n{samples}/boats.jpg,1,ship\nval/frog/coffee.jpg,1,Frog\n",
+    "b.csv": "val/cat/cat.jpg,3\n{samples}/boats.jpg,8\nval/frog/coffee.jpg,6\n",
+    "c.tsv": "label\tpath\ncat\tval/cat/cat.jpg\nSHIP\t{samples}/boats.jpg\nfrog\tval/frog/coffee.jpg\n",
     "val/beside.csv": "cat/cat.jpg,cat\n{samples}/boats.jpg,ship\nfrog/coffee.jpg,frog\n",
 }
 
@@ -201,6 +201,7 @@ def folder(val: Path, tmp_path: Path) -> Path:
     for name in ("whole.csv", "confusion.csv"):
         (tmp_path / name).write_text("val/cat/cat.jpg,cat\n")
     (tmp_path / "hole.csv").write_text("a.jpg,cat\nb.jpg\n")
+    (tmp_path / "mixed.csv").write_text("val/cat/cat.jpg,cat\nval/ship/boats.jpg,8\n")
     (tmp_path / "file").touch()
     return tmp_path
 
@@ -216,6 +217,8 @@ LIGHT = [
     ("eval --labels hole.csv", 2, "`hole.csv`, row 2: no path and label"),
     ("eval --labels hole.csv --ext jpg", 2, "nothing is walked"),
     ("eval unknown -m demo", 2, "no class for 1 of 4 labels: `forg` (nearest: frog"),
+    ("eval --labels mixed.csv -m demo", 2, "no one reading fits all 2 labels: by name, no class for `8`"),
+    ("eval val -m demo --label-by index", 2, "no class for 4 of 4 labels: `automobile`"),
     ("eval val -m demo --fail-on 2", 2, "--fail-on 2"),
     ("eval val --device abacus", 2, "--device abacus"),
     ("eval val --top-k 3", 2, "No such option"),

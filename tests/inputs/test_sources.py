@@ -350,6 +350,17 @@ def test_exclude_matches_names_and_paths_below_and_prunes(
     assert found("t", exclude=patterns) == ([f"t/{name}" for name in expected], {"excluded": count} if count else {})
 
 
+COMPOSED, DECOMPOSED = "\u00dcbung", "U\u0308bung"
+
+
+@pytest.mark.parametrize(("name", "pattern"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_patterns_match_names_in_either_unicode_form(name: str, pattern: str) -> None:
+    grow(f"t/{name}.jpg", f"t/{name}/a.jpg", "t/b.jpg")
+    assert found("t", exclude=(f"{pattern}*",)) == (["t/b.jpg"], {"excluded": 2})
+    assert found("t", exclude=(f"{pattern}/a.jpg",))[1] == {"excluded": 1}
+    assert found(f"t/{pattern}*")[0] == [f"t/{name}.jpg"]
+
+
 PLAIN = ["a.jpg", "b.jpg", "c.txt", "a1/b2.png", "a1/bb2.png", "a1/d.jpg", "a1/x/b3.png", "b1/b2.png"]
 GLOBS = {
     "names": (PLAIN, "*.jpg", {}, ["a.jpg", "b.jpg"]),

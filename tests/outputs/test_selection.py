@@ -26,6 +26,11 @@ def test_labels_by_text_or_synonym(wanted: list[str], indices: set[int] | None) 
     assert indices_of(wanted, LABELS) == indices
 
 
+def test_a_label_is_the_same_in_either_unicode_form() -> None:
+    one, other = "\u00dcbung", "U\u0308bung"
+    assert indices_of([one], ("a", other)) == indices_of([other], ("a", one)) == {1}
+
+
 def test_an_unknown_label_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="`tabbi`") as caught:
         indices_of(["tabbi"], LABELS)
