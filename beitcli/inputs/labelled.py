@@ -3,7 +3,7 @@
 import csv
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -15,6 +15,10 @@ log = logging.getLogger(__name__)
 
 PATH_COLUMNS = ("path", "source", "file", "filename", "image")
 LABEL_COLUMNS = ("label", "class", "target")
+
+_TRAINING = frozenset({"train", "training"})
+_HELD_OUT = ("val", "valid", "validation", "dev", "test", "testing")  # the best to validate with first
+"""Names of the folders that a data set is commonly split into."""
 
 _SEPARATORS = "a table has commas, or tabs where its name ends in .tsv"
 
@@ -49,7 +53,28 @@ def by_folder(folder: str, walk: Walk, skipped: Skipped) -> list[Labelled]:
                 f"`{printable(location)}` is in no class folder", "move it into one, or name the classes by `labels=`"
             )
         labelled.append(Labelled(found, Source(label).name))
+    _check_not_split(folder, labelled)
     return labelled
+
+
+def _check_not_split(folder: str, labelled: Sequence[Labelled]) -> None:
+    """Raises UsageError for a folder of training, validation or test images, each in folders of the same classes."""
+    below: dict[str, set[str]] = {}
+    start = len(folder.rstrip("/")) + 1
+    for each in labelled:
+        location = (each.found.source if isinstance(each.found, Failure) else each.found).location
+        part, *inside = location[start:].split("/")
+        if len(inside) > 1:
+            below.setdefault(part, set()).add(inside[0])
+    names = {part.lower(): part for part in below}
+    training = next((names[name] for name in names if name in _TRAINING), None)
+    held_out = next((names[name] for name in _HELD_OUT if name in names), None)
+    if training and held_out and below[training] & below[held_out]:
+        first, second = (printable(os.path.join(folder, part)) for part in (training, held_out))
+        raise UsageError(
+            f"`{first}` and `{second}` hold the same classes: they are parts of a data set, no classes themselves",
+            f"train on `{first}` with `val={second}`, or evaluate one of them",
+        )
 
 
 def classes_without_images(folder: str, labelled: Iterable[Labelled], walk: Walk) -> list[str]:

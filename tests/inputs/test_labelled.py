@@ -67,6 +67,30 @@ def test_a_class_that_is_not_utf8_is_written_as_sources_are(tmp_path: Path) -> N
     assert not classes_without_images(str(tmp_path), labelled, Walk())
 
 
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        (("train/cat/1.jpg", "train/dog/2.jpg", "val/cat/3.jpg", "test/dog/4.jpg"), ("train", "val")),
+        (("Train/cat/1.jpg", "Test/cat/2.jpg", "labels/1.jpg"), ("Train", "Test")),
+        (("train/cat/1.jpg", "valid/dog/2.jpg"), None),
+        (("train/1.jpg", "test/2.jpg"), None),
+        (("cat/left/1.jpg", "dog/left/2.jpg", "train/left/3.jpg"), None),
+    ],
+)
+def test_parts_of_a_data_set_are_no_classes(
+    tmp_path: Path, names: tuple[str, ...], parts: tuple[str, str] | None
+) -> None:
+    grown(tmp_path, *names)
+    if parts is None:
+        assert len(by_folder(str(tmp_path), Walk(), Skipped())) == len(names)
+        return
+    with pytest.raises(UsageError, match="hold the same classes") as caught:
+        by_folder(f"{tmp_path}/", Walk(), Skipped())
+    first, second = (f"{tmp_path}/{part}" for part in parts)
+    assert str(caught.value).startswith(f"`{first}` and `{second}` ")
+    assert caught.value.hint == f"train on `{first}` with `val={second}`, or evaluate one of them"
+
+
 def test_an_image_in_no_class_is_named(tmp_path: Path) -> None:
     grown(tmp_path, "cat/1.jpg", "cover.jpg")
     with pytest.raises(UsageError, match=r"cover\.jpg` is in no class folder"):

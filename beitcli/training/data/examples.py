@@ -11,7 +11,7 @@ from itertools import chain, cycle
 from beitcli.errors import UsageError
 from beitcli.inputs.labelled import Labelled, by_folder, classes_without_images
 from beitcli.inputs.sources import Walk
-from beitcli.records import Found, Skipped, printable
+from beitcli.records import Found, Skipped, composed, printable
 
 log = logging.getLogger(__name__)
 
@@ -57,23 +57,23 @@ def split(labelled: Sequence[Labelled], validation: Sequence[Labelled] | None, s
     """The split into training and validation examples; without `validation`, a share of each class is held out.
 
     Of every class at least one image is held out, and at least one kept for training. The same seed gives the same
-    split. Raises UsageError for fewer than two classes, for names that differ only in case or blanks, and for a class
-    in `validation` without training images.
+    split. Raises UsageError for fewer than two classes, for names that differ only in case, blanks or Unicode form,
+    and for a class in `validation` without training images.
     """
-    classes = tuple(sorted({one.label for one in labelled}))
-    _check_classes(classes)
+    _check_classes(tuple(sorted({one.label for one in labelled})))
+    classes = tuple(sorted({composed(one.label) for one in labelled}))
     number = {name: index for index, name in enumerate(classes)}
     if validation is None:
-        examples = [Example(one.found, number[one.label]) for one in labelled]
+        examples = [Example(one.found, number[composed(one.label)]) for one in labelled]
         return Split(classes, *_split_examples(examples, classes, share, seed))
-    unknown = sorted({one.label for one in validation} - number.keys())
+    unknown = sorted({composed(one.label) for one in validation} - number.keys())
     if unknown:
         raise UsageError(
             f"the validation images have a class `{printable(unknown[0])}`, which has no training image",
             f"the classes are {', '.join(map(printable, classes[:20]))}",
         )
     training, held_out = (
-        tuple(Example(one.found, number[one.label]) for one in part) for part in (labelled, validation)
+        tuple(Example(one.found, number[composed(one.label)]) for one in part) for part in (labelled, validation)
     )
     return Split(classes, training, held_out)
 
@@ -137,9 +137,10 @@ def _check_classes(classes: tuple[str, ...]) -> None:
         raise UsageError(f"the images have {found}", "a classifier needs two classes or more")
     spellings: dict[str, str] = {}
     for name in classes:
-        other = spellings.setdefault(name.strip().casefold(), name)
+        other = spellings.setdefault(composed(name).strip().casefold(), name)
         if other != name:
+            difference = "their Unicode form (a Mac's and a PC's)" if composed(other) == composed(name) else "case or blanks"
             raise UsageError(
-                f"the classes `{printable(other)}` and `{printable(name)}` differ only in case or blanks",
+                f"the classes `{printable(other)}` and `{printable(name)}` differ only in {difference}",
                 "give one of them another name, or move their images together",
             )
