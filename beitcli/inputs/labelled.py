@@ -1,6 +1,7 @@
 """Labelled images, from a folder per class or from a table."""
 
 import csv
+import io
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +10,9 @@ from itertools import chain
 
 from beitcli.errors import UsageError
 from beitcli.inputs.sources import Walk, discover, is_of_a_system, literal
-from beitcli.records import Failure, Found, Skipped, Source, printable
+from beitcli.inputs.spelling import SpellingNotice, existing_form
+from beitcli.inputs.text import read_text
+from beitcli.records import Failure, Found, Skipped, Source, composed, printable
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +23,7 @@ _TRAINING = frozenset({"train", "training"})
 _HELD_OUT = ("val", "valid", "validation", "dev", "test", "testing")  # the best to validate with first
 """Names of the folders that a data set is commonly split into."""
 
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas"}
 _SEPARATORS = "a table has commas, or tabs where its name ends in .tsv"
 
 
@@ -90,16 +94,18 @@ def by_table(path: str) -> list[Labelled]:
     """Labelled images of a CSV, or TSV by its suffix: a path or URL and a label a row.
 
     A header names them (`path`, `source`, `file`, … and `label`, `class` or `target`, among other columns); without one
-    they are the first two columns. A path that does not exist as written is looked up beside the table.
+    they are the first two columns. A path that does not exist as written is looked up beside the table, and in another
+    Unicode form; labels are composed. A path that exists in a foreign spelling is worth a warning.
 
-    Raises UsageError where the table cannot be read, a row has no label, or the first one is a header of other names.
+    Raises UsageError where the table cannot be read or has other separators, a row has no label, or the first one is a
+    header of other names.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            rows = csv.reader(stream, "excel-tab" if path.lower().endswith(".tsv") else "excel")
-            labelled = list(_labelled_rows(rows, path))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text, or no table"
+        text = io.StringIO(read_text(path), newline="")
+        rows = csv.reader(text, "excel-tab" if path.lower().endswith(".tsv") else "excel")
+        labelled = list(_labelled_rows(rows, path))
+    except (OSError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"it is no table ({error})"
         raise UsageError(f"cannot read the labels in `{printable(path)}`: {reason}", _SEPARATORS) from error
     if not labelled:
         raise UsageError(f"`{printable(path)}` has no row", "a path and a label a row")
@@ -118,6 +124,7 @@ def _report_contradictions(labelled: Iterable[Labelled]) -> None:
 
 def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
     first = next(rows, [])
+    _check_separator(first, path)
     names = [name.strip().lower() for name in first]
     place, label = _column(names, PATH_COLUMNS), _column(names, LABEL_COLUMNS)
     if (place is None) != (label is None):
@@ -131,6 +138,7 @@ def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
                 f"`{printable(path)}`, row 1: `{printable(first[0])}` is no image",
                 f"a header has the columns {', '.join(PATH_COLUMNS)} and {', '.join(LABEL_COLUMNS)}",
             )
+    notice = SpellingNotice(f"`{printable(path)}`", lambda location: os.path.lexists(_found_beside(location, path)))
     for number, row in enumerate(rows, start):
         if not any(row):
             continue
@@ -140,7 +148,18 @@ def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
                 "one of them is empty" if len(row) > max(place, label) else f"it has {len(row)} columns; {_SEPARATORS}",
             )
         location = os.fsdecode(row[place].encode())  # the table is UTF-8, and names of files are bytes
-        yield Labelled(literal(_found_beside(location, path)), row[label].strip())
+        notice.look(location)
+        yield Labelled(literal(_found_beside(location, path)), composed(row[label].strip()))
+
+
+def _check_separator(first: list[str], path: str) -> None:
+    """Raises UsageError for a table whose first row has other separators than its suffix says."""
+    cell = first[0] if first else ""
+    there = os.path.lexists(_found_beside(cell, path))
+    for separator, name in _OTHER_SEPARATORS.items():
+        beside = _found_beside(cell.partition(separator)[0], path)
+        if separator in cell and not there and (len(first) == 1 or os.path.lexists(beside)):
+            raise UsageError(f"the columns of `{printable(path)}` are separated by {name}", _SEPARATORS)
 
 
 def _column(names: list[str], known: tuple[str, ...]) -> int | None:
@@ -155,4 +174,4 @@ def _is_column_name(cell: str, table: str) -> bool:
 
 def _found_beside(location: str, table: str) -> str:
     beside = os.path.join(os.path.dirname(table), location)
-    return beside if not os.path.lexists(location) and os.path.lexists(beside) else location
+    return next(filter(os.path.lexists, map(existing_form, (location, beside))), location)

@@ -1,7 +1,6 @@
-"""Arguments and lists -> one lazy, ordered stream of what is to be classified."""
+"""Arguments, and what lists name, -> one lazy, ordered stream of what is to be classified."""
 
 import hashlib
-import logging
 import os
 import re
 import stat
@@ -10,13 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import chain
-from typing import BinaryIO
 
-from beitcli.errors import ERROR_CODES, BeitError, UsageError
+from beitcli.errors import ERROR_CODES, UsageError
 from beitcli.inputs.formats import SUFFIXES
+from beitcli.inputs.spelling import existing_form, other_spelling
 from beitcli.records import OTHER_TYPE, STDIN, Failure, Found, Identity, Skipped, Source, composed, printable
-
-log = logging.getLogger(__name__)
 
 SYSTEM_FOLDERS = frozenset(
     {
@@ -92,37 +89,10 @@ def discover(arguments: Sequence[str], listed: Iterable[Source], walk: Walk, ski
     return chain([] if first is None else [first], typed, listed)
 
 
-def open_list(path: str) -> BinaryIO:
-    """The list of paths and URLs at `path` (`-`: standard input), for `read_list`. Raises UsageError if unreadable."""
-    try:
-        if path != "-":
-            return open(path, "rb")
-        wait_at_standard_input()
-        return open(0, "rb", closefd=False)
-    except OSError as error:
-        raise UsageError(f"cannot read the list `{printable(path)}`: {error.strerror}") from error
-
-
 def wait_at_standard_input() -> None:
     """Make reads of standard input block: an earlier program may have left its pipe non-blocking."""
     with suppress(OSError):
         os.set_blocking(0, True)
-
-
-def read_list(stream: BinaryIO, null: bool, silent: bool = False) -> Iterator[Source]:
-    """One source a line, literally: no glob, no `-`, spaces kept; empty lines are skipped and a final CR dropped.
-
-    With `null`, NUL ends a line and a CR is part of the name; without it, NUL is worth a warning, unless `silent`.
-    """
-    warned = null or silent
-    with stream:
-        for line in _split(stream, b"\0" if null else b"\n"):
-            name = line if null else line.removesuffix(b"\r")
-            if not warned and b"\0" in name:
-                warned = True
-                log.warning("the list has NUL in its lines, which no name has: is it one for `null=True`?")
-            if name:
-                yield literal(os.fsdecode(name))
 
 
 def literal(location: str) -> Source:
@@ -165,29 +135,10 @@ def _with_status(source: Source) -> Found:
     return replace(source, known=Identity.of_file(status)) if stat.S_ISREG(status.st_mode) else source
 
 
-def _split(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
-    rest: list[bytes] = []
-    while block := _read(stream):
-        end, *lines = block.split(separator)
-        rest.append(end)
-        if lines:
-            yield b"".join(rest)
-            yield from lines[:-1]
-            rest = lines[-1:]
-    yield b"".join(rest)
-
-
-def _read(stream: BinaryIO) -> bytes:
-    try:
-        block: bytes = stream.read1(1 << 16)  # type: ignore[attr-defined]  # both kinds of stream above have it
-        return block
-    except OSError as error:
-        raise BeitError(f"cannot read on in the list: {error.strerror}") from error
-
-
 def _argument(argument: str, walk: Walk, skipped: Skipped) -> Iterable[Found]:
     if argument == "-":
         return [STDIN]
+    argument = existing_form(argument)
     if os.path.isdir(argument):
         return _tree(argument.rstrip("/") + "/", EVERYTHING, walk, skipped)
     if os.path.lexists(argument):
@@ -196,7 +147,9 @@ def _argument(argument: str, walk: Walk, skipped: Skipped) -> Iterable[Found]:
         return [literal(argument)]
     if _GLOB.search(argument):
         return _glob(argument, walk, skipped)
-    raise UsageError(f"`{printable(argument)}` does not exist")
+    other = other_spelling(argument, os.path.lexists)
+    hint = f"`{printable(other[0])}` does: {other[1]}" if other else None
+    raise UsageError(f"`{printable(argument)}` does not exist", hint)
 
 
 def _glob(pattern: str, walk: Walk, skipped: Skipped) -> Iterator[Found]:

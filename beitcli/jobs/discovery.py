@@ -8,7 +8,8 @@ from itertools import islice
 from os.path import basename, exists, isfile, realpath
 
 from beitcli.errors import OutputError
-from beitcli.inputs.sources import discover, empty_folders, look, open_list, read_list, shard
+from beitcli.inputs.lists import open_list, read_list
+from beitcli.inputs.sources import discover, empty_folders, look, shard
 from beitcli.jobs.observer import Observer
 from beitcli.jobs.requests import Inputs, Request
 from beitcli.ledger.database import has_images_under, open_database

@@ -114,6 +114,76 @@ def test_a_table_names_paths_and_labels(tmp_path: Path, name: str, text: str) ->
     assert (second.found, second.label) == (Source("b.jpg"), "dog")  # does not exist; reported on reading
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_table_may_be_in_utf8_or_utf16(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "t.csv").write_bytes("path,label\r\n日本.jpg,Käfer\r\n".encode(encoding))
+    assert [(each.found, each.label) for each in by_table(str(tmp_path / "t.csv"))] == [(Source("日本.jpg"), "Käfer")]
+
+
+@pytest.mark.parametrize(
+    ("data", "message", "hint"),
+    [
+        (b"path,label\na.jpg,K\xe4fer\n", "line 2: byte 0xE4 at position 8 is not UTF-8", "is `a.jpg,Käfer`"),
+        ("a.jpg,cat\n".encode("utf-16-le"), "is in UTF-16 without a byte order mark", "UTF-8"),
+        (b"PK\3\4\0\0", "is no text: it has NUL in it", "UTF-8"),
+    ],
+    ids=["Windows-1252", "UTF-16", "a workbook"],
+)
+def test_a_table_in_another_encoding_is_an_error_that_names_it(
+    tmp_path: Path, data: bytes, message: str, hint: str
+) -> None:
+    (tmp_path / "t.csv").write_bytes(data)
+    with pytest.raises(UsageError) as caught:
+        by_table(str(tmp_path / "t.csv"))
+    assert str(caught.value).removeprefix(f"`{tmp_path}/t.csv`").lstrip(", ").startswith(message)
+    assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "separators"),
+    [
+        ("t.csv", "path;label\na.jpg;cat\n", "semicolons"),
+        ("t.csv", "a.jpg;cat\n", "semicolons"),
+        ("t.csv", "source;score;label\na.jpg;0,5;cat\n", "semicolons"),
+        ("t.csv", "a.jpg;0,5;cat\n", "semicolons"),
+        ("t.csv", "path\tlabel\na.jpg\tcat\n", "tabs"),
+        ("t.tsv", "path,label\na.jpg,cat\n", "commas"),
+        ("t.csv", "a.jpg,cat;dog\n", None),
+        ("t.csv", "b;b.jpg,cat\n", None),
+    ],
+)
+def test_a_table_of_other_separators_is_told_to_be_one(
+    tmp_path: Path, name: str, text: str, separators: str | None
+) -> None:
+    grown(tmp_path, "a.jpg", "b", "b;b.jpg")
+    (tmp_path / name).write_text(text)
+    if separators is None:
+        assert len(by_table(str(tmp_path / name))) == 1
+        return
+    with pytest.raises(UsageError, match=f"are separated by {separators}$") as caught:
+        by_table(str(tmp_path / name))
+    assert caught.value.hint == "a table has commas, or tabs where its name ends in .tsv"
+
+
+def test_names_in_a_table_may_have_either_unicode_form(tmp_path: Path) -> None:
+    composed, decomposed = "\u00dcbung", "U\u0308bung"
+    grown(tmp_path, f"{decomposed}.jpg")
+    (tmp_path / "t.csv").write_text(f"{composed}.jpg,{composed}\n{decomposed}.jpg,{decomposed}\n")
+    one, other = by_table(str(tmp_path / "t.csv"))
+    assert one == other
+    assert (one.found, one.label) == (Source(f"{tmp_path}/{decomposed}.jpg"), composed)
+
+
+def test_paths_in_a_table_that_exist_in_another_spelling_get_one_notice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    grown(tmp_path, "in/a.jpg")
+    (tmp_path / "t.csv").write_text("in\\a.jpg,cat\nin\\a.jpg,cat\n")
+    by_table(str(tmp_path / "t.csv"))
+    notice = "has `in\\a.jpg`, which does not exist, but `in/a.jpg` does: write / for \\"
+    assert caplog.messages == [f"`{tmp_path}/t.csv` {notice}"]
+
+
 def test_urls_in_a_table_are_urls(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("http://h/a.jpg,cat\n")
     assert by_table(str(tmp_path / "t.csv"))[0].found == Source("http://h/a.jpg", "url")

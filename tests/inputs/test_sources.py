@@ -5,8 +5,6 @@ import itertools
 import os
 import shutil
 import socket
-import stat
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,8 @@ from typing import Any
 import pytest
 
 from beitcli.errors import ExitStatus, UsageError
-from beitcli.inputs.sources import Walk, discover, empty_folders, look, open_list, read_list, shard
+from beitcli.inputs.lists import read_list
+from beitcli.inputs.sources import Walk, discover, empty_folders, look, shard
 from beitcli.records import STDIN, UNKNOWN, Failure, Found, Identity, Skipped, Source
 from tests.conftest import unprivileged
 
@@ -636,105 +635,6 @@ def test_such_a_name_of_a_folder_works_too() -> None:
     assert [first.name, failure.source.name, last.name] == [
         f"t/\\xe9\\xe8/{name}" for name in ("a.jpg", "gone", "in/a.jpg")
     ]
-
-
-LONG = "x" * 200_000
-LISTS = {
-    "nothing": (b"", False, []),
-    "lines": (b"a.jpg\nb/c.jpg\n", False, ["a.jpg", "b/c.jpg"]),
-    "a last line without its end": (b"a.jpg\nb.jpg", False, ["a.jpg", "b.jpg"]),
-    "spaces": (b" a.jpg \n\tb.jpg\n \n", False, [" a.jpg ", "\tb.jpg", " "]),
-    "a final CR": (b"a.jpg\r\nb.jpg\r\n\r\nc.jpg\r", False, ["a.jpg", "b.jpg", "c.jpg"]),
-    "other CRs": (b"a\rb.jpg\nc.jpg\r\r\n", False, ["a\rb.jpg", "c.jpg\r"]),
-    "empty lines": (b"\n\na.jpg\n\n\nb.jpg\n\n", False, ["a.jpg", "b.jpg"]),
-    "nothing is special": (b"*.jpg\n-\n--help\n#x\n'q'\na\\nb\n~/a\n", False, [
-        "*.jpg", "-", "--help", "#x", "'q'", "a\\nb", "~/a",
-    ]),
-    "other line ends": ("a\u2028b\x0bc\x0cd\x85e.jpg\n".encode(), False, ["a\u2028b\x0bc\x0cd\x85e.jpg"]),
-    "a folder's slash": (b"folder/\n./a.jpg\n", False, ["folder/", "./a.jpg"]),
-    "NUL": (b"a.jpg\0b.jpg\0", True, ["a.jpg", "b.jpg"]),
-    "NUL keeps line ends": (b"a\nb.jpg\r\0\n\0\0\r\0c.jpg", True, ["a\nb.jpg\r", "\n", "\r", "c.jpg"]),
-    "a line longer than a block": (f"a.jpg\n{LONG}\nb.jpg\n".encode(), False, ["a.jpg", LONG, "b.jpg"]),
-    "not utf-8": (b"caf\xe9.jpg\n", False, ["caf\udce9.jpg"]),
-}  # fmt: skip
-
-
-def test_a_list_for_null_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    assert len(list(read_list(io.BytesIO(b"a\0b\nc\0d"), null=False))) == 2
-    assert [message for message in caplog.messages if "`null=True`" in message] == caplog.messages[:1] != []
-    assert not caplog.messages[1:]
-
-
-@pytest.mark.parametrize(("data", "null", "expected"), LISTS.values(), ids=LISTS)
-def test_the_lines_of_a_list_are_literal(data: bytes, null: bool, expected: list[str]) -> None:
-    grow("a.jpg", "folder/b.jpg")
-    Path("list").write_bytes(data)
-    with open_list("list") as stream:
-        assert list(read_list(stream, null)) == [Source(location) for location in expected]
-
-
-@pytest.mark.parametrize(
-    ("line", "kind"),
-    [("http://h/a.jpg", "url"), ("HTTPS://h/*", "url"), (" http://h", "path"), ("ftp://h", "path"), ("-", "path")],
-)
-@pytest.mark.parametrize("null", [False, True], ids=["lines", "null"])
-def test_a_list_may_hold_addresses_but_never_standard_input(line: str, kind: str, null: bool) -> None:
-    data = line.encode() + (b"\0" if null else b"\n")
-    (source,) = read_list(io.BytesIO(data), null)
-    assert (source.location, source.kind) == (line, kind)
-
-
-@pytest.mark.parametrize("name", ["gone", "folder", "gone\n"])
-def test_a_list_that_cannot_be_read_is_a_usage_error(name: str) -> None:
-    os.mkdir("folder")
-    with pytest.raises(UsageError) as caught:
-        open_list(name)
-    assert "cannot read the list" in str(caught.value)
-    assert str(caught.value).isprintable()
-
-
-def test_a_dash_as_list_is_standard_input_and_leaves_it_open() -> None:
-    reading, writing = os.pipe()
-    os.write(writing, b"a.jpg\nb.jpg\n")
-    os.close(writing)
-    before = os.dup(0)
-    try:
-        os.dup2(reading, 0)
-        with open_list("-") as stream:
-            assert list(read_list(stream, null=False)) == [Source("a.jpg"), Source("b.jpg")]
-        assert stat.S_ISFIFO(os.fstat(0).st_mode)
-    finally:
-        os.dup2(before, 0)
-        os.close(before)
-        os.close(reading)
-
-
-def test_lines_arrive_while_the_writer_of_a_pipe_goes_on() -> None:
-    reading, writing = os.pipe()
-    arrived = threading.Event()
-    seen_in_time = []
-
-    def write() -> None:
-        with os.fdopen(writing, "wb", buffering=0) as pipe:
-            pipe.write(b"first.jpg\nhalf")
-            seen_in_time.append(arrived.wait(10))
-            arrived.clear()
-            pipe.write(b" a name.jpg\n" + b"".join(b"%07d.jpg\n" % number for number in range(100_000)) + b"last")
-            seen_in_time.append(arrived.wait(10))
-
-    writer = threading.Thread(target=write, daemon=True)
-    writer.start()
-    with os.fdopen(reading, "rb") as stream:
-        lines = discover([], read_list(stream, null=False), Walk(), Skipped())
-        assert next(lines) == Source("first.jpg")
-        arrived.set()
-        assert next(lines) == Source("half a name.jpg")
-        for number in range(100_000):
-            assert next(lines) == Source(f"{number:07d}.jpg")
-        arrived.set()
-        assert list(lines) == [Source("last")]
-    writer.join(10)
-    assert seen_in_time == [True, True]
 
 
 SHARDED: list[Found] = [

@@ -139,7 +139,9 @@ def _check_classes(classes: tuple[str, ...]) -> None:
     for name in classes:
         other = spellings.setdefault(composed(name).strip().casefold(), name)
         if other != name:
-            difference = "their Unicode form (a Mac's and a PC's)" if composed(other) == composed(name) else "case or blanks"
+            difference = (
+                "their Unicode form (a Mac's and a PC's)" if composed(other) == composed(name) else "case or blanks"
+            )
             raise UsageError(
                 f"the classes `{printable(other)}` and `{printable(name)}` differ only in {difference}",
                 "give one of them another name, or move their images together",
