@@ -5,6 +5,7 @@ BeitError            could not run                                    exit 1
 ├── ModelError       a checkpoint is missing, broken or no classifier exit 1
 ├── DeviceError      the device failed in use                         exit 1
 └── OutputError      the records cannot be written                    exit 1
+    └── BusyError    another run is writing the output                exit 4
 ImageError           one image failed: it becomes a record, never an exit
 """
 
@@ -39,6 +40,7 @@ class ExitStatus(IntEnum):
     FAILED = 1
     USAGE = 2
     SOME_FAILED = 3
+    BUSY = 4
 
 
 class BeitError(Exception):
@@ -67,6 +69,12 @@ class DeviceError(BeitError):
 
 class OutputError(BeitError):
     """Records that cannot be written."""
+
+
+class BusyError(OutputError):
+    """An output that another run is writing."""
+
+    exit_status = ExitStatus.BUSY
 
 
 def first_line(error: BaseException) -> str:

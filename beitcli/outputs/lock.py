@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 
-from beitcli.errors import OutputError
+from beitcli.errors import BusyError
 from beitcli.outputs.destination import writing
 from beitcli.records import printable
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def exclusive(path: str, wait: bool) -> Iterator[None]:
     """Exclusive access to the file `path`, by a lock on `FILE.lock`, which names its holder and start time.
 
-    The lock ends with its process in every case. Raises OutputError where another run holds it, unless `wait`.
+    The lock ends with its process in every case. Raises BusyError where another run holds it, unless `wait`.
     """
     lock = f"{os.path.realpath(path)}.lock"
     with writing():
@@ -60,7 +60,7 @@ def _wait_or_raise(descriptor: int, path: str, wait: bool) -> None:
     holder = printable(os.pread(descriptor, 300, 0).decode(errors="replace").strip())
     if not wait:
         message = f"another run is writing `{printable(path)}`: {holder or 'it has just begun'}"
-        raise OutputError(
+        raise BusyError(
             message, "wait for it (`batch`, `embed` and `eval` do with `wait=True`), or choose another output"
         )
     log.info("waiting for the run that is writing `%s`: %s", path, holder)

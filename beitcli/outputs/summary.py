@@ -47,6 +47,10 @@ class Tally:
             return ExitStatus.OK
         return ExitStatus.SOME_FAILED
 
+    def failures(self) -> str:
+        """The failures of a run in one line."""
+        return f"{self.failed.total()} of {self.images} images failed ({_counts(self.failed)})"
+
     def lines(self, timings: Timings) -> list[str]:
         """The summary of a run; its first line is fixed, for scripts."""
         counts = f"{self.kept} kept, {self.decoded} decoded, {self.reused} reused, {self.failed.total()} failed"

@@ -120,7 +120,9 @@ def test_runs_count_what_they_did(beit: Beit, folder: Path, line: str, status: i
 
 
 def test_quiet_runs_print_only_errors(beit: Beit, folder: Path) -> None:
-    assert beit("classify", "mixed", "-m", "demo", "-q", cwd=folder).stderr == b""
+    process = beit("classify", "mixed", "-m", "demo", "-q", cwd=folder)
+    assert (process.returncode, process.stderr) == (3, b"beit: error: 1 of 4 images failed (1 empty_file)\n")
+    assert beit("classify", "mixed", "-m", "demo", "-q", "--fail-on", "0.25", cwd=folder).stderr == b""
     assert b"beit: error" in beit("classify", "missing", "-q", cwd=folder, light=True).stderr
 
 

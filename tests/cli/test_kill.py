@@ -199,12 +199,12 @@ def test_of_two_runs_that_start_together_one_works(start: Starter, folder: Path)
         time.sleep(0.02)
     loser, winner = sorted(both, key=lambda process: process.poll() is None)
     error = end(loser).splitlines()[0]
-    assert loser.returncode == 1
+    assert loser.returncode == 4
     assert error.startswith("beit: error: another run is writing `out.csv`: ")
     assert f"process {winner.pid} on " in error or "it has just begun" in error
     wait_for_the_lock(folder, winner)
     third = light(folder, *SAME)
-    assert third.returncode == 1
+    assert third.returncode == 4
     assert re.search(rf"process {winner.pid} on \S+ since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d", third.stderr)
     assert "--wait" in third.stderr
     winner.communicate("", timeout=30)
