@@ -49,6 +49,7 @@ _ESCAPED_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
 class Source:
     """One image as requested: a path (bytes that are not UTF-8 as surrogates), a URL, or `-` for stdin.
 
+    `address` is the URL to fetch where it holds a password or a signature, which `location` is without.
     `known` is its identity before it is read: a file's size and time, or the ETag and date of a URL's last response;
     the URL is then only fetched if it has changed.
     """
@@ -56,6 +57,7 @@ class Source:
     location: str
     kind: Literal["path", "url", "stdin"] = "path"
     known: Identity = field(default=UNKNOWN, compare=False)
+    address: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:

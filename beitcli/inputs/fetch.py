@@ -182,7 +182,7 @@ class _Fetcher:
 
     async def _download(self, number: int, source: Source) -> Fetched | Failure | None:
         try:
-            url = _checked(source.location, "the URL")
+            url = _checked(source.address or source.location, "the URL")
             # First come, first served: no later download that has to wait holds a slot that the next result needs.
             async with self._slots.setdefault(url.raw_host, asyncio.Semaphore(PER_HOST)):
                 with _Clock(self._limits.seconds) as clock:

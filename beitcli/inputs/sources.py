@@ -14,6 +14,7 @@ from beitcli.errors import ERROR_CODES, UsageError
 from beitcli.inputs.formats import SUFFIXES
 from beitcli.inputs.spelling import existing_form, other_spelling
 from beitcli.records import OTHER_TYPE, STDIN, Failure, Found, Identity, Skipped, Source, composed, printable
+from beitcli.urls import without_secrets
 
 SYSTEM_FOLDERS = frozenset(
     {
@@ -97,7 +98,10 @@ def wait_at_standard_input() -> None:
 
 def literal(location: str) -> Source:
     """The source that a list names: a URL by its scheme, else a path, never a glob or `-`."""
-    return Source(location, "url" if _URL.match(location) else "path")
+    if not _URL.match(location):
+        return Source(location)
+    shown = without_secrets(location)
+    return Source(shown, "url", address=None if shown == location else location)
 
 
 def empty_folders(arguments: Sequence[str], walk: Walk) -> list[str]:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, Literal, NamedTuple, Protocol
 
+from beitcli.ledger.signed_urls import rename_signed_urls
 from beitcli.outputs.summary import Tally
 from beitcli.records import Failure, Found, Identity, Prediction, ResultRecord, Score, Source
 
@@ -103,6 +104,10 @@ class Ledger(Generic[ResultRecord]):
             self._execute("BEGIN")
         self._run = 1 + (self._state("runs") or 0)
         self._set_state("runs", self._run)
+        if self._state("urls") is None:
+            self._set_state("urls", "without secrets")
+            if rename_signed_urls(database):
+                self._mark_output_stale()
         text = json.dumps(facts, sort_keys=True)
         self._execute("INSERT OR IGNORE INTO fingerprints (facts) VALUES (?)", (text,))
         [self._fingerprint] = self._execute("SELECT id FROM fingerprints WHERE facts = ?", (text,)).fetchone()

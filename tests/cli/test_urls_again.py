@@ -76,3 +76,27 @@ def test_only_what_has_changed_is_downloaded_again(gallery: Gallery, tmp_path: P
     del gallery.pages["/c"]
     assert counts(batch(tmp_path, *arguments, "--refresh-urls").stderr) == Counts(4, 2, 0, 0, 2)
     assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[2])["error"]["code"] == "http_404"
+
+
+def test_a_signed_url_is_the_same_source_under_its_next_signature(gallery: Gallery, tmp_path: Path) -> None:
+    """Fetched as given; nothing that the run leaves behind has the signature or the password."""
+
+    def signed(name: str, signature: str) -> str:
+        return f"http://me:pa55word@127.0.0.1:{gallery.server_port}{name}?X-Amz-Date=1&X-Amz-Signature={signature}"
+
+    names = [f"/{name}?X-Amz-Date=1&X-Amz-Signature=s1gn" for name in ("a", "b")]
+    gallery.pages |= dict(zip(names, (gallery.pages["/a"], gallery.pages["/b"]), strict=True))
+    process = batch(
+        tmp_path, signed("/a", "s1gn"), signed("/b", "s1gn"), signed("/no", "s1gn"), *DEMO, "--out", "o.csv"
+    )
+    assert counts(process.stderr) == Counts(3, 0, 2, 0, 1)
+    assert [path for path, _ in gallery.take_log()] == [*names, "/no?X-Amz-Date=1&X-Amz-Signature=s1gn"]
+    urls = [f"http://127.0.0.1:{gallery.server_port}/{name}" for name in ("a", "b", "no")]
+    assert [line.split(",")[0] for line in (tmp_path / "o.csv").read_text().splitlines()[1:]] == urls
+    for left in (process.stderr.encode(), *(path.read_bytes() for path in tmp_path.glob("o.csv*"))):
+        assert b"s1gn" not in left and b"pa55word" not in left
+    process = light(
+        tmp_path, signed("/a", "n3xt"), signed("/b", "n3xt"), signed("/no", "n3xt"), *DEMO, "--out", "o.csv"
+    )
+    assert counts(process.stderr) == Counts(3, 2, 0, 0, 1)
+    assert gallery.take_log() == []

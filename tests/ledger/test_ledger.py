@@ -555,3 +555,17 @@ def test_a_digest_is_cached_until_the_file_is_touched(path: Path, tmp_path: Path
         assert digest_of(str(weights), database) == second
         with pytest.raises(FileNotFoundError):
             digest_of(f"{weights}.missing", database)
+
+
+def test_signed_urls_of_an_earlier_ledger_become_one_source(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    old = [Source(f"http://me:pw@h/{name}?X-Amz-Signature={day}", "url") for name in "ab" for day in (1, 2)]
+    run(path, [*old[:3], url("a")])
+    run(path, old)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("DELETE FROM state WHERE key = 'urls'")
+    assert run(path, [url("a"), url("b")])[1] == {"up to date": 2}
+    assert [each.source.location for each in records(path, [url("b"), url("a")])] == ["http://h/b", "http://h/a"]
+    with opened(path) as ledger:
+        list(ledger.pending([url("a")], Recompute(), Counter()))
+        assert ledger.count_removed() == 1
