@@ -11,7 +11,7 @@ SELECT id, source FROM pictures WHERE kind = 'url' AND (instr(source, x'3f') OR 
 
 
 def rename_signed_urls(database: sqlite3.Connection) -> bool:
-    """Store each URL without its secrets; of several that become one, the latest result stays. True if there was one."""
+    """Store each URL without its secrets; of several that become one, the latest result stays. True if any was."""
     stored = [(image, os.fsdecode(source)) for image, source in database.execute(_SUSPECTS)]
     renamed = [(image, without_secrets(url)) for image, url in stored if without_secrets(url) != url]
     if not renamed:
