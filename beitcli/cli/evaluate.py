@@ -30,7 +30,7 @@ def evaluate(
     model: ModelChoice,
     compute: Compute,
     output: Annotated[OutputOptions, Without("format")],
-    resume: Annotated[Resume, Without("out", "shard", "dry_run")],
+    resume: Annotated[Resume, Without("out", "shard", "dry_run", "allow_empty")],
     folder: Annotated[
         str | None,
         typer.Argument(

@@ -142,6 +142,7 @@ FLAGS: dict[type, dict[str, Any]] = {
         "prune": _flag(_AGAIN, "--prune", help="Delete results of images no longer among the inputs."),
         "fresh": _flag(_AGAIN, "--fresh", help="Start over; the old ledger becomes FILE.ledger.old."),
         "no_ledger": _flag(_AGAIN, "--no-ledger", help="Keep no results: every run processes all images."),
+        "allow_empty": _flag(_AGAIN, "--allow-empty", help="Let an empty list empty a FILE that has rows."),
         "wait": _flag(_AGAIN, "--wait", help="Wait for another run on the same FILE to end, instead of exit status 4."),
     },
     **TRAINING_FLAGS,

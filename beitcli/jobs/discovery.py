@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from os.path import basename, exists, isfile, realpath
 
 from beitcli.errors import OutputError
@@ -13,7 +13,9 @@ from beitcli.inputs.sources import discover, empty_folders, look, shard
 from beitcli.jobs.observer import Observer
 from beitcli.jobs.requests import Inputs, Request
 from beitcli.ledger.database import has_images_under, open_database
+from beitcli.ledger.database import has_rows as ledger_has_rows
 from beitcli.outputs.destination import check_not_overwritten
+from beitcli.outputs.emptiness import has_rows
 from beitcli.outputs.feature_files import SUFFIXES as FEATURES
 from beitcli.outputs.formats import BY_SUFFIX
 from beitcli.records import Failure, Found, Skipped, Source, printable
@@ -62,13 +64,17 @@ def _counts(request: Request) -> Iterator[int]:
 
 def find_part(request: Request, skipped: Skipped, replaces: str) -> Iterator[Found]:
     """The requested part of the inputs, for a run that keeps no results and writes over the file `replaces`."""
-    return shard(guard_inputs(find(request.inputs, skipped), replaces), *request.resume.part())
+    found = find(request.inputs, skipped)
+    if replaces:
+        found = _not_suddenly_empty(found, request)
+    return shard(guard_inputs(found, replaces), *request.resume.part())
 
 
 def find_again(request: Request, skipped: Skipped) -> Iterator[Found]:
     """The requested part of the inputs, for a run on a ledger.
 
-    Raises OutputError if a folder has lost all its images: most likely a share is not mounted.
+    Raises OutputError if a folder has lost all its images, or a list all its entries: most likely a share is not
+    mounted, or the command that makes the list has failed.
     """
     inputs, arguments = request.inputs, request.inputs.inputs or []
     empty = empty_folders(arguments, inputs.walk())
@@ -77,7 +83,7 @@ def find_again(request: Request, skipped: Skipped) -> Iterator[Found]:
             inputs = replace(inputs, inputs=[argument for argument in arguments if argument not in empty])
         else:
             _check_not_unmounted(empty, request.ledger)
-    return shard(find(inputs, skipped), *request.resume.part())
+    return shard(_not_suddenly_empty(find(inputs, skipped), request), *request.resume.part())
 
 
 def with_identities(found: Iterable[Found], request: Request) -> Iterator[Found]:
@@ -99,6 +105,26 @@ def guard_inputs(found: Iterable[Found], out: str) -> Iterator[Found]:
         if isinstance(item, Source) and item.location.endswith(names):
             check_not_overwritten([out], [item.location])
         yield item
+
+
+def _not_suddenly_empty(found: Iterator[Found], request: Request) -> Iterator[Found]:
+    """Pass the inputs on. Raises OutputError, at once, where a list is empty and the output has rows."""
+    if request.inputs.files_from is None or request.resume.allow_empty:
+        return found
+    first = next(found, None)
+    if first is not None:
+        return chain([first], found)
+    if has_rows(request.target) or (exists(request.ledger) and _knows_rows(request.ledger)):
+        raise OutputError(
+            f"the list is empty, and `{printable(request.resume.out)}` has rows: did the command that makes it fail?",
+            "nothing has been changed; `allow_empty=True` writes a file without rows",
+        )
+    return found
+
+
+def _knows_rows(ledger: str) -> bool:
+    with open_database(ledger) as database:
+        return ledger_has_rows(database)
 
 
 def _check_not_unmounted(folders: list[str], ledger: str) -> None:

@@ -155,6 +155,7 @@ class Resume:
     prune: bool = False
     fresh: bool = False
     no_ledger: bool = False
+    allow_empty: bool = False
     wait: bool = False
 
     def check(self) -> None:
@@ -165,6 +166,8 @@ class Resume:
         if requested and (self.no_ledger or self.streams):
             hint = "drop `no_ledger=True`" if self.no_ledger else "add `out=FILE`"
             raise UsageError(f"`{requested}=True` needs a ledger", hint)
+        if self.allow_empty and self.streams:
+            raise UsageError("`allow_empty=True` is for a file", "add `out=FILE`")
 
     @property
     def streams(self) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ from beitcli.jobs.requests import Request
 from beitcli.jobs.tasks import Task
 from beitcli.ledger.database import copied_database, digest_of, move_aside, open_database
 from beitcli.ledger.ledger import Ledger, Recompute, State
+from beitcli.ledger.output_files import edited, keep, outputs_of
 from beitcli.records import Failure, Found, ResultRecord, Source, printable
 
 if TYPE_CHECKING:
@@ -61,10 +63,13 @@ def updated_ledger(
     block.
     """
     tally, resume = report.tally, request.resume
+    replaced = None
     if resume.fresh:
+        replaced = outputs_of(request.ledger)
         move_aside(request.ledger)
     with open_database(request.ledger) as database:
         ledger = _ledger(request, task, database)
+        ledger.outputs = ledger.outputs or replaced
         try:
             pending = _pending(with_identities(found, request), resume.recompute(), ledger, observer)
             _predict(request, task, pending, ledger, report, observer)
@@ -82,12 +87,26 @@ def updated_ledger(
 
 
 def write_files(files: Files[ResultRecord], ledger: Ledger[ResultRecord], observer: Observer) -> None:
-    """Replace the output files by all records, unless they are what the ledger has written already."""
+    """Replace the output files by all records, unless they are what the ledger has written already.
+
+    Files that somebody has edited since then are kept under another name.
+    """
     appearance = f"{__version__} {files.appearance}"
-    if not ledger.is_written(files.paths, appearance):
-        observer.stage("writing", ledger.requested)
-        files.write(ledger.count_successes(), _reporting(ledger.records(), observer))
-        ledger.mark_written(files.paths, appearance)
+    if ledger.is_written(files.paths, appearance):
+        if ledger.outputs is None:
+            ledger.mark_written(files.paths, appearance)
+        return
+    if ledger.shares_nothing() and os.path.exists(files.paths[0]):
+        log.warning(
+            "none of the %d images of this run was in `%s` before, and its rows are replaced: to add images, name all "
+            "of them in one run, or choose another `out=` and merge",
+            *(ledger.requested, files.paths[0]),
+        )
+    for path in edited(files.paths, ledger.outputs):
+        log.warning("`%s` was edited since beit wrote it: what it held is in `%s`", path, keep(path))
+    observer.stage("writing", ledger.requested)
+    files.write(ledger.count_successes(), _reporting(ledger.records(), observer))
+    ledger.mark_written(files.paths, appearance)
 
 
 def _reporting(parts: Iterator[list[_Part]], observer: Observer) -> Iterator[list[_Part]]:

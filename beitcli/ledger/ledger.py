@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, Literal, NamedTuple, Protocol
 
+from beitcli.ledger.database import has_rows
+from beitcli.ledger.output_files import versions_of
 from beitcli.ledger.signed_urls import rename_signed_urls
 from beitcli.outputs.summary import Tally
 from beitcli.records import Failure, Found, Identity, Prediction, ResultRecord, Score, Source
@@ -115,6 +117,8 @@ class Ledger(Generic[ResultRecord]):
         self._order = hashlib.sha256()
         self._stale: Counter[int] = Counter()
         self._dtype: str | None = None
+        self._had_rows = has_rows(database)
+        self._shares = False
         self.unverified_urls = 0
 
     @property
@@ -144,6 +148,7 @@ class Ledger(Generic[ResultRecord]):
             source = item.source if isinstance(item, Failure) else item
             row = self._row(source)
             self._append(row.id)
+            self._shares = self._shares or row.answered is not None or source.kind == "stdin"
             state = self._state_of(item, row, again)
             states[state] += 1
             if row.asked == self._run:  # named twice
@@ -213,6 +218,10 @@ class Ledger(Generic[ResultRecord]):
         while part := rows.fetchmany(_RECORDS):
             yield [self._record(row) for row in part]
 
+    def shares_nothing(self) -> bool:
+        """True if this run has images, the last one had, and none of this run's ever had a result."""
+        return self._had_rows and bool(self._requested) and not self._shares
+
     def count_removed(self) -> int:
         """The number of results of images that are no longer requested."""
         query = f"SELECT count(*) FROM pictures WHERE {_ORPHANED} AND answered > 0 AND kind != 'stdin'"  # noqa: S608
@@ -227,8 +236,18 @@ class Ledger(Generic[ResultRecord]):
         """True if the files are unchanged since these results were written, in this order and appearance."""
         return all(map(os.path.exists, paths)) and self._state("written") == self._written(paths, appearance)
 
+    @property
+    def outputs(self) -> str | None:
+        """The `versions_of` the output files as they were written; None in a new ledger, or an earlier version's."""
+        return self._state("outputs")  # type: ignore[no-any-return]
+
+    @outputs.setter
+    def outputs(self, versions: str | None) -> None:
+        self._set_state("outputs", versions)
+
     def mark_written(self, paths: Sequence[str], appearance: str) -> None:
         """Record that the files hold the ledger's results."""
+        self.outputs = versions_of(paths)
         self._set_state("written", self._written(paths, appearance))
         self._execute("DELETE FROM pictures WHERE kind = 'stdin'")  # other bytes next time
         self._commit()

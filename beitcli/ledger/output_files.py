@@ -1,0 +1,68 @@
+"""Output files as the ledger's last run wrote them: recognised by their content, and kept if somebody edited them."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import chain, count
+
+from beitcli.errors import OutputError
+from beitcli.ledger.database import open_database
+from beitcli.outputs.destination import writing
+
+
+def versions_of(paths: Sequence[str]) -> str:
+    """The size and SHA-256 of each file, as JSON."""
+    return json.dumps([(os.path.getsize(path), _digest(path)) for path in paths])
+
+
+def edited(paths: Sequence[str], versions: str | None) -> list[str]:
+    """Those of the files that hold anything but what was written when these were their versions."""
+    known = json.loads(versions or "[]")
+    return [path for path, (size, digest) in zip(paths, known, strict=False) if _is_edited(path, size, digest)]
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _is_edited(path: str, size: int, digest: str) -> bool:
+    try:
+        now = os.path.getsize(path)
+        return now > 0 and (now != size or _digest(path) != digest)
+    except OSError:  # there is none, or none that can be read
+        return False
+
+
+def keep(path: str) -> str:
+    """The name `….edited`, or `….edited2` and so on, under which the file stays when it is replaced.
+
+    Raises OutputError where it cannot have another name, and there is no room for a copy.
+    """
+    names = (f"{path}.edited{number}" for number in chain(("",), count(2)))
+    name = next(name for name in names if not os.path.lexists(name) or _is_same(path, name))
+    if _is_same(path, name):  # the run that gave it this name could not replace it
+        return name
+    with writing():
+        try:
+            os.link(path, name)
+        except OSError:  # some file systems have no second name for a file
+            shutil.copy2(path, name)
+    return name
+
+
+def _is_same(path: str, name: str) -> bool:
+    return os.path.exists(name) and os.path.samefile(path, name)
+
+
+def outputs_of(ledger: str) -> str | None:
+    """The versions that the ledger at this path has of its output files; None if it cannot say."""
+    if not os.path.exists(ledger):
+        return None
+    with suppress(OutputError), open_database(ledger) as database:
+        found = database.execute("SELECT value FROM state WHERE key = 'outputs'").fetchone()
+        return str(found[0]) if found else None
+    return None
