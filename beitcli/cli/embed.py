@@ -34,7 +34,7 @@ def embed(
     limits: Limits,
     model: ModelChoice,
     compute: Compute,
-    output: Annotated[OutputOptions, Without("format", "color")],
+    output: Annotated[OutputOptions, Without("format", "bom", "color")],
     resume: Annotated[Resume, Without("out")],
     out: Annotated[
         str | None,

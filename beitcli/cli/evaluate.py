@@ -29,7 +29,7 @@ def evaluate(
     limits: Limits,
     model: ModelChoice,
     compute: Compute,
-    output: Annotated[OutputOptions, Without("format")],
+    output: Annotated[OutputOptions, Without("format", "bom")],
     resume: Annotated[Resume, Without("out", "shard", "dry_run", "allow_empty")],
     folder: Annotated[
         str | None,

@@ -8,7 +8,7 @@ from beitcli.errors import OutputError, UsageError
 from beitcli.inputs.formats import SUFFIXES as IMAGES
 from beitcli.jobs.requests import Labels
 from beitcli.outputs.destination import is_stream
-from beitcli.outputs.formats import BY_SUFFIX, FileFormat, by_suffix
+from beitcli.outputs.formats import BY_SUFFIX, FileFormat, by_suffix, check_bom
 from beitcli.outputs.writers import Layout
 from beitcli.records import printable
 
@@ -55,7 +55,9 @@ def _check_columns(labels: Labels, name: str) -> None:
 
 
 def layout_for(file_format: FileFormat, output: OutputOptions) -> Callable[[int], Layout]:
-    """Makes the layout of the records from the number of labels of an image."""
+    """Makes the layout of the records from the number of labels of an image. Raises UsageError for an idle `--bom`."""
+    if output.bom:
+        check_bom(file_format.name)
     if file_format.name == "table":
         return lambda columns: Layout("table", columns, colored=output.colored)
-    return lambda columns: Layout(file_format.name, columns, file_format.gzip)
+    return lambda columns: Layout(file_format.name, columns, file_format.gzip, bom=output.bom)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from beitcli.cli import notices, progress
-from beitcli.cli.options import examples
+from beitcli.cli.options import BOM, examples
 from beitcli.jobs import merge as job
 
 EXAMPLES = examples("beit merge all.csv monday.csv tuesday.csv", "beit merge preds.parquet part-*.jsonl.gz")
@@ -19,6 +19,7 @@ def merge(
         list[str],
         typer.Argument(metavar="PART", help="Files written by `beit batch --out`, in any formats.", show_default=False),
     ],
+    bom: Annotated[bool, BOM] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary; errors only.", show_default=False)] = False,
 ) -> None:
     """Merge files of records into one, sorted as a folder walk is.
@@ -28,7 +29,7 @@ def merge(
     """
     notices.set_up(quiet, verbose=False)
     with progress.observer(quiet) as observer:
-        merged = job.merge(out, parts, observer)
+        merged = job.merge(out, parts, observer, bom)
     if not quiet:
         notices.print_line(
             f"{merged.tally.images} images from {len(parts)} parts: {merged.equal} equal rows left out, "

@@ -39,6 +39,8 @@ def _aliases() -> list[str]:
     return [known.alias for known in KNOWN]
 
 
+BOM = _flag(_OUTPUT, "--bom", help="Begin CSV and TSV with a byte order mark, by which Excel knows UTF-8.")
+
 FLAGS: dict[type, dict[str, Any]] = {
     Inputs: {
         "inputs": typer.Argument(
@@ -51,7 +53,11 @@ FLAGS: dict[type, dict[str, Any]] = {
         ),
         "null": _flag(_INPUTS, "--null", "-0", help="Entries of the list are separated by NUL."),
         "ext": _option(
-            _INPUTS, "--ext", "-e", metavar="EXT", help="Take files with this suffix from folders (repeatable)."
+            _INPUTS,
+            "--ext",
+            "-e",
+            metavar="EXT",
+            help="Take files with this suffix from folders (commas, or repeated).",
         ),
         "exclude": _option(
             _INPUTS, "--exclude", "-E", metavar="GLOB", help="Leave out names or paths below a folder (repeatable)."
@@ -125,7 +131,10 @@ FLAGS: dict[type, dict[str, Any]] = {
         "top_k": _option(_OUTPUT, "--top-k", "-k", metavar="N", help="Labels per image; 0 = all."),
         "threshold": _option(_OUTPUT, "--threshold", metavar="P", help="Leave out labels that score below P."),
         "label": _option(
-            _OUTPUT, "--label", metavar="L", help="Only images whose best label is L (repeatable), and failures."
+            _OUTPUT,
+            "--label",
+            metavar="L",
+            help="Only images whose best label is L (commas, or repeated), and failures.",
         ),
     },
     Resume: {
@@ -160,6 +169,7 @@ class OutputOptions:
             _OUTPUT, "--format", "-f", help="auto: by the suffix of --out; else table on a terminal, CSV otherwise."
         ),
     ] = "auto"
+    bom: Annotated[bool, BOM] = False
     fail_on: Annotated[
         str,
         _option(

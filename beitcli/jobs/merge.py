@@ -8,7 +8,7 @@ from itertools import chain, islice
 from beitcli.errors import UsageError
 from beitcli.jobs.observer import Observer
 from beitcli.outputs.destination import check_writable, is_stream, replaced_file, writing
-from beitcli.outputs.formats import by_suffix
+from beitcli.outputs.formats import by_suffix, check_bom
 from beitcli.outputs.lock import exclusive
 from beitcli.outputs.merging import Collection, collection
 from beitcli.outputs.readers import RecordReader
@@ -28,13 +28,16 @@ class Merged:
     overruled: int
 
 
-def merge(out: str, parts: list[str], observer: Observer) -> Merged:
+def merge(out: str, parts: list[str], observer: Observer, bom: bool = False) -> Merged:
     """Replace `out` by the records of all parts, sorted as a folder walk is, in the formats of their suffixes.
 
+    With `bom`, a CSV or TSV begins with a byte order mark.
     Raises UsageError for parts that are no files, BeitError for two different predictions of one image, OutputError
     where `out` cannot be written; it is then unchanged.
     """
     file_format = by_suffix(out)
+    if bom:
+        check_bom(file_format.name)
     readers = [_reader(path) for path in parts]
     if is_stream(out):
         raise UsageError(f"`{printable(out)}` is a FIFO or device", "name a file")
@@ -46,7 +49,7 @@ def merge(out: str, parts: list[str], observer: Observer) -> Merged:
             collected.add(_reporting(reader.records(), observer), reader.path)
         columns = max(reader.columns for reader in readers)
         observer.stage("writing", collected.size, "rows")
-        tally = _write(out, Layout(file_format.name, columns, file_format.gzip), collected, observer)
+        tally = _write(out, Layout(file_format.name, columns, file_format.gzip, bom=bom), collected, observer)
         return Merged(tally, collected.equal, collected.overruled)
 
 

@@ -125,7 +125,7 @@ def _unreachable(location: str) -> ModelError:
 
 
 def _nearest(location: str) -> str:
-    close = difflib.get_close_matches(location, BY_ALIAS, n=3, cutoff=0.3)
+    close = difflib.get_close_matches(location, BY_ALIAS, n=3)
     return f"nearest aliases: {', '.join(close)}" if close else "`beit models` lists the aliases"
 
 

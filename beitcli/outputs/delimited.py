@@ -7,6 +7,9 @@ from typing import TextIO
 from beitcli.outputs.jsonl import record_of
 from beitcli.records import SCORE_COLUMNS, Failure, Record, column_names, printable
 
+BOM = "\ufeff"
+"""The byte order mark, by which Excel recognises UTF-8."""
+
 _NEEDS_QUOTES = re.compile('[,"\r\n]')
 _TSV_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _TSV_ESCAPED = str.maketrans(_TSV_ESCAPES)

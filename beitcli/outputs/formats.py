@@ -18,6 +18,12 @@ class FileFormat(NamedTuple):
     gzip: bool = False
 
 
+def check_bom(name: str) -> None:
+    """Raises UsageError for a format that has no byte order mark."""
+    if name not in ("csv", "tsv"):
+        raise UsageError(f"`bom=True` is for csv and tsv, not {name}", "leave it out, or choose one of them")
+
+
 def by_suffix(path: str, name: str | None = None) -> FileFormat:
     """Format called `name`, else by the suffix of `path`.
 

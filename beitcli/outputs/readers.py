@@ -5,10 +5,11 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, BinaryIO, cast
 
 from beitcli.errors import BeitError
-from beitcli.outputs.delimited import record_of_row, tsv_fields
+from beitcli.outputs.delimited import BOM, record_of_row, tsv_fields
 from beitcli.outputs.jsonl import record_of
 from beitcli.outputs.parquet import arrow_errors, schema
 from beitcli.records import SCORE_COLUMNS, Prediction, Record, column_names, printable
@@ -76,8 +77,13 @@ class RecordReader:
                     raise ValueError("the file ends within the line")
                 yield line[:-1].decode()
 
+    def _table_lines(self) -> Iterator[str]:
+        lines = self._lines()
+        yield from (line.removeprefix(BOM) for line in islice(lines, 1))
+        yield from lines
+
     def _csv(self) -> Iterator[Record]:
-        rows = csv.reader((line + "\n" for line in self._lines()), strict=True)
+        rows = csv.reader((line + "\n" for line in self._table_lines()), strict=True)
         try:
             self._number = 1
             columns = self._columns_of(next(rows, []))
@@ -90,7 +96,7 @@ class RecordReader:
 
     def _tsv(self) -> Iterator[Record]:
         self._number = 1
-        lines = self._lines()
+        lines = self._table_lines()
         columns = self._columns_of(tsv_fields(next(lines, "")))
         self._number = 2
         for line in lines:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, cast
 
-from beitcli.outputs.delimited import CsvWriter, TsvWriter
+from beitcli.outputs.delimited import BOM, CsvWriter, TsvWriter
 from beitcli.outputs.destination import closed, writing
 from beitcli.outputs.jsonl import JsonlWriter
 from beitcli.records import Record
@@ -23,12 +23,13 @@ class Writer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Format of a file of records, its number of labels a row, and its compression."""
+    """Format of a file of records, its number of labels a row, its compression, and a mark of UTF-8 at its start."""
 
     format: str
     columns: int
     gzip: bool = False
     colored: bool | None = None
+    bom: bool = False
 
 
 @contextmanager
@@ -44,6 +45,8 @@ def writer(stream: BinaryIO, layout: Layout) -> Iterator[Writer]:
         return
     compressed = _compressed(stream) if layout.gzip else nullcontext(stream)
     with compressed as binary, text_in(binary) as text:
+        if layout.bom:
+            text.write(BOM)
         if layout.format == "table":
             from beitcli.outputs.table import TableWriter
 

@@ -60,6 +60,8 @@ LIGHT = [
     ("classify good", 1, "is not cached and the Hub cannot be reached"),
     ("batch good --out x.xyz", 2, "no format has the suffix"),
     ("classify good --dtype fp8", 2, "'--dtype': 'fp8' is not one of"),
+    ("classify good -f jsonl --bom", 2, "--bom is for csv and tsv, not jsonl"),
+    ("merge x.parquet good/a.png --bom", 2, "--bom is for csv and tsv, not parquet"),
     ("batch good --out x.csv --format table", 2, "a file is no terminal"),
     ("batch good --format parquet", 2, "standard output is no file"),
     ("batch good --out x.parquet.gz", 2, "compressed already"),

@@ -64,6 +64,13 @@ def test_formats_mix_and_equal_rows_are_one(beit: Beit, tmp_path: Path) -> None:
         assert (tmp_path / f"all.{suffix}").read_bytes() == expected.read_bytes()
 
 
+def test_a_byte_order_mark_for_excel(beit: Beit, tmp_path: Path) -> None:
+    assert beit("merge", "all.csv", write(tmp_path / "part.jsonl", CAT), "--bom").returncode == 0
+    assert (tmp_path / "all.csv").read_bytes() == b"\xef\xbb\xbf" + write(tmp_path / "plain.csv", CAT).read_bytes()
+    assert beit("merge", "again.csv", "all.csv").returncode == 0
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "plain.csv").read_bytes()
+
+
 def test_rows_have_room_for_the_widest_part(beit: Beit, tmp_path: Path) -> None:
     narrow, wide = write(tmp_path / "narrow.jsonl", CAT), write(tmp_path / "wide.csv", DOG, columns=3)
     assert beit("merge", "all.tsv", narrow, wide).returncode == 0

@@ -30,8 +30,15 @@ FILES = [(name, False) for name in ("csv", "tsv", "jsonl", "parquet")] + [
 ]
 
 
-def write(path: Path, file_format: str, compressed: bool, columns: int = 2, records: list[Record] = RECORDS) -> Path:
-    with path.open("wb") as stream, writer(stream, Layout(file_format, columns, compressed)) as rows:
+def write(
+    path: Path,
+    file_format: str,
+    compressed: bool,
+    columns: int = 2,
+    records: list[Record] = RECORDS,
+    bom: bool = False,
+) -> Path:
+    with path.open("wb") as stream, writer(stream, Layout(file_format, columns, compressed, bom=bom)) as rows:
         rows.write(records)
     return path
 
@@ -39,6 +46,15 @@ def write(path: Path, file_format: str, compressed: bool, columns: int = 2, reco
 @pytest.mark.parametrize(("file_format", "compressed"), FILES)
 def test_records_are_read_back(tmp_path: Path, file_format: str, compressed: bool) -> None:
     path = write(tmp_path / "part", file_format, compressed)
+    assert list(RecordReader(str(path), file_format, compressed).records()) == RECORDS
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("file_format", ["csv", "tsv"])
+def test_a_byte_order_mark_is_no_part_of_the_records(tmp_path: Path, file_format: str, compressed: bool) -> None:
+    path = write(tmp_path / "part", file_format, compressed, bom=True)
+    content = gzip.decompress(path.read_bytes()) if compressed else path.read_bytes()
+    assert content == b"\xef\xbb\xbf" + write(tmp_path / "without", file_format, False).read_bytes()
     assert list(RecordReader(str(path), file_format, compressed).records()) == RECORDS
 
 

@@ -6,7 +6,7 @@ from beitcli.errors import UsageError
 from beitcli.outputs.selection import Selection, indices_of
 from beitcli.records import Failure, Prediction, Record, Score, Source
 
-LABELS = ("tabby, tabby cat", "crane", "dog", "crane")
+LABELS = ("tabby, tabby cat", "crane", "dog", "crane", "heron, bird", "bird")
 DOG = Prediction(Source("d"), (Score("dog", 2, 0.6), Score("crane", 1, 0.3)))
 CAT = Prediction(Source("c"), (Score("tabby, tabby cat", 0, 0.9),))
 BROKEN = Failure(Source("b"), "corrupt", "")
@@ -20,6 +20,10 @@ BROKEN = Failure(Source("b"), "corrupt", "")
         (["crane"], {1, 3}),
         (["tabby cat"], {0}),
         (["tabby, tabby cat", "dog"], {0, 2}),
+        (["dog,crane"], {1, 2, 3}),
+        (["tabby, tabby cat,dog, "], {0, 2}),
+        (["dog, heron, bird"], {2, 4}),  # not the other bird
+        (["heron,bird"], {4, 5}),
     ],
 )
 def test_labels_by_text_or_synonym(wanted: list[str], indices: set[int] | None) -> None:
@@ -36,6 +40,13 @@ def test_an_unknown_label_names_the_nearest() -> None:
         indices_of(["tabbi"], LABELS)
     assert caught.value.hint is not None
     assert "tabby" in caught.value.hint
+
+
+@pytest.mark.parametrize(("wanted", "unknown"), [("dog,zebra crossing", "zebra crossing"), (" ,", " ,"), ("", "")])
+def test_an_unknown_label_that_none_is_near(wanted: str, unknown: str) -> None:
+    with pytest.raises(UsageError, match=f"no label `{unknown}`") as caught:
+        indices_of([wanted], LABELS)
+    assert caught.value.hint == "`beit models show MODEL` lists its labels"
 
 
 @pytest.mark.parametrize(
