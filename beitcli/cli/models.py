@@ -1,7 +1,9 @@
-"""`beit models`: list the checkpoints with an alias, and download one ahead of a run."""
+"""`beit models`: list the checkpoints with an alias, describe one, and download one ahead of a run."""
 
 import csv
 import sys
+from contextlib import suppress
+from itertools import chain
 from typing import Annotated
 
 import typer
@@ -11,10 +13,12 @@ from beitcli.cli.options import examples
 from beitcli.errors import OutputError, UsageError
 from beitcli.model.catalog import KNOWN, Known
 from beitcli.model.checkpoint import find_repository, open_checkpoint
+from beitcli.model.description import describe
+from beitcli.outputs.destination import ReaderClosed, writing
 
-EXAMPLES = examples("beit models", "beit models pull base-224")
+EXAMPLES = examples("beit models", "beit models show demo", "beit models pull base-224")
 
-models = typer.Typer(help="List the models with an alias, or fetch one.", invoke_without_command=True)
+models = typer.Typer(help="List the models with an alias, or show or fetch one.", invoke_without_command=True)
 
 _COLUMNS = ("alias", "model", "pixels", "labels", "parameters_m", "top1", "top5", "cached")
 
@@ -57,6 +61,25 @@ def pull(
     checkpoint = open_checkpoint(name, revision, refresh=True)
     checkpoint.weight_file()
     print(checkpoint.folder)  # noqa: T201
+
+
+@models.command(epilog=examples("beit models show demo", "beit models show base-224 | grep -i fox"))
+def show(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="Alias, Hub id or folder.")],
+    revision: Annotated[str | None, typer.Option(metavar="REV", help="Hub commit, tag or branch.")] = None,
+) -> None:
+    """Print a model's size, preprocessing and place, then each label behind its index, all tab-separated.
+
+    Of a model that is not on this machine, only the description is downloaded.
+    """
+    notices.set_up(quiet=False, verbose=False)
+    if sys.stdout is None:
+        raise OutputError("standard output is closed")
+    checkpoint = open_checkpoint(name, revision)
+    rows = chain(describe(checkpoint), enumerate(checkpoint.labels))
+    with suppress(ReaderClosed), writing():
+        csv.writer(sys.stdout, delimiter="\t", lineterminator="\n").writerows(rows)
+        sys.stdout.flush()
 
 
 def _row(known: Known) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from functools import partial
 
 from beitcli.errors import UsageError
 from beitcli.jobs.discovery import begin_stage, find_again, find_part
-from beitcli.jobs.engine import predict_records, settings_for, warn_if_demo
+from beitcli.jobs.engine import helpful_stages, predict_records, settings_for, warn_if_demo
 from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.requests import Labels, ModelChoice, Request
 from beitcli.jobs.resumable import Files, preview, updated_ledger, write_files
@@ -53,6 +53,7 @@ def _predictions(
     found = find_part(request, report.tally.skipped, replaces)
     checkpoint, selection = choose(request.model, request.labels)
     task = classification_task("batch", checkpoint, request.labels.top_k)
+    report.tally.helpful = helpful_stages(request, task)
     settings_of = partial(settings_for, request, task, padded=padded)
     return checkpoint, selection, predict_records(found, task, settings_of, report.timings)
 

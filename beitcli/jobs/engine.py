@@ -12,6 +12,7 @@ from beitcli.errors import UsageError
 from beitcli.jobs.discovery import Lookahead
 from beitcli.jobs.requests import Compute, ModelChoice, Request
 from beitcli.jobs.tasks import Task
+from beitcli.model.catalog import has_smaller
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.cpu.cores import usable_cores
 from beitcli.records import Failure, Found, ResultRecord
@@ -113,10 +114,21 @@ def open_beit(model: ModelChoice) -> Checkpoint:
     return checkpoint
 
 
+def helpful_stages(request: Request, task: Task[Any]) -> frozenset[str]:
+    """The stages of `Timings` for which the command line has an option that makes this task faster."""
+    checkpoint = task.checkpoint
+    stages: set[str] = set()
+    if checkpoint.is_beit and not request.limits.fast_decode:
+        stages.add("decoding")
+    if task.command != "eval" and has_smaller(checkpoint.repository.location):  # an evaluation is of its model
+        stages.add("model")
+    return frozenset(stages)
+
+
 def warn_if_demo(checkpoint: Checkpoint) -> None:
     """Log what the demo model is for, if it is the one."""
     if checkpoint.is_demo:
-        log.info("the demo model only knows %s: it is for trying the tool", ", ".join(checkpoint.labels))
+        log.info("the demo model knows %d things and is for trying the tool", len(checkpoint.labels))
 
 
 def beit_preprocessing(model: ModelChoice, checkpoint: Checkpoint) -> "Preprocessing":

@@ -7,7 +7,7 @@ from itertools import chain
 from os.path import realpath
 from typing import TYPE_CHECKING
 
-from beitcli.jobs.engine import beit_preprocessing, open_beit, warn_if_demo
+from beitcli.jobs.engine import beit_preprocessing, open_beit
 from beitcli.jobs.observer import Observer, Report, stage_of
 from beitcli.jobs.requests import Inputs, Request, Resume
 from beitcli.jobs.resumable import updated_ledger
@@ -39,7 +39,6 @@ def train_probe(request: TrainingRequest, observer: Observer) -> "tuple[Facts, f
         check_can_hold_out([example.target for example in split.training])
     base = open_beit(request.model)
     preprocessing = beit_preprocessing(request.model, base)
-    warn_if_demo(base)
     observer.stage("features", len(split.training) + len(split.validation))
     with exclusive(work.out, wait=False):
         if work.begun(_SETTINGS) is None:

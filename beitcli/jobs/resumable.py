@@ -17,7 +17,7 @@ from beitcli import __version__, signals
 from beitcli.errors import ModelError, OutputError
 from beitcli.inputs.formats import DECODER, DECODER_EXTRAS
 from beitcli.jobs.discovery import Lookahead, with_identities
-from beitcli.jobs.engine import predict_records, settings_for
+from beitcli.jobs.engine import helpful_stages, predict_records, settings_for
 from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.requests import Request
 from beitcli.jobs.tasks import Task
@@ -63,6 +63,7 @@ def updated_ledger(
     block.
     """
     tally, resume = report.tally, request.resume
+    tally.helpful = helpful_stages(request, task)
     replaced = None
     if resume.fresh:
         replaced = outputs_of(request.ledger)

@@ -23,6 +23,11 @@ class Known:
     top1: float | None = None
     top5: float | None = None
 
+    @property
+    def work(self) -> float:
+        """Relative work for one image."""
+        return self.parameters * self.pixels**2
+
 
 KNOWN = (
     Known("base-224", "microsoft/beit-base-patch16-224", 224, "ImageNet-1k", 86.5, 85.2, 97.6),
@@ -35,6 +40,13 @@ KNOWN = (
     Known("demo", DEMO_FOLDER, 32, "CIFAR-10", 6.3, 87.8, 99.56),
 )
 BY_ALIAS = {known.alias: known for known in KNOWN}
+
+
+def has_smaller(location: str) -> bool:
+    """True if the checkpoint is a known one, and another one has its labels and takes less work for an image."""
+    known = next((each for each in KNOWN if each.location == location), None)
+    return known is not None and any(each.labels == known.labels and each.work < known.work for each in KNOWN)
+
 
 LABELS_22K = 21_843
 """Number of classes of ImageNet-22k."""

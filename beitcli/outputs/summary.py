@@ -10,15 +10,22 @@ from beitcli.timings import Timings
 
 LIMITS = {
     "network": "the network (no option helps: one host gets at most 8 requests at a time)",
-    "decoding": "decoding (`fast_decode=True` would help)",
-    "model": "the model (a smaller `model=` would help)",
+    "decoding": "decoding",
+    "model": "the model",
 }
-"""Bottleneck of a run, and the option that would help, for each stage of `Timings`."""
+"""Bottleneck of a run, for each stage of `Timings`."""
+
+_ADVICE = {"decoding": "`fast_decode=True` would help", "model": "a smaller `model=` would help"}
+
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of the requested images; `processed` counts those of this run alone, failures included."""
+    """Counts of the requested images; `processed` counts those of this run alone, failures included.
+
+    `jpegs` are those decoded whose name is a JPEG's; `helpful` are the stages that an option would make faster.
+    """
 
     kept: int = 0
     decoded: int = 0
@@ -26,6 +33,8 @@ class Tally:
     failed: Counter[str] = field(default_factory=Counter)
     skipped: Skipped = field(default_factory=Skipped)
     processed: int = 0
+    jpegs: int = 0
+    helpful: frozenset[str] = frozenset()
 
     def add(self, records: Iterable[Prediction | Embedding | Failure]) -> None:
         for record in records:
@@ -35,6 +44,7 @@ class Tally:
                 self.reused += 1
             else:
                 self.decoded += 1
+                self.jpegs += record.source.location.lower().endswith(_JPEG)
             self.processed += 1
 
     @property
@@ -60,9 +70,14 @@ class Tally:
         if self.skipped:
             lines.append("skipped: " + self.skipped.text())
         if self.processed:
-            limit = f", limited by {LIMITS[timings.limit]}" if self.decoded else ""
+            limit = f", limited by {LIMITS[timings.limit]}{self._advice(timings.limit)}" if self.decoded else ""
             lines.append(f"{self.processed / timings.total:.1f} images/s{limit}")
         return lines
+
+    def _advice(self, stage: str) -> str:
+        """The option that would help a run limited by this stage; for decoding it is one for JPEG."""
+        helps = stage in self.helpful and (stage != "decoding" or self.jpegs)
+        return f" ({_ADVICE[stage]})" if helps else ""
 
 
 def _counts(counter: Counter[str]) -> str:

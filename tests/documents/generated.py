@@ -26,7 +26,20 @@ from tests.conftest import ROOT, SAMPLES
 from tests.documents.blocks import MANUAL
 from tests.tree import tree
 
-COMMANDS = ("", "classify", "batch", "merge", "embed", "eval", "train", "bench", "models", "models pull", "help")
+COMMANDS = (
+    "",
+    "classify",
+    "batch",
+    "merge",
+    "embed",
+    "eval",
+    "train",
+    "bench",
+    "models",
+    "models show",
+    "models pull",
+    "help",
+)
 
 _PICTURED = ("classify", "photos", "-m", "demo", "-k", "3", "--dtype", "fp32")
 _COLUMNS = 78

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from beitcli.errors import ModelError, UsageError
-from beitcli.model.catalog import BY_ALIAS, DEMO_FOLDER, KNOWN
+from beitcli.model.catalog import BY_ALIAS, DEMO_FOLDER, KNOWN, has_smaller
 from beitcli.model.checkpoint import find_repository, open_checkpoint
 from beitcli.model.classifier import PixelClassifier
 from beitcli.model.preprocessing import checkpoint_preprocessing
@@ -467,3 +467,8 @@ def test_the_catalog_has_the_published_figures() -> None:
         assert BY_ALIAS[alias].location == f"microsoft/beit-{size}-patch16-{pixels}"
         assert BY_ALIAS[alias].pixels == int(pixels)
     assert len(BY_ALIAS) == len(KNOWN)
+
+
+def test_the_smallest_of_its_labels_has_no_smaller() -> None:
+    assert {known.alias for known in KNOWN if not has_smaller(known.location)} == {"base-224", "base-224-22k", "demo"}
+    assert not has_smaller("./my-own")

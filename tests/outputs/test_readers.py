@@ -89,7 +89,7 @@ OK = "a.jpg,ok,cat,3,0.5,,\n"
 BROKEN = [
     ("csv", "", 1, "not the header"),
     ("csv", OK, 1, "not the header"),
-    ("csv", "\ufeff" + HEADER, 1, "not the header"),
+    ("csv", "\ufeff\ufeff" + HEADER, 1, "not the header"),
     ("csv", HEADER + OK + OK[:-1], 3, "ends within the line"),
     ("csv", HEADER + '"a\nb.jpg",error,,,,io_error,\nx\n', 4, "1 fields"),
     ("csv", HEADER + OK + '"a.jpg,ok\n' + OK, 3, "unexpected end"),

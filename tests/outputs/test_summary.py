@@ -3,7 +3,7 @@
 import pytest
 
 from beitcli.errors import ExitStatus
-from beitcli.outputs.summary import Tally
+from beitcli.outputs.summary import LIMITS, Tally
 from beitcli.records import Failure, Prediction, Source
 from beitcli.timings import Timings
 
@@ -41,6 +41,22 @@ def test_lines() -> None:
     assert failed == "failed: 1 corrupt"
     assert skipped == "skipped: 4 hidden, 1 link, 2 not an image type: .mp4 2"
     assert "limited by decoding" in rate
+
+
+@pytest.mark.parametrize(
+    ("names", "helpful", "timings", "advice"),
+    [
+        (["a.png", "b.JPG"], {"decoding", "model"}, Timings(decoding=2), " (`fast_decode=True` would help)"),
+        (["a.png"], {"decoding", "model"}, Timings(decoding=2), ""),
+        (["b.jpg"], {"model"}, Timings(decoding=2), ""),
+        (["a.png"], {"decoding", "model"}, Timings(model=2), " (a smaller `model=` would help)"),
+        (["b.jpg"], {"decoding"}, Timings(model=2), ""),
+    ],
+)
+def test_advice_only_where_it_helps(names: list[str], helpful: set[str], timings: Timings, advice: str) -> None:
+    counted = Tally(helpful=frozenset(helpful))
+    counted.add([Prediction(Source(name), ()) for name in names])
+    assert counted.lines(timings)[-1].partition("limited by ")[2] == LIMITS[timings.limit] + advice
 
 
 def test_waiting_for_the_network_is_not_waiting_for_decoding() -> None:
