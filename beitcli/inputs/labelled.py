@@ -95,7 +95,8 @@ def by_table(path: str) -> list[Labelled]:
 
     A header names them (`path`, `source`, `file`, … and `label`, `class` or `target`, among other columns); without one
     they are the first two columns. A path that does not exist as written is looked up beside the table, and in another
-    Unicode form; labels are composed. A path that exists in a foreign spelling is worth a warning.
+    Unicode form; labels are composed. A path that exists in a foreign spelling is worth a warning. The rows of failures
+    in a file of records are left out.
 
     Raises UsageError where the table cannot be read or has other separators, a row has no label, or the first one is a
     header of other names.
@@ -139,8 +140,12 @@ def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
                 f"a header has the columns {', '.join(PATH_COLUMNS)} and {', '.join(LABEL_COLUMNS)}",
             )
     notice = SpellingNotice(f"`{printable(path)}`", lambda location: os.path.lexists(_found_beside(location, path)))
+    status, failed = _status_column(names), 0
     for number, row in enumerate(rows, start):
         if not any(row):
+            continue
+        if status is not None and row[status : status + 1] == ["error"]:
+            failed += 1
             continue
         if len(row) <= max(place, label) or not row[place] or not row[label].strip():
             raise UsageError(
@@ -150,6 +155,8 @@ def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
         location = os.fsdecode(row[place].encode())  # the table is UTF-8, and names of files are bytes
         notice.look(location)
         yield Labelled(literal(_found_beside(location, path)), composed(row[label].strip()))
+    if failed:
+        log.info("%d rows of `%s` are images that failed, and are left out", failed, path)
 
 
 def _check_separator(first: list[str], path: str) -> None:
@@ -160,6 +167,11 @@ def _check_separator(first: list[str], path: str) -> None:
         beside = _found_beside(cell.partition(separator)[0], path)
         if separator in cell and not there and (len(first) == 1 or os.path.lexists(beside)):
             raise UsageError(f"the columns of `{printable(path)}` are separated by {name}", _SEPARATORS)
+
+
+def _status_column(names: list[str]) -> int | None:
+    """The column that says whether an image failed, in a file of records."""
+    return names.index("status") if {"status", "error_code"} <= set(names) else None
 
 
 def _column(names: list[str], known: tuple[str, ...]) -> int | None:

@@ -145,6 +145,7 @@ def test_the_card_describes_the_training(
         assert text in card
     assert card.count(" % |") == 11  # one per strength, and the best
     assert b" of 15 images correct at a strength of " in run.stderr
+    assert b"the demo model" not in run.stderr  # it is not what is used in the end
 
 
 @pytest.mark.slow

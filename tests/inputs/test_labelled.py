@@ -1,5 +1,6 @@
 """Labelled images, from folders and from tables."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -217,3 +218,18 @@ def test_an_unreadable_folder_of_classes_is_a_usage_error(tmp_path: Path, monkey
             by_folder("t", Walk(), Skipped())
     finally:
         (tmp_path / "t").chmod(0o755)
+
+
+def test_failures_in_a_file_of_records_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "beitcli")
+    header = "source,status,label,index,score,error_code,error_message"
+    rows = ["a.jpg,ok,cat,3,0.5,,", "b.jpg,error,,,,truncated,too short", "c.jpg,ok,error,1,0.5,,"]
+    (tmp_path / "k.csv").write_text("\n".join([header, *rows, ""]))
+    labelled = by_table(str(tmp_path / "k.csv"))
+    assert [(each.found, each.label) for each in labelled] == [(Source("a.jpg"), "cat"), (Source("c.jpg"), "error")]
+    assert caplog.messages == [f"1 rows of `{tmp_path}/k.csv` are images that failed, and are left out"]
+    (tmp_path / "own.csv").write_text("path,label,status\na.jpg,,error\n")
+    with pytest.raises(UsageError, match="row 2"):
+        by_table(str(tmp_path / "own.csv"))
