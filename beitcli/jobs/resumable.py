@@ -5,7 +5,7 @@ import logging
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -70,7 +70,8 @@ def updated_ledger(
         move_aside(request.ledger)
     with open_database(request.ledger) as database:
         ledger = _ledger(request, task, database)
-        ledger.outputs = ledger.outputs or replaced
+        if replaced is not None:
+            ledger.outputs = replaced
         try:
             pending = _pending(with_identities(found, request), resume.recompute(), ledger, observer)
             _predict(request, task, pending, ledger, report, observer)
@@ -103,11 +104,16 @@ def write_files(files: Files[ResultRecord], ledger: Ledger[ResultRecord], observ
             "of them in one run, or choose another `out=` and merge",
             *(ledger.requested, files.paths[0]),
         )
-    for path in edited(files.paths, ledger.outputs):
-        log.warning("`%s` was edited since beit wrote it: what it held is in `%s`", path, keep(path))
+    keep_edited(files.paths, ledger)
     observer.stage("writing", ledger.requested)
     files.write(ledger.count_successes(), _reporting(ledger.records(), observer))
     ledger.mark_written(files.paths, appearance)
+
+
+def keep_edited(paths: Sequence[str], ledger: Ledger[Any]) -> None:
+    """Keep the files that are not what this ledger's last run wrote under another name, and log it."""
+    for path in edited(paths, ledger.outputs):
+        log.warning("`%s` is not what the last run wrote: what it held is in `%s`", path, keep(path))
 
 
 def _reporting(parts: Iterator[list[_Part]], observer: Observer) -> Iterator[list[_Part]]:

@@ -14,14 +14,19 @@ from beitcli.outputs.destination import writing
 
 
 def versions_of(paths: Sequence[str]) -> str:
-    """The size and SHA-256 of each file, as JSON."""
-    return json.dumps([(os.path.getsize(path), _digest(path)) for path in paths])
+    """The size, time and SHA-256 of each file, as JSON."""
+    return json.dumps([(*_stamp(path), _digest(path)) for path in paths])
 
 
 def edited(paths: Sequence[str], versions: str | None) -> list[str]:
     """Those of the files that hold anything but what was written when these were their versions."""
     known = json.loads(versions or "[]")
-    return [path for path, (size, digest) in zip(paths, known, strict=False) if _is_edited(path, size, digest)]
+    return [path for path, version in zip(paths, known, strict=False) if _is_edited(path, *version)]
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
 
 
 def _digest(path: str) -> str:
@@ -29,10 +34,10 @@ def _digest(path: str) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _is_edited(path: str, size: int, digest: str) -> bool:
+def _is_edited(path: str, size: int, mtime_ns: int, digest: str) -> bool:
     try:
-        now = os.path.getsize(path)
-        return now > 0 and (now != size or _digest(path) != digest)
+        now, time = _stamp(path)
+        return now > 0 and (now, time) != (size, mtime_ns) and (now != size or _digest(path) != digest)
     except OSError:  # there is none, or none that can be read
         return False
 
