@@ -5,7 +5,7 @@ BeitError            could not run                                    exit 1
 ├── ModelError       a checkpoint is missing, broken or no classifier exit 1
 ├── DeviceError      the device failed in use                         exit 1
 └── OutputError      the records cannot be written                    exit 1
-    └── BusyError    another run is writing the output                exit 4
+    └── BusyError    another run has them in use                      exit 4
 ImageError           one image failed: it becomes a record, never an exit
 """
 
@@ -72,7 +72,7 @@ class OutputError(BeitError):
 
 
 class BusyError(OutputError):
-    """An output that another run is writing."""
+    """An output that another run is writing, or whose ledger another program has open."""
 
     exit_status = ExitStatus.BUSY
 

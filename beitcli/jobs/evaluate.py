@@ -18,9 +18,10 @@ from beitcli.jobs.evaluation_files import EvaluationFiles
 from beitcli.jobs.labelling import read_labels
 from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.requests import Request
-from beitcli.jobs.resumable import updated_ledger
+from beitcli.jobs.resumable import keep_edited, updated_ledger
 from beitcli.jobs.tasks import classification_task
 from beitcli.jobs.values import check_values
+from beitcli.ledger.output_files import remember_outputs
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.outputs.destination import check_not_overwritten, is_in
 from beitcli.outputs.lock import exclusive
@@ -98,6 +99,8 @@ def evaluate(request: EvaluationRequest, observer: Observer) -> Evaluated:
     with nullcontext() if resume.streams else exclusive(resume.out, resume.wait):
         evaluation = _evaluate(request, checkpoint, labelling, report, observer)
         request.files.write(evaluation)
+        if not (resume.streams or resume.no_ledger):
+            remember_outputs(f"{os.path.realpath(resume.out)}.ledger", request.files.paths)
     return Evaluated(evaluation, report)
 
 
@@ -130,6 +133,7 @@ def _evaluate(
     with updated_ledger(run, found, task, report, observer) as ledger:
         from beitcli.evaluation.metrics import LabelledPrediction, measure
 
+        keep_edited(request.files.paths, ledger)
         dtype = " and ".join(ledger.dtypes())
         for each, record in zip(labelling.images, chain.from_iterable(ledger.records()), strict=True):
             if isinstance(record, Failure):

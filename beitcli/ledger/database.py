@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from itertools import chain, count
 from typing import Any
 
-from beitcli.errors import MAKE_ROOM, OutputError
+from beitcli.errors import MAKE_ROOM, BusyError, OutputError
 from beitcli.records import printable
 
 _APPLICATION = 0x62656974  # `beit`, by which file(1) and we recognise the database
@@ -136,7 +136,7 @@ def _explained(error: sqlite3.Error, path: str) -> OutputError:
     if "is full" in text:
         return OutputError(f"no room for the ledger `{name}`", MAKE_ROOM)
     if "is locked" in text:
-        return OutputError(f"another program has the ledger `{name}` open", "close it there, then run it again")
+        return BusyError(f"another program has the ledger `{name}` open", "close it there, then run it again")
     if isinstance(error, sqlite3.OperationalError) and "no such" not in text:
         return OutputError(f"cannot use the ledger `{name}`: {text}")
     return OutputError(f"the ledger `{name}` is damaged: {text}", _START_OVER)

@@ -63,6 +63,12 @@ def _is_same(path: str, name: str) -> bool:
     return os.path.exists(name) and os.path.samefile(path, name)
 
 
+def remember_outputs(ledger: str, paths: Sequence[str]) -> None:
+    """Store the versions of output files that were written after the run, in its ledger. Raises OutputError."""
+    with open_database(ledger) as database:
+        database.execute("INSERT OR REPLACE INTO state VALUES ('outputs', ?)", (versions_of(paths),))
+
+
 def outputs_of(ledger: str) -> str | None:
     """The versions that the ledger at this path has of its output files; None if it cannot say."""
     if not os.path.exists(ledger):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import preloaded
 from tests.cli.batches import batch, grow
 
 DEMO = ("-m", "demo", "--dtype", "fp32", "-j", 0)
@@ -119,3 +120,17 @@ def test_an_empty_list_is_a_run_where_there_were_no_rows_or_it_is_allowed(work: 
     assert (work / "k.csv").read_text() == header
     assert batch(work, *EMPTY, "k.csv").returncode == 0
     assert "--allow-empty is for a file" in batch(work, *EMPTY[:-1], "--allow-empty").stderr
+
+
+def test_an_edited_report_of_an_evaluation_is_kept(work: Path) -> None:
+    (work / "images").rename(work / "cat")
+    (work / "val").mkdir()
+    (work / "cat").rename(work / "val" / "cat")
+    command = ["eval", "val", *map(str, DEMO), "--json", "eval.json"]
+    for _ in range(2):
+        process = preloaded.beit(command, work)
+        assert process.returncode == 0, process.stderr
+        assert b"is not what" not in process.stderr
+    (work / "eval.json").write_text("a note")
+    assert b"what it held is in `eval.json.edited`" in preloaded.beit(command, work).stderr
+    assert (work / "eval.json.edited").read_text() == "a note"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from beitcli.errors import ERROR_CODES, OutputError
+from beitcli.errors import ERROR_CODES, BusyError, OutputError
 from beitcli.ledger.database import digest_of, has_images_under, move_aside, open_database
 from beitcli.ledger.ledger import Ledger, Recompute, ScoresCodec
 from beitcli.outputs.summary import Tally
@@ -532,7 +532,7 @@ def test_a_ledger_that_another_program_writes_to_is_one_error(path: Path) -> Non
     run(path, [A])
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(OutputError, match="another program"):
+        with pytest.raises(BusyError, match="another program"):
             run(path, [A, B])
     assert run(path, [A, B])[1] == {"up to date": 1, "new": 1}
 
