@@ -52,6 +52,10 @@ def evaluate(
     out: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write all figures here, unrounded.")
     ] = None,
+    mistakes: Annotated[
+        str | None,
+        typer.Option("--mistakes", metavar="FILE.csv", help="Write every image with a wrong prediction here."),
+    ] = None,
     plots: Annotated[
         str | None,
         typer.Option("--plots", metavar="DIR", help="Write confusion.png, confusion.csv and reliability.png here."),
@@ -67,9 +71,12 @@ def evaluate(
         raise UsageError("--json -: standard output has the tables", "name a file")
     run = Request(inputs, limits, model, compute, resume=replace(resume, out=out or "-"))
     with progress.observer(output.quiet) as observer:
-        evaluated = job.evaluate(job.EvaluationRequest(run, folder, labels, plots, label_by), observer)
-    from beitcli.evaluation.report import tables
+        evaluated = job.evaluate(job.EvaluationRequest(run, folder, labels, plots, label_by, mistakes), observer)
+    from beitcli.evaluation.report import tables, warning_of
 
+    warning = warning_of(evaluated.evaluation)
     with suppress(ReaderClosed), writing():
+        if warning:
+            print(warning, end="\n\n")  # noqa: T201
         show(tables(evaluated.evaluation), output.colored)
     raise typer.Exit(exit_status(evaluated.report, output))

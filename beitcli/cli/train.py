@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated
 
@@ -16,6 +17,9 @@ from beitcli.jobs import train as job
 from beitcli.jobs.requests import Compute, Inputs, Limits, ModelChoice
 from beitcli.jobs.training_requests import Recipe, TrainingImages, TrainingRequest
 from beitcli.records import printable
+
+MISTAKES = 5
+"""Most mistakes that the summary names."""
 
 EXAMPLES = examples(
     "beit train ./flowers -m base-224 --out my-flowers",
@@ -37,6 +41,10 @@ def train(
     limits: Limits,
     model: Annotated[ModelChoice, Without("preprocess")],
     compute: Annotated[Compute, Without("batch_size", "fp16", "compile")],
+    replace_model: Annotated[
+        bool,
+        typer.Option("--replace", help="Replace the model in --out, once the new one is complete.", show_default=False),
+    ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No notices or progress; errors only.", show_default=False)
     ] = False,
@@ -50,7 +58,15 @@ def train(
     """
     notices.set_up(quiet, verbose)
     request = TrainingRequest(
-        images, out, recipe, inputs.walk(), limits, model, compute, command=_command(context, model)
+        images,
+        out,
+        recipe,
+        inputs.walk(),
+        limits,
+        model,
+        compute,
+        command=_command(context, model),
+        replace=replace_model,
     )
     if recipe.from_scratch:
         _check_no_model_named(context, model)
@@ -59,14 +75,24 @@ def train(
     with progress.observer(quiet) as observer:
         trained = job.train(request, observer)
     if not quiet:
-        notices.print_line(_summary(trained))
+        for line in _summary(trained):
+            notices.print_line(line)
 
 
-def _summary(trained: job.Trained) -> str:
-    facts = trained.facts
-    accuracy = f"{100 * facts.accuracy(1):.2f} % of {len(facts.ranks)} images correct"
+def _summary(trained: job.Trained) -> Iterator[str]:
+    from beitcli.training.validation import mistakes_of
+
+    facts, out = trained.facts, printable(trained.out)
+    mistakes = mistakes_of(facts.validated)
+    if mistakes:
+        yield f"the most confident of {len(mistakes)} mistakes (`{out}/validation.csv` has all predictions):"
+    for each in mistakes[:MISTAKES]:
+        true, predicted = (printable(facts.classes[number]) for number in (each.true, each.predicted))
+        yield f"  {printable(each.path)}: {true}, predicted as {predicted} ({each.confidence:.2f})"
+    accuracy = f"{100 * facts.accuracy(1):.2f} % of {len(facts.validated)} images correct"
     found = "" if trained.strength is None else f" at a strength of {trained.strength:.3g}, {facts.seconds:.0f} s"
-    return f"{accuracy}{found}: the model is in `{printable(trained.out)}`"
+    refitted = ", fitted again to all images, these too" if facts.refitted else ""
+    yield f"{accuracy}{found}: the model is in `{out}`{refitted}"
 
 
 def _check_no_model_named(context: typer.Context, model: ModelChoice) -> None:

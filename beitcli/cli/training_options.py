@@ -91,6 +91,12 @@ TRAINING_FLAGS: dict[type, dict[str, Any]] = {
             show_default=False,
             rich_help_panel=_RECIPE,
         ),
+        "refit_on_all": typer.Option(
+            "--refit-on-all",
+            help="Fit a validated probe again to all images, those held out too.",
+            show_default=False,
+            rich_help_panel=_RECIPE,
+        ),
         "seed": typer.Option("--seed", metavar="N", help="Random seed.", rich_help_panel=_RECIPE),
     },
 }

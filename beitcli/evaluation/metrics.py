@@ -17,7 +17,6 @@ LEVEL = 0.95
 """Confidence level of the intervals."""
 
 MOST_CONFUSED = 10
-MOST_MISTAKES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ class Figures:
 
     `macro` is the mean recall of the classes that have images, `ece` the expected calibration error. `classes` are
     all true and predicted ones, by index; `confusion` has every pair that occurs, `confused` the most frequent
-    wrong ones, `mistakes` the most confident.
+    wrong ones, `mistakes` every image with a wrong prediction, the most confident first.
     """
 
     images: int
@@ -121,9 +120,7 @@ def measure(predictions: Sequence[LabelledPrediction], labels: Sequence[str]) ->
         classes=classes,
         confusion=confusion,
         confused=tuple(sorted(wrong, key=lambda each: -each.images)[:MOST_CONFUSED]),
-        mistakes=tuple(
-            Mistake(each.source.name, each.true, each.best[0], each.score) for each in mistakes[:MOST_MISTAKES]
-        ),
+        mistakes=tuple(Mistake(each.source.name, each.true, each.best[0], each.score) for each in mistakes),
     )
 
 

@@ -1,8 +1,10 @@
 """The report of one evaluation, as JSON and as tables."""
 
+import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, BinaryIO
 
 from beitcli.evaluation.metrics import BINS, Confusion, Figures, Share
 from beitcli.model.catalog import DEMO_FOLDER, KNOWN
@@ -11,6 +13,9 @@ from beitcli.tables import Table
 
 SHOWN = 10
 """Most rows of a long table."""
+
+MOST_MISTAKES = 100
+"""Most mistakes in the JSON file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,10 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Metrics, and how they were measured; `failures` are the images that could not be read."""
+    """Metrics, and how they were measured; `failures` are the images that could not be read.
+
+    `learnt` is the number of read images that the model has learnt from, None where it does not say.
+    """
 
     version: str
     setting: Setting
@@ -57,6 +65,7 @@ class Evaluation:
     figures: Figures
     failures: Sequence[Failure]
     skipped: Mapping[str, int]
+    learnt: int | None = None
 
     @property
     def published(self) -> Published | None:
@@ -68,21 +77,42 @@ class Evaluation:
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """All results, nothing rounded; failures by their code."""
+    """All results, nothing rounded; failures by their code, and of the mistakes the most confident."""
     failed: dict[str, list[dict[str, str]]] = {}
     for failure in evaluation.failures:
         failed.setdefault(failure.code, []).append({"source": failure.source.name, "message": failure.message})
+    figures = replace(evaluation.figures, mistakes=evaluation.figures.mistakes[:MOST_MISTAKES])
     return {
         "version": evaluation.version,
         "setting": asdict(evaluation.setting),
         "ground_truth": asdict(evaluation.ground_truth),
+        **({} if evaluation.learnt is None else {"learnt": evaluation.learnt}),
         "published": asdict(evaluation.published) if evaluation.published else None,
         "read": evaluation.figures.images,
         "failed": len(evaluation.failures),
         "skipped": dict(evaluation.skipped),
         "failures": failed,
-        "figures": asdict(evaluation.figures),
+        "figures": asdict(figures),
     }
+
+
+def warning_of(evaluation: Evaluation) -> str | None:
+    """A line on images that the model has learnt from, if there are any: it knows their labels."""
+    if not evaluation.learnt:
+        return None
+    name, count = printable(evaluation.setting.model), evaluation.figures.images
+    return f"`{name}` has learnt from {evaluation.learnt} of these {count} images: on others it may be less accurate"
+
+
+def mistakes_table(evaluation: Evaluation, stream: BinaryIO) -> None:
+    """Write every image with a wrong prediction as CSV, the most confident first."""
+    label = {each.index: each.label for each in evaluation.figures.classes}
+    text = io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["path", "true_label", "predicted_label", "confidence"])
+    for each in evaluation.figures.mistakes:
+        rows.writerow([each.source, label[each.true], label[each.predicted], each.score])
+    text.detach()  # the stream is the caller's to close
 
 
 def tables(evaluation: Evaluation) -> Iterator[Table]:

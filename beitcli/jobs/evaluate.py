@@ -38,8 +38,9 @@ class EvaluationRequest:
     """Everything that an evaluation is asked to do.
 
     The images are those of `folder`, one of class folders, or of the table `labels`. The results are kept beside the
-    JSON file that `run.resume.out` names; `plots` is the folder of the plots. The inputs of `run` only filter the walk.
-    `label_by` is the reading of the labels, None for the one that fits them all.
+    JSON file that `run.resume.out` names; `plots` is the folder of the plots, `mistakes` the table of the images with a
+    wrong prediction. The inputs of `run` only filter the walk. `label_by` is the reading of the labels, None for the
+    one that fits them all.
     """
 
     run: Request
@@ -47,11 +48,13 @@ class EvaluationRequest:
     labels: str | None = None
     plots: str | None = None
     label_by: Reading | None = None
+    mistakes: str | None = None
 
     @property
     def files(self) -> EvaluationFiles:
         """The files to write."""
-        return EvaluationFiles(None if self.run.resume.out == "-" else self.run.resume.out, self.plots)
+        json = None if self.run.resume.out == "-" else self.run.resume.out
+        return EvaluationFiles(json, self.plots, self.mistakes)
 
     def check(self) -> None:
         """Raises UsageError for options that contradict each other, OutputError for files that cannot be written."""
@@ -124,7 +127,7 @@ def _evaluate(
     request: EvaluationRequest, checkpoint: Checkpoint, labelling: _Labelling, report: Report, observer: Observer
 ) -> "Evaluation":
     """Predict the images that the ledger lacks, and measure all predictions."""
-    predictions, failures = [], []
+    predictions, digests, failures = [], [], []
     run, out = request.run, request.run.resume
     run = replace(run, resume=replace(out, no_ledger=out.no_ledger or out.streams), target=os.path.realpath(out.out))
     found = (each.found for each in labelling.images)
@@ -141,6 +144,7 @@ def _evaluate(
             else:
                 best, true = tuple(score.index for score in record.scores), labelling.classes[each.label].index
                 predictions.append(LabelledPrediction(record.source, true, best, record.scores[0].score))
+                digests.append(record.identity.digest or b"")
     if not predictions:
         log.info("no image could be read: there are no figures")
     from beitcli.evaluation.report import Evaluation, GroundTruth
@@ -151,7 +155,20 @@ def _evaluate(
         request.folder or request.labels or "", len({each.index for each in classes}), matched_by
     )
     figures, skipped = measure(predictions, checkpoint.labels), report.tally.skipped
-    return Evaluation(__version__, _setting(run, checkpoint, dtype), ground_truth, figures, failures, skipped)
+    setting, learnt = _setting(run, checkpoint, dtype), _count_learnt(checkpoint, digests)
+    return Evaluation(__version__, setting, ground_truth, figures, failures, skipped, learnt)
+
+
+def _count_learnt(checkpoint: Checkpoint, digests: Sequence[bytes]) -> int | None:
+    """The number of images that the model has learnt from, None where nothing here says so."""
+    from beitcli.training.digests import DIGESTS, count_learnt
+
+    path = checkpoint.repository.file(DIGESTS) if checkpoint.repository.is_here(DIGESTS) else None
+    if path is None:
+        return None
+    if not all(digests):
+        log.info("images without a digest are not looked for among those that `%s` has learnt from", checkpoint.name)
+    return count_learnt(path, filter(None, digests))
 
 
 def _setting(request: Request, checkpoint: Checkpoint, dtype: str) -> "Setting":

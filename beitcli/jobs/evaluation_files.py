@@ -1,4 +1,4 @@
-"""Files of an evaluation: the figures as JSON, and the plots."""
+"""Files of an evaluation: the figures as JSON, the plots, and the mistakes."""
 
 import importlib.util
 import json
@@ -19,21 +19,24 @@ _PLOTS = ("confusion.csv", "confusion.png", "reliability.png")
 
 @dataclass(frozen=True, slots=True)
 class EvaluationFiles:
-    """The JSON file, or None, and the folder of the plots, or None."""
+    """The JSON file, the folder of the plots, and the table of the mistakes; None for those that are not written."""
 
     json: str | None
     plots: str | None
+    mistakes: str | None
 
     @property
     def paths(self) -> list[str]:
         """The paths of all files to write."""
         plots = [] if self.plots is None else [os.path.join(self.plots, name) for name in _PLOTS]
-        return [*([] if self.json is None else [self.json]), *plots]
+        return [*filter(None, (self.json, self.mistakes)), *plots]
 
     def check(self) -> None:
         """Raises UsageError or OutputError for files that cannot be written."""
-        if self.json is not None:
-            check_writable(self.json)
+        for path in filter(None, (self.json, self.mistakes)):
+            check_writable(path)
+        if self.json is not None and self.mistakes is not None and _is_same(self.json, self.mistakes):
+            raise UsageError(f"`out=` and `mistakes=` are one file, `{printable(self.json)}`", "name two")
         if self.plots is None:
             return
         if importlib.util.find_spec("matplotlib") is None:
@@ -46,11 +49,14 @@ class EvaluationFiles:
 
     def write(self, evaluation: "Evaluation") -> None:
         """Write the files, each complete or not at all. Raises OutputError where that fails."""
-        from beitcli.evaluation.report import as_json
+        from beitcli.evaluation.report import as_json, mistakes_table
 
         if self.json is not None:
             with _stream(self.json) as stream, writing():
                 stream.write(json.dumps(as_json(evaluation), indent=1, allow_nan=False).encode() + b"\n")
+        if self.mistakes is not None:
+            with _stream(self.mistakes) as stream, writing():
+                mistakes_table(evaluation, stream)
         if self.plots is not None:
             from beitcli.evaluation.plots import confusion_plot, confusion_table, reliability_plot
 
@@ -59,6 +65,10 @@ class EvaluationFiles:
             for name, draw in zip(_PLOTS, (confusion_table, confusion_plot, reliability_plot), strict=True):
                 with replaced_file(os.path.join(self.plots, name), keeps_part=False) as stream, writing():
                     draw(evaluation.figures, stream)
+
+
+def _is_same(path: str, other: str) -> bool:
+    return not is_stream(path) and os.path.realpath(path) == os.path.realpath(other)
 
 
 def _stream(path: str) -> AbstractContextManager[BinaryIO]:

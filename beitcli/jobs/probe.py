@@ -1,5 +1,6 @@
 """The linear probe, the default of `beit train`."""
 
+import os
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -13,6 +14,7 @@ from beitcli.jobs.requests import Inputs, Request, Resume
 from beitcli.jobs.resumable import updated_ledger
 from beitcli.jobs.tasks import encoding_task
 from beitcli.jobs.training_requests import TrainingRequest
+from beitcli.jobs.validation import Validator
 from beitcli.ledger.feature_store import FeatureCodec
 from beitcli.model.features import Encoding, shape_of
 from beitcli.outputs.lock import exclusive
@@ -31,7 +33,9 @@ _SETTINGS = {"way": "a linear probe"}
 def train_probe(request: TrainingRequest, observer: Observer) -> "tuple[Facts, float]":
     """Train the probe and write its model, complete or not at all; returns the facts of its card, and its strength.
 
-    Until then the features are kept for the next run. Raises UsageError if the images or the model are not suitable.
+    Until then the features are kept for the next run. Images that are held out are not learnt from, and validate the
+    saved model; cross-validated ones, and those of `refit_on_all`, are. Raises UsageError if the images or the model
+    are not suitable.
     """
     images, pool, work = request.images, request.recipe.pool or "mean", request.work
     split, started = images.whole(request.walk), time.monotonic()
@@ -44,14 +48,28 @@ def train_probe(request: TrainingRequest, observer: Observer) -> "tuple[Facts, f
         if work.begun(_SETTINGS) is None:
             work.start()
             work.begin(_SETTINGS, {})
-        from beitcli.training.probe import fit as training
-        from beitcli.training.probe.checkpoint import pooled
+        from beitcli.training.digests import write_digests
+        from beitcli.training.model_card import model_card
+        from beitcli.training.probe.card import Circumstances, probe_facts
+        from beitcli.training.probe.checkpoint import pooled, save
+        from beitcli.training.probe.fit import ProbePlan, fit_probe
+        from beitcli.training.validation import write_table
 
         checkpoint = pooled(base, pool)
-        records = _features(request, split, checkpoint, preprocessing, observer)
-        plan = training.ProbePlan(images.val_share, images.max_errors, request.recipe.seed, request.command, started)
-        on_fit = stage_of(observer, "fitting", "fits")
-        return training.train_probe(plan, split, records, checkpoint, preprocessing, work, on_fit)
+        records, dtype = _features(request, split, checkpoint, preprocessing, observer)
+        recipe = request.recipe
+        plan = ProbePlan(images.val_share, images.max_errors, recipe.seed, recipe.refit_on_all)
+        probe = fit_probe(plan, split, records, stage_of(observer, "fitting", "fits"))
+        folder = work.path("model")
+        save(checkpoint, probe.layer, split.classes, preprocessing, folder)
+        held_out = [example.found for example in probe.held_out]
+        predictions = Validator(request.limits, request.compute, observer)(folder, held_out) if held_out else None
+        circumstances = Circumstances(request.command, recipe.seed, time.monotonic() - started, dtype)
+        facts = probe_facts(probe, checkpoint, split.classes, predictions, circumstances)
+        write_table(facts.validated, facts.classes, folder)
+        write_digests(probe.digests, folder)
+        work.finish(folder, model_card(os.path.basename(work.out), facts))
+        return facts, probe.strength
 
 
 def _features(
@@ -60,8 +78,8 @@ def _features(
     checkpoint: "PooledCheckpoint",
     preprocessing: "Preprocessing",
     observer: Observer,
-) -> list[Embedding | Failure]:
-    """One record per image, training images first."""
+) -> tuple[list[Embedding | Failure], str]:
+    """One record per image, training images first, and the dtype of the features."""
     target, pool = realpath(training.work.path("features")), checkpoint.pool
     compute, resume = replace(training.compute, batch_size=training.recipe.batch_size), Resume(out=target, prune=True)
     request = Request(Inputs(), training.limits, training.model, compute, resume=resume, target=target)
@@ -71,4 +89,4 @@ def _features(
         task = encoding_task("train", checkpoint, kind, vectors)
         found = (example.found for example in examples)
         with updated_ledger(request, found, task, Report(), observer) as ledger:
-            return list(chain.from_iterable(ledger.records()))
+            return list(chain.from_iterable(ledger.records())), " and ".join(ledger.dtypes())

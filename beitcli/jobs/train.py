@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from beitcli.errors import UsageError
 from beitcli.jobs.engine import open_beit, workers_for
-from beitcli.jobs.observer import Observer, stage_of
+from beitcli.jobs.observer import Observer
 from beitcli.jobs.probe import train_probe
 from beitcli.jobs.training_requests import TrainingRequest
+from beitcli.jobs.validation import Validator
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.outputs.lock import exclusive
 from beitcli.training.data.examples import Split
@@ -60,7 +61,8 @@ def _train_layers(request: TrainingRequest, checkpoint: Checkpoint | None, split
     with exclusive(request.work.out, wait=False):
         data = read_images(training, observer.progress)
         observer.stage("training", unit="steps")
-        return train_model(training, data, resources, observer.step, stage_of(observer, "validation"))
+        validator = Validator(request.limits, request.compute, observer)
+        return train_model(training, data, resources, observer.step, validator)
 
 
 def _images(request: TrainingRequest, split: Split, workers: int) -> "SplitImages":

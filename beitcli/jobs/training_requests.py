@@ -72,6 +72,7 @@ class Recipe:
     accumulate: Annotated[int | None, Range(1)] = None
     lr: Annotated[float | None, Range(1e-9, 1.0)] = None
     checkpoint_gradients: bool = False
+    refit_on_all: bool = False
     seed: Annotated[int, Range(0)] = 0
 
     @property
@@ -85,16 +86,20 @@ class Recipe:
             raise UsageError("`finetune=True` and `from_scratch=` exclude each other", "leave one of them out")
         if self.is_probe:
             self._check_probe()
-        elif self.pool:
-            raise UsageError(
-                "`pool=` is for a linear probe", "leave it out, or leave `finetune=True` and `from_scratch=` out"
-            )
+        else:
+            self._check_layers()
         if self.finetune and self.patch_size:
             raise UsageError("`patch_size=` is for a new model", "a fine-tuned model keeps its patch size")
         if self.from_scratch and self.checkpoint_gradients:
             raise UsageError("`checkpoint_gradients=True` is for `finetune=True`", "`accumulate=` saves memory, too")
         if self.from_scratch and image_size % (self.patch_size or 4):
             raise UsageError(f"`image_size={image_size}`: it needs a multiple of {self.patch_size or 4}")
+
+    def _check_layers(self) -> None:
+        given = "pool=" if self.pool else "refit_on_all=True" if self.refit_on_all else None
+        if given:
+            hint = "leave it out, or leave `finetune=True` and `from_scratch=` out"
+            raise UsageError(f"`{given}` is for a linear probe", hint)
 
     def _check_probe(self) -> None:
         others = ("patch_size", "epochs", "accumulate", "lr", "checkpoint_gradients")
@@ -106,7 +111,10 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRequest:
-    """Everything that a training is asked to do; `out` is the folder of the model, and `command` goes into its card."""
+    """Everything that a training is asked to do; `out` is the folder of the model, and `command` goes into its card.
+
+    With `replace`, `out` may hold an earlier model, which is there until the new one takes its place.
+    """
 
     images: TrainingImages
     out: str
@@ -116,10 +124,11 @@ class TrainingRequest:
     model: ModelChoice = field(default_factory=ModelChoice)
     compute: Compute = field(default_factory=Compute)
     command: str = ""
+    replace: bool = False
 
     @property
     def work(self) -> WorkDir:
-        return WorkDir(self.out.rstrip("/") or self.out)
+        return WorkDir(self.out.rstrip("/") or self.out, self.replace)
 
     def check(self) -> None:
         """Raises UsageError for values that are not allowed, or contradict each other.

@@ -26,6 +26,7 @@ from beitcli.errors import MAKE_ROOM, BeitError, DeviceError, OutputError, first
 from beitcli.inputs.worker import START_METHOD, init_worker
 from beitcli.model.inference import is_out_of_memory
 from beitcli.records import printable
+from beitcli.training.curve import CurveCallback, CurveFile, Sample
 from beitcli.training.data.batches import Batches, Order, collate_single
 from beitcli.training.recipes.recipe import Method, Schedule
 from beitcli.training.work_dir import sync_files, work_errors
@@ -70,9 +71,16 @@ class Environment:
 
 
 def train(
-    method: Method, batches: Batches, environment: Environment, on_progress: Callable[[TrainingProgress], object]
+    method: Method,
+    batches: Batches,
+    environment: Environment,
+    on_progress: Callable[[TrainingProgress], object],
+    curve: CurveFile,
+    sample: Sample,
 ) -> "TrainingResult":
     """The averaged weights after the last step; resumes from the newest checkpoint in the folder if there is one.
+
+    `curve` gets the loss, and the accuracy on `sample` on the way.
 
     Raises Stopped, after a checkpoint, at a request to stop; DeviceError where memory does not suffice; BeitError where
     the loss is not finite.
@@ -85,7 +93,11 @@ def train(
         _training_arguments(method.schedule, environment),
         train_dataset=batches,
         optimizers=(method.optimizer, None),
-        callbacks=[checkpoints, ProgressCallback(on_progress, batches.order, steps)],
+        callbacks=[
+            checkpoints,
+            ProgressCallback(on_progress, batches.order, steps),
+            CurveCallback(curve, sample, method, average.module, batches.order),
+        ],
     )
     trainer.remove_callback(PrinterCallback)  # it prints to stdout
     _remove_incomplete(environment.folder)

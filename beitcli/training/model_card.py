@@ -7,30 +7,37 @@ from importlib.metadata import version
 
 from beitcli import __version__
 from beitcli.records import printable
+from beitcli.training.validation import ValidatedImage
 
 UNSEEN = "that it was not trained on"
 SEEN = "of which {} are training images, too"
+AS_EVALUATED = "The predictions are those of `beit eval` with this model, in {}."
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Content of a model card; `ranks` are the ranks, from 0, of the true classes of the validation images.
+    """Content of a model card.
 
-    `held_out` describes the validation images, and whether the model was trained on them.
+    `held_out` describes the validated images, and whether the model was trained on them, `measured` the computation of
+    their predictions. `ambiguous` images stand in several classes. A `refitted` model has learnt from the validated
+    images, too, after that.
     """
 
     command: str
     description: str
     classes: Sequence[str]
     trained_on: int
-    ranks: Sequence[int]
+    validated: Sequence[ValidatedImage]
     held_out: str
+    measured: str
+    ambiguous: int
     seed: int
     seconds: float
+    refitted: bool = False
 
     def accuracy(self, among: int) -> float:
         """Top-k accuracy on the validation images, k being `among`."""
-        return sum(rank < among for rank in self.ranks) / len(self.ranks)
+        return sum(each.rank < among for each in self.validated) / len(self.validated)
 
 
 def model_card(name: str, facts: Facts) -> str:
@@ -49,12 +56,15 @@ def model_card(name: str, facts: Facts) -> str:
             "",
             f"Classifies images into {len(facts.classes)} classes: {shown}.",
             "",
-            f"| on {len(facts.ranks)} images {facts.held_out} | |",
+            f"| on {len(facts.validated)} images {facts.held_out} | |",
             "|---|---|",
             *rows,
             "",
+            f"{facts.measured} `validation.csv` has the prediction for each image.",
+            "",
             facts.description,
             "",
+            *([f"{facts.ambiguous} images are, byte for byte, in two classes or more.", ""] if facts.ambiguous else []),
             f"It was trained on {facts.trained_on} images in {facts.seconds / 60:.1f} minutes, by",
             "",
             f"    {printable(facts.command)}",

@@ -1,10 +1,11 @@
 """Training from start to end: labelled images -> an ordinary checkpoint folder, resumable at any step."""
 
+import importlib.util
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
@@ -16,14 +17,14 @@ from transformers.utils import logging as transformers_logging
 from beitcli import __version__
 from beitcli.errors import UsageError
 from beitcli.inputs.worker import shared_memory
-from beitcli.model.checkpoint import open_checkpoint
-from beitcli.model.classifier import PixelClassifier
 from beitcli.model.cpu.heap import keep_freed_memory
 from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import Runtime, choose_runtime
+from beitcli.training.curve import CURVE, CurveFile, Sample
 from beitcli.training.data.batches import Batches, Order
 from beitcli.training.data.pixels import KeptPixels
 from beitcli.training.data.preparation import (
+    AMBIGUOUS,
     OVERLAP,
     TRAINING,
     VALIDATION,
@@ -33,18 +34,19 @@ from beitcli.training.data.preparation import (
     labelled_pixels,
     prepare,
 )
+from beitcli.training.digests import DIGESTS
 from beitcli.training.loop import Environment, TrainingProgress, device_errors, train
-from beitcli.training.model_card import SEEN, UNSEEN, Facts, model_card
+from beitcli.training.model_card import AS_EVALUATED, SEEN, UNSEEN, Facts, model_card
 from beitcli.training.processor import processor_of
 from beitcli.training.recipes.recipe import Length, Plan
+from beitcli.training.validation import Validate, validated_images, write_table
 from beitcli.training.work_dir import IMAGES, WorkDir, work_errors
 
 log = logging.getLogger(__name__)
 
-_COMPILED = "TORCHINDUCTOR_CACHE_DIR"
+PLOT = "training.png"
 
-_BATCH_SIZE = 64
-"""Batch size of the validation."""
+_COMPILED = "TORCHINDUCTOR_CACHE_DIR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,15 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """Training and validation images; `overlap` validation images are training images, too."""
+    """Training and validation images.
+
+    `overlap` validation images are training images, too, and `ambiguous` training images stand in several classes.
+    """
 
     training: LabelledPixels
     validation: LabelledPixels
     overlap: int
+    ambiguous: int
 
 
 def read_images(training: Training, on_progress: Callable[[int], object]) -> TrainingData:
@@ -122,7 +128,7 @@ def read_images(training: Training, on_progress: Callable[[int], object]) -> Tra
     train_part, validation_part = (
         labelled_pixels(work, name, images, preprocessings[name], prepared[name]) for name in preprocessings
     )
-    return TrainingData(train_part, validation_part, prepared[OVERLAP])
+    return TrainingData(train_part, validation_part, prepared[OVERLAP], prepared.get(AMBIGUOUS, 0))
 
 
 def train_model(
@@ -130,11 +136,11 @@ def train_model(
     data: TrainingData,
     resources: Resources,
     on_progress: Callable[[TrainingProgress], object],
-    on_validated: Callable[[int, int], object],
+    validate: Validate,
 ) -> Facts:
-    """Trains, or resumes, and writes the folder; the result is the content of its card.
+    """Trains, or resumes, validates the saved model, and writes the folder; the result is the content of its card.
 
-    `on_validated` is called with the number of images validated, from 0, and that of all. Raises as `loop.train` does.
+    Raises as `loop.train` and `validate` do.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -149,22 +155,49 @@ def train_model(
     numbers = order.size * prod(plan.preprocessing.shape)
     workers = 0 if is_cheap else min(resources.workers, _max_workers(numbers, plan.accumulate))
     environment = Environment(training.work.folder, runtime.device, runtime.dtype, workers)
+    curve, sample = CurveFile(training.work.path(CURVE)), Sample(data.validation, plan.preprocessing)
     with _compiled_in(os.path.abspath(training.work.path("compiled"))):  # removed with the work directory
-        trained = train(method, batches, environment, on_progress)
+        trained = train(method, batches, environment, on_progress, curve, sample)
     folder = training.work.path("model")
     _save(method.network.config, trained.weights, plan.preprocessing, folder)
+    predictions = validate(folder, [example.found for example in data.validation.examples])
     facts = Facts(
         command=training.command,
         description=method.description,
         classes=classes,
         trained_on=len(data.training.targets),
-        ranks=_ranks(folder, data.validation, plan.preprocessing, runtime.device, on_validated),
+        validated=validated_images(data.validation.examples, predictions, classes),
         held_out=UNSEEN if not data.overlap else SEEN.format(data.overlap),
+        measured=AS_EVALUATED.format(predictions.computed),
+        ambiguous=data.ambiguous,
         seed=plan.seed,
         seconds=trained.seconds,
     )
+    _write_figures(training.work, facts, folder)
+    epochs = length.steps * length.step_size / facts.trained_on
+    _write_curve(training.work, {"step": length.steps, "epoch": epochs, "accuracy": facts.accuracy(1)}, folder)
     training.work.finish(folder, model_card(os.path.basename(training.work.out), facts))
     return facts
+
+
+def _write_figures(work: WorkDir, facts: Facts, folder: str) -> None:
+    """Write the validated images and the digests into the model's folder."""
+    write_table(facts.validated, facts.classes, folder)
+    with work_errors(), suppress(FileNotFoundError):  # images that an earlier version has prepared have no digests
+        shutil.copy(work.path(DIGESTS), folder)
+
+
+def _write_curve(work: WorkDir, last: Mapping[str, float], folder: str) -> None:
+    """Write the curve into the model's folder, its `last` point the saved model's, and its plot with matplotlib."""
+    curve = CurveFile(os.path.join(folder, CURVE))
+    with work_errors():
+        shutil.copy(work.path(CURVE), curve.path)
+    curve.add(**last)
+    if importlib.util.find_spec("matplotlib"):
+        from beitcli.training.plots import plot_curve
+
+        with work_errors(), open(os.path.join(folder, PLOT), "wb") as stream:
+            plot_curve(curve.points(), stream)
 
 
 @contextmanager
@@ -198,23 +231,3 @@ def _save(config: BeitConfig, weights: dict[str, Tensor], preprocessing: Preproc
         processor_of(preprocessing).save_pretrained(folder)
         # safetensors lets only the owner read it
         shutil.copymode(os.path.join(folder, "config.json"), os.path.join(folder, "model.safetensors"))
-
-
-def _ranks(
-    folder: str,
-    part: LabelledPixels,
-    preprocessing: Preprocessing,
-    device: str,
-    on_validated: Callable[[int, int], object],
-) -> list[int]:
-    """The rank, from 0, of each image's true class in the saved model's predictions."""
-    on_validated(0, len(part.targets))
-    classifier = PixelClassifier(open_checkpoint(folder, None), preprocessing, Runtime(device, "fp32"), 0, _BATCH_SIZE)
-    ranks = []
-    for start in range(0, len(part.targets), _BATCH_SIZE):
-        targets = part.targets[start : start + _BATCH_SIZE]
-        predictions = classifier(part.pixels[range(start, start + len(targets))])
-        for target, scores in zip(targets, predictions, strict=True):
-            ranks.append([score.index for score in scores].index(target))
-        on_validated(len(ranks), len(part.targets))
-    return ranks

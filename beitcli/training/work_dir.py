@@ -1,5 +1,6 @@
 """The work directory of a training, `MODEL.part`, from which the same command resumes."""
 
+import ctypes
 import json
 import os
 import shutil
@@ -16,6 +17,16 @@ from beitcli.records import printable
 _RUN = "run.json"
 _MARKER = "training-of-beit"
 """Marker file of a work directory: a folder without it is never removed."""
+
+MODEL_FILES = frozenset(
+    {
+        *("README.md", "config.json", "model.safetensors", "preprocessor_config.json"),
+        *("training-digests", "validation.csv", "training.jsonl", "training.png"),
+    }
+)
+"""Names of the files of a trained model: a folder with any other is never replaced."""
+
+_EXCHANGE, _HERE = 2, -100  # RENAME_EXCHANGE of linux/fs.h, AT_FDCWD of linux/fcntl.h
 
 IMAGES = "images"
 """The setting that holds the digest of all images, which no message shows."""
@@ -42,9 +53,13 @@ def sync_files(folder: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class WorkDir:
-    """The folder `out`, and the work directory beside it that holds everything until it is complete."""
+    """The folder `out`, and the work directory beside it that holds everything until it is complete.
+
+    With `replace`, `out` may be an earlier model, which is kept until then.
+    """
 
     out: str
+    replace: bool = False
 
     @property
     def folder(self) -> str:
@@ -72,11 +87,23 @@ class WorkDir:
             is_free = not os.path.lexists(self.out) or (os.path.isdir(self.out) and not os.listdir(self.out))
             is_ours = not os.path.lexists(self.folder) or self._is_ours()
         if not is_free:
-            raise UsageError(f"`{printable(self.out)}` exists already", "choose another `out=`, or delete it")
+            self._check_replaceable()
         if not is_ours:
             raise UsageError(
                 f"`{printable(self.folder)}` is no training of beit", "move it away, or choose another `out=`"
             )
+
+    def _check_replaceable(self) -> None:
+        """Raises UsageError unless `out` is a trained model with nothing else in its folder, and is to be replaced."""
+        name = printable(self.out)
+        if not self.replace:
+            hint = "choose another `out=`, or replace a model by `replace=True`"
+            raise UsageError(f"`{name}` exists already", hint)
+        entries = set(os.listdir(self.out)) if os.path.isdir(self.out) else set()
+        others = sorted(entries - MODEL_FILES)
+        if "config.json" not in entries or others:
+            problem = f"holds `{printable(others[0])}`" if others else "is no model"
+            raise UsageError(f"`{name}` {problem}, and would be replaced", "move it away, or choose another `out=`")
 
     def _is_ours(self) -> bool:
         return os.path.isdir(self.folder) and (os.path.exists(self.path(_MARKER)) or not os.listdir(self.folder))
@@ -133,8 +160,21 @@ class WorkDir:
             with open(os.path.join(model, "README.md"), "w", encoding="utf-8") as stream:
                 stream.write(card)
             sync_files(model)
-            os.rename(model, self.out)
+            self._put_in_place(model)
         self.remove()
+
+    def _put_in_place(self, model: str) -> None:
+        """Moves the model to `out`; an earlier one there goes to the work directory, if possible in the same step."""
+        if not self.replace or not os.path.isdir(self.out) or not os.listdir(self.out):
+            os.rename(model, self.out)
+        elif not _exchange(model, self.out):
+            before = self.path("before")
+            os.rename(self.out, before)
+            try:
+                os.rename(model, self.out)
+            except OSError:
+                os.rename(before, self.out)
+                raise
 
     def remove(self) -> None:
         """Removes the work directory, the marker last, so that a rest of it is still recognised."""
@@ -149,3 +189,9 @@ class WorkDir:
                 with suppress(OSError):
                     os.unlink(entry.path)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _exchange(one: str, other: str) -> bool:
+    """Exchange two folders in one step; False where the system or the file system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    return rename is not None and rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0

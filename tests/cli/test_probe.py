@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,8 @@ def test_it_separates_the_classes_and_transformers_agrees(
     assert run.returncode == 0, run.stderr
     assert run.stdout == b""
     made = tmp_path / "model"
-    assert sorted(os.listdir(made)) == ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
+    files = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
+    assert sorted(os.listdir(made)) == [*files, "training-digests", "validation.csv"]
     assert sorted(os.listdir(tmp_path)) == ["model", *(["source"] if source == "cls" else [])]
     assert json.loads((made / "config.json").read_text())["dtype"] == "float32"  # though the demo's weights are halves
     assert (made / "model.safetensors").stat().st_mode == (made / "config.json").stat().st_mode
@@ -135,7 +137,7 @@ def test_the_card_describes_the_training(
     card = (tmp_path / "model" / "README.md").read_text()
     for text in (
         "on 15 images",
-        "trained on 71 images",
+        "trained on 56 images",
         "--seed 4",
         "--model demo",
         "Seed 4.",
@@ -302,3 +304,111 @@ def test_images_are_found_and_read_as_elsewhere(beit: Beit, images: Path, tmp_pa
     assert process.returncode == 2
     assert counts(process.stderr.decode()).images == 28  # all images of the class with other names
     assert process.stderr.count(b"cat.jpg: too_large") == 2
+
+
+@pytest.fixture(scope="module")
+def twenty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Twenty classes that are not easily told apart, to train on and to validate with."""
+    folder, random = tmp_path_factory.mktemp("twenty"), np.random.default_rng(2)
+    centres = random.integers(60, 196, (20, 3, 3, 3))
+    for part, count in (("train", 6), ("val", 3)):
+        for label, number in product(range(20), range(count)):
+            colours = (centres[label] + random.normal(0, 45, (3, 3, 3))).clip(0, 255).astype(np.uint8)
+            path = folder / part / f"class {label:02}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(colours).resize((32, 32)).save(path)
+    return folder / "train", folder / "val"
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+@pytest.mark.parametrize("dtype", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
+def test_validation_images_are_never_learnt_from_and_eval_finds_the_very_accuracy(
+    dtype: str, beit: Beit, twenty: tuple[Path, Path], tmp_path: Path
+) -> None:
+    images, val = twenty
+    options = ("--dtype", dtype, "-j", "0")
+    run = beit("train", images, "-m", "demo", *options, "--val", val, "--out", "model")
+    assert run.returncode == 0, run.stderr
+    evaluated = beit("eval", val, "-m", "./model", *options, "--json", "val.json", "--mistakes", "mistakes.csv")
+    figures = json.loads((tmp_path / "val.json").read_text())["figures"]
+    accuracy = figures["top1"]["value"]
+    assert 0.2 < accuracy < 0.95
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert f"| top-1 | {100 * accuracy:.2f} % |\n| top-5 | {100 * figures['top5']['value']:.2f} % |" in card
+    assert "on 60 images that it was not trained on" in card and "trained on 120 images" in card
+    assert f"`beit eval` with this model, in {dtype} on " in card
+    summary = run.stderr.decode().splitlines()
+    assert summary[-1].startswith(f"{100 * accuracy:.2f} % of 60 images correct at a strength of ")
+    rows = table(tmp_path / "model" / "validation.csv")
+    assert {row["fold"] for row in rows} == {""}
+    wrong = [row for row in rows if row["true_label"] != row["predicted_label"]]
+    assert len(wrong) == round((1 - accuracy) * 60)
+    wrong.sort(key=lambda row: -float(row["confidence"]))
+    assert table(tmp_path / "mistakes.csv") == [{k: v for k, v in row.items() if k != "fold"} for row in wrong]
+    worst = f"  {wrong[0]['path']}: {wrong[0]['true_label']}, predicted as {wrong[0]['predicted_label']} ("
+    assert worst in "\n".join(summary)
+    assert evaluated.stdout.startswith(b"Evaluation\n")
+    learnt = beit("eval", images, "-m", "./model", *options)
+    assert learnt.stdout.startswith(b"`./model` has learnt from 120 of these 120 images: ")
+
+
+@pytest.mark.slow
+def test_the_accuracy_is_that_of_scikit_learn_on_the_features_of_embed(
+    beit: Beit, twenty: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    images, val = twenty
+    run = beit("train", images, *DEMO, "--val", val, "--out", "model")
+    ours = float(run.stderr.decode().splitlines()[-1].partition(" %")[0]) / 100
+    features, targets = {}, {}
+    for part in twenty:
+        assert beit("embed", part, *DEMO, "--out", f"{part.name}.npy").returncode == 0
+        features[part] = np.load(tmp_path / f"{part.name}.npy")
+        targets[part] = [path.parent.name for path in sorted(part.rglob("*.png"))]
+    fits = (make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000)) for c in np.logspace(-4, 4, 10))
+    theirs = max(fit.fit(features[images], targets[images]).score(features[val], targets[val]) for fit in fits)
+    assert abs(ours - theirs) < 0.06  # a standard error of the accuracy on 60 images
+
+
+def test_a_probe_learns_from_validation_images_where_it_is_asked_to_and_says_so(
+    beit: Beit, images: Path, unseen: Path, tmp_path: Path
+) -> None:
+    run = beit("train", images, *DEMO, "--val", unseen, "--refit-on-all", "--out", "model")
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.decode().endswith("the model is in `model`, fitted again to all images, these too\n")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "on 15 images that were held out (by a layer trained on the others" in card
+    assert "the final model is trained on all)" in card and "trained on 71 images" in card
+    learnt = beit("eval", unseen, *DEMO, "-m", "./model")
+    assert learnt.stdout.startswith(b"`./model` has learnt from 15 of these 15 images: ")
+    refused = beit("train", images, "--finetune", *DEMO, "--refit-on-all", "--out", "other")
+    assert refused.returncode == 2 and b"--refit-on-all is for a linear probe" in refused.stderr
+
+
+def test_cross_validated_predictions_are_written_and_images_of_two_classes_counted(
+    beit: Beit, images: Path, tmp_path: Path
+) -> None:
+    own = shutil.copytree(images, tmp_path / "own")
+    shutil.copy(own / "red" / "003.png", own / "green" / "red too.png")
+    shutil.copy(own / "red" / "003.png", own / "red" / "again.png")
+    run = beit("train", own, *DEMO, "--out", "model")
+    assert run.returncode == 0, run.stderr
+    pair = f"the same image in two classes: {own}/green/red too.png, {own}/red/003.png"
+    assert run.stderr.decode().count(pair) == 1
+    assert "1 images are, byte for byte, in two classes or more" in (tmp_path / "model" / "README.md").read_text()
+    rows = table(tmp_path / "model" / "validation.csv")
+    assert [row["path"] for row in rows] == sorted(map(str, own.rglob("*.png")))
+    assert {row["fold"] for row in rows} == set("12345")
+    fold = {row["path"]: row["fold"] for row in rows}
+    assert fold[f"{own}/red/003.png"] == fold[f"{own}/red/again.png"]
+    assert all(row["true_label"] == Path(row["path"]).parent.name for row in rows)
+    correct = sum(row["true_label"] == row["predicted_label"] for row in rows)
+    last = run.stderr.decode().splitlines()[-1]
+    assert last.startswith(f"{100 * correct / len(rows):.2f} % of {len(rows)} images correct")
+    assert all(0 <= float(row["confidence"]) <= 1 for row in rows)

@@ -129,7 +129,7 @@ def test_trainings_start_without_a_command_line(tmp_path: Path, capfd: pytest.Ca
         first, second = (pool.submit(train, *each).result() for each in zip((probe, new), observers, strict=True))
     count = first.facts.trained_on
     assert observers[0].stages == [("features", count, 0, count), ("fitting", 6, 0, 6)]
-    validated = len(second.facts.ranks)
+    validated = len(second.facts.validated)
     assert observers[1].stages == [
         *(("reading", count, 0, count), ("training", None, 0, 0)),
         ("validation", validated, 0, validated),

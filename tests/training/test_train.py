@@ -9,6 +9,9 @@ from safetensors.torch import load_file
 
 from beitcli.errors import BeitError, DeviceError, OutputError
 from beitcli.inputs.sources import Walk
+from beitcli.jobs.observer import Silent
+from beitcli.jobs.requests import Compute, Limits
+from beitcli.jobs.validation import Validator
 from beitcli.model.runtime import Runtime
 from beitcli.training.data import preparation
 from beitcli.training.data.examples import Split, in_folders, split
@@ -23,6 +26,7 @@ from tests.training.shapes import draw_classes
 
 PLAN = ScratchPlan("tiny", 16, 4, 2, 8, 1, 1e-3, 0, "fp32")
 RESOURCES = Resources(Runtime("cpu", "fp32"), 2)
+VALIDATOR = Validator(Limits(), Compute(workers=0, device="cpu", dtype="fp32"), Silent())
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def parts(tmp_path: Path) -> Split:
 def run(training: Training) -> list[TrainingProgress]:
     """Trains, and returns the progress reported for every step but the first."""
     reported: list[TrainingProgress] = []
-    train_model(training, read_images(training, lambda _: None), RESOURCES, reported.append, lambda *_: None)
+    train_model(training, read_images(training, lambda _: None), RESOURCES, reported.append, VALIDATOR)
     return reported
 
 
@@ -93,7 +97,7 @@ def test_a_dead_worker_is_reported(parts: Split, tmp_path: Path, monkeypatch: py
     data = read_images(training, lambda _: None)
 
     with pytest.raises(DeviceError, match="a DataLoader worker has died"):
-        train_model(training, data, RESOURCES, lambda _: multiprocessing.active_children()[0].kill(), lambda *_: None)
+        train_model(training, data, RESOURCES, lambda _: multiprocessing.active_children()[0].kill(), VALIDATOR)
     for child in multiprocessing.active_children():
         child.join(10)
         assert not child.is_alive()

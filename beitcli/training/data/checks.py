@@ -1,7 +1,7 @@
 """Result of reading the examples, and the checks and warnings before the training starts."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from beitcli.errors import UsageError
@@ -11,7 +11,7 @@ from beitcli.training.data.examples import Example, Split
 log = logging.getLogger(__name__)
 
 _MAX_LISTED = 20
-"""Number of failures and of overlapping images that are listed."""
+"""Number of failures and of identical images that are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,16 @@ class Reading:
     failures: tuple[Failure, ...]
 
 
-def check_readings(split: Split, training: Reading, validation: Reading, max_errors: int) -> int:
-    """Lists the failures and the overlap of training and validation images; the result is the size of the overlap.
+@dataclass(frozen=True, slots=True)
+class Identical:
+    """Numbers of identical images: in training and validation (`overlap`), and under several labels (`ambiguous`)."""
+
+    overlap: int
+    ambiguous: int
+
+
+def check_readings(split: Split, training: Reading, validation: Reading, max_errors: int) -> Identical:
+    """Lists the failures, the overlap of training and validation images, and training images in several classes.
 
     Raises UsageError where more than `max_errors` images cannot be read, or a class has no training image left.
     """
@@ -35,7 +43,7 @@ def check_readings(split: Split, training: Reading, validation: Reading, max_err
         raise UsageError(f"the class `{printable(lost[0])}` has no readable image to train on", "add images to it")
     if split.validation and not validation.readable:
         raise UsageError("no validation image can be read")
-    return _report_overlap(split, training, validation)
+    return Identical(_report_overlap(split, training, validation), _report_ambiguous(split, training))
 
 
 def _report_failures(failures: Sequence[Failure], max_errors: int) -> None:
@@ -63,6 +71,27 @@ def _report_overlap(split: Split, training: Reading, validation: Reading) -> int
     if len(overlap) > _MAX_LISTED:
         log.warning("%d validation images are training images, too", len(overlap))
     return len(overlap)
+
+
+def _report_ambiguous(split: Split, training: Reading) -> int:
+    """Warns of images that stand, byte for byte, in several classes, and counts them: at most one label is true."""
+    pairs = list(_ambiguous(split, training))
+    for first, other in pairs[:_MAX_LISTED]:
+        log.warning("the same image in two classes: %s, %s", location(first), location(other))
+    if len(pairs) > _MAX_LISTED:
+        log.warning("%d images are in two classes", len(pairs))
+    return len(pairs)
+
+
+def _ambiguous(split: Split, training: Reading) -> Iterator[tuple[Example, Example]]:
+    """Each image in several classes, once: its first example, and its first of another class."""
+    seen: dict[bytes, Example | None] = {}
+    for digest, number in zip(training.digests, training.readable, strict=True):
+        example = split.training[number]
+        first = seen.setdefault(digest, example)
+        if first is not None and first.target != example.target:
+            seen[digest] = None  # reported
+            yield first, example
 
 
 def location(example: Example) -> str:

@@ -15,9 +15,10 @@ from beitcli.records import Failure, Source, printable
 from beitcli.training.data.checks import Reading, check_readings, location
 from beitcli.training.data.examples import Example, Split
 from beitcli.training.data.pixels import MAX_KEPT, DecodedPixels, KeptPixels, PixelReader, Pixels, read_all
+from beitcli.training.digests import write_digests
 from beitcli.training.work_dir import WorkDir, work_errors
 
-TRAINING, VALIDATION, OVERLAP = "training", "validation", "overlap"
+TRAINING, VALIDATION, OVERLAP, AMBIGUOUS = "training", "validation", "overlap", "ambiguous"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,15 @@ class SplitImages:
 
 @dataclass(frozen=True, slots=True)
 class LabelledPixels:
-    """Pixels and the class number of each image."""
+    """The readable examples, and their pixels."""
 
     pixels: Pixels
-    targets: tuple[int, ...]
+    examples: tuple[Example, ...]
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The class number of each image."""
+        return tuple(example.target for example in self.examples)
 
 
 def fingerprint(split: Split) -> str:
@@ -59,13 +65,16 @@ def prepare(
 ) -> dict[str, Any]:
     """Reads every image once and keeps its pixels where there is room; the result is JSON for `labelled_pixels`.
 
-    `preprocessings` are those of both parts. OVERLAP is the number of images in both parts. Raises UsageError as
-    `check_readings` does.
+    `preprocessings` are those of both parts. OVERLAP is the number of images in both parts, AMBIGUOUS that of images in
+    several classes. The digests of the training images are written to `work`. Raises UsageError as `check_readings`
+    does.
     """
     work.start()
     readings = {name: _read(work, name, images, preprocessings[name], on_progress) for name in (TRAINING, VALIDATION)}
-    overlap = check_readings(images.split, readings[TRAINING], readings[VALIDATION], images.max_errors)
-    return {name: list(reading.readable) for name, reading in readings.items()} | {OVERLAP: overlap}
+    identical = check_readings(images.split, readings[TRAINING], readings[VALIDATION], images.max_errors)
+    write_digests(readings[TRAINING].digests, work.folder)
+    counts = {OVERLAP: identical.overlap, AMBIGUOUS: identical.ambiguous}
+    return {name: list(reading.readable) for name, reading in readings.items()} | counts
 
 
 def labelled_pixels(
@@ -73,7 +82,7 @@ def labelled_pixels(
 ) -> LabelledPixels:
     """The pixels and classes of the readable images."""
     examples = images.examples(name)
-    chosen = [examples[number] for number in readable]
+    chosen = tuple(examples[number] for number in readable)
     path = work.path(f"{name}.pixels")
     pixels: Pixels = (
         KeptPixels(path, preprocessing.shape)
@@ -82,7 +91,7 @@ def labelled_pixels(
             [location(example) for example in chosen], preprocessing, images.reader.decoding_for(preprocessing)
         )
     )
-    return LabelledPixels(pixels, tuple(example.target for example in chosen))
+    return LabelledPixels(pixels, chosen)
 
 
 def _read(

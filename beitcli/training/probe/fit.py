@@ -1,16 +1,13 @@
-"""Linear probe: features of labelled images -> an ordinary checkpoint folder with a new linear layer."""
+"""Linear probe: features of labelled images -> a new linear layer, validated by images that it has not learnt from."""
 
 import logging
-import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from beitcli.model.preprocessing import Preprocessing
 from beitcli.records import Embedding, Failure
-from beitcli.training.data.checks import Reading, check_readings
+from beitcli.training.data.checks import Identical, Reading, check_readings
 from beitcli.training.data.examples import (
     DEFAULT_VAL_SHARE,
     Example,
@@ -19,10 +16,16 @@ from beitcli.training.data.examples import (
     held_out,
     stratified_folds,
 )
-from beitcli.training.model_card import Facts, model_card
-from beitcli.training.probe.checkpoint import PooledCheckpoint, save
-from beitcli.training.probe.regression import STRENGTHS, Array, Fold, cross_validate, fit_layer
-from beitcli.training.work_dir import WorkDir
+from beitcli.training.probe.regression import (
+    STRENGTHS,
+    Array,
+    Fold,
+    LinearLayer,
+    Validation,
+    cross_validate,
+    fit_layer,
+)
+from beitcli.training.validation import ValidatedImage
 
 log = logging.getLogger(__name__)
 
@@ -31,21 +34,18 @@ CROSS_VALIDATION_LIMIT = 5000
 
 FOLDS = 5
 
-_STATES = {"mean": "the mean of its final patch states", "cls": "its first final state"}
-
 
 @dataclass(frozen=True, slots=True)
 class ProbePlan:
     """Options of a probe; without `share`, the number of images decides between hold-out and cross-validation.
 
-    `started` is the start by the monotonic clock.
+    Images that are held out are not learnt from, unless `refit`.
     """
 
     share: float | None
     max_errors: int
     seed: int
-    command: str
-    started: float
+    refit: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +57,38 @@ class _Examples:
     digests: tuple[bytes, ...]
 
 
-def train_probe(
-    plan: ProbePlan,
-    split: Split,
-    records: Sequence[Embedding | Failure],
-    checkpoint: PooledCheckpoint,
-    preprocessing: Preprocessing,
-    work: WorkDir,
-    on_fit: Callable[[int, int], object],
-) -> tuple[Facts, float]:
-    """Chooses a penalty strength, fits, and writes the folder; returns the content of its card, and the strength.
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A fitted layer, the accuracy at each strength, and what the layer has learnt from.
+
+    `held_out` are the images that it has not learnt from. Where it has learnt from all, `validated` are the predictions
+    of layers that were fitted without them, in so many `folds`.
+    """
+
+    layer: LinearLayer
+    strength: float
+    accuracies: tuple[float, ...]
+    digests: tuple[bytes, ...]
+    held_out: tuple[Example, ...]
+    validated: tuple[ValidatedImage, ...]
+    folds: int
+    unvalidated: int
+    identical: Identical
+
+
+def fit_probe(
+    plan: ProbePlan, split: Split, records: Sequence[Embedding | Failure], on_fit: Callable[[int, int], object]
+) -> Probe:
+    """Chooses a penalty strength by validation, and fits the layer.
 
     `records` are those of the training images, then those of the validation images. `on_fit` is called with the number
     of fits done, from 0, and that of all. Raises UsageError where the images do not suffice.
     """
     training, validation = records[: len(split.training)], records[len(split.training) :]
-    overlap = check_readings(split, _reading(training), _reading(validation), plan.max_errors)
-    examples = _examples([*split.training, *split.validation], records)
+    identical = check_readings(split, _reading(training), _reading(validation), plan.max_errors)
+    every = [*split.training, *split.validation]
+    read = [(example, one) for example, one in zip(every, records, strict=True) if isinstance(one, Embedding)]
+    examples = _examples(read)
     count = len(_reading(training).readable)
     numbers = np.arange(len(examples.targets))
     folds = [(numbers[:count], numbers[count:])] if split.validation else _folds(examples, plan)
@@ -81,25 +96,21 @@ def train_probe(
     scores = cross_validate(examples.features, examples.targets, _reporting(folds, on_fit))
     strength = STRENGTHS[scores.best]
     on_fit(len(folds), len(folds) + 1)
-    layer = fit_layer(examples.features, examples.targets, strength)
+    is_refitted = plan.refit or len(folds) > 1
+    learnt, left = (numbers, numbers[:0]) if is_refitted else folds[0]
+    layer = fit_layer(examples.features[learnt], examples.targets[learnt], strength)
     on_fit(len(folds) + 1, len(folds) + 1)
-    how = "five-fold cross-validation" if len(folds) > 1 else "by a layer trained on the others"
-    without = f", without any of {unvalidated} of the {len(split.classes)} classes" if unvalidated else ""
-    known = f", {overlap} of them training images, too" if overlap else ""
-    facts = Facts(
-        command=plan.command,
-        description=_description(checkpoint, strength, scores.accuracy),
-        classes=split.classes,
-        trained_on=len(examples.targets),
-        ranks=scores.ranks[scores.best].tolist(),
-        held_out=f"that were held out ({how}{known}{without}; the final model is trained on all)",
-        seed=plan.seed,
-        seconds=time.monotonic() - plan.started,
+    return Probe(
+        layer=layer,
+        strength=strength,
+        accuracies=tuple(scores.accuracy.tolist()),
+        digests=tuple(examples.digests[number] for number in learnt),
+        held_out=tuple(read[number][0] for number in left),
+        validated=tuple(_validated(read, folds, scores)) if is_refitted else (),
+        folds=len(folds),
+        unvalidated=unvalidated,
+        identical=identical,
     )
-    folder = work.path("model")
-    save(checkpoint, layer, split.classes, preprocessing, folder)
-    work.finish(folder, model_card(os.path.basename(work.out), facts))
-    return facts, strength
 
 
 def _reporting(folds: Sequence[Fold], on_fit: Callable[[int, int], object]) -> Iterator[Fold]:
@@ -117,12 +128,11 @@ def _reading(records: Sequence[Embedding | Failure]) -> Reading:
     )
 
 
-def _examples(examples: Sequence[Example], records: Sequence[Embedding | Failure]) -> _Examples:
-    read = [(one, example) for one, example in zip(records, examples, strict=True) if isinstance(one, Embedding)]
+def _examples(read: Sequence[tuple[Example, Embedding]]) -> _Examples:
     return _Examples(
-        np.stack([one.features for one, _ in read]),
-        np.array([example.target for _, example in read]),
-        tuple(one.identity.digest or b"" for one, _ in read),
+        np.stack([one.features for _, one in read]),
+        np.array([example.target for example, _ in read]),
+        tuple(one.identity.digest or b"" for _, one in read),
     )
 
 
@@ -153,12 +163,18 @@ def _count_unvalidated(examples: _Examples, folds: Sequence[Fold], classes: Sequ
     return missing.size
 
 
-def _description(checkpoint: PooledCheckpoint, strength: float, accuracies: Array) -> str:
-    """Description of the training, with the accuracy at each strength."""
-    rows = [f"| {each:.3g} | {100 * accuracy:.2f} % |" for each, accuracy in zip(STRENGTHS, accuracies, strict=True)]
-    head = (
-        f"A linear probe: `{checkpoint.name}`, frozen, with a new linear layer on {_STATES[checkpoint.pool]}: "
-        "scikit-learn's multinomial logistic regression on standardised features, their standardisation folded in, "
-        f"with an L2 penalty of strength {strength:.3g}, which was the best in validation:"
-    )
-    return "\n".join([head, "", "| strength | top-1 |", "|---|---|", *rows])
+def _validated(
+    read: Sequence[tuple[Example, Embedding]], folds: Sequence[Fold], scores: Validation
+) -> Iterator[ValidatedImage]:
+    """The predictions at the best strength, in the order of the images."""
+    places = ((int(number), fold) for fold, (_, part) in enumerate(folds, start=1) for number in part)
+    for (number, fold), place in sorted(zip(places, range(scores.ranks.shape[1]), strict=True)):
+        example, one = read[number]
+        yield ValidatedImage(
+            path=one.source.name,
+            true=example.target,
+            predicted=int(scores.predicted[scores.best, place]),
+            confidence=float(str(scores.confidences[scores.best, place])),  # the shortest decimal of the float32
+            rank=int(scores.ranks[scores.best, place]),
+            fold=fold if len(folds) > 1 else None,
+        )

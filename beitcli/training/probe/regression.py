@@ -34,11 +34,14 @@ class LinearLayer:
 class Validation:
     """Validation results for each strength on the examples of all folds: arrays of (strengths, examples).
 
-    `ranks` are the ranks, from 0, of the true classes, `losses` their negative log-likelihoods.
+    `ranks` are the ranks, from 0, of the true classes, `losses` their negative log-likelihoods, `predicted` the best
+    classes and `confidences` their probabilities.
     """
 
     ranks: Array
     losses: Array
+    predicted: Array
+    confidences: Array
 
     @property
     def accuracy(self) -> Array:
@@ -63,16 +66,14 @@ def cross_validate(features: Array, targets: Array, folds: Iterable[Fold]) -> Va
     `features` is (examples, width) in float32, `targets` the class numbers, each of which must be among the training
     examples of every fold.
     """
-    ranks, losses = [], []
+    parts = []
     for training, held_out in folds:
         scaler = StandardScaler().fit(features[training])
         path = _regularisation_path(scaler.transform(features[training]), targets[training])
         inputs = scaler.transform(features[held_out])
-        scores = [_scores(model, inputs) for model in path]
-        true = (np.arange(len(held_out)), targets[held_out])
-        ranks.append([_ranks(each, targets[held_out]) for each in scores])
-        losses.append([-log_softmax(each, axis=1)[true] for each in scores])
-    return Validation(np.concatenate(ranks, axis=1), np.concatenate(losses, axis=1))
+        results = [_results(_scores(model, inputs), targets[held_out]) for model in path]
+        parts.append([np.stack(values) for values in zip(*results, strict=True)])
+    return Validation(*(np.concatenate(values, axis=1) for values in zip(*parts, strict=True)))
 
 
 def fit_layer(features: Array, targets: Array, strength: float) -> LinearLayer:
@@ -103,6 +104,18 @@ def _regularisation_path(features: Array, targets: Array) -> Iterator[LogisticRe
 def _scores(model: LogisticRegression, features: Array) -> Array:
     scores: Array = model.decision_function(features)
     return np.stack((-scores, scores), axis=1) / 2 if scores.ndim == 1 else scores
+
+
+def _results(scores: Array, targets: Array) -> tuple[Array, Array, Array, Array]:
+    """Ranks, losses, predicted classes and confidences of the examples at one strength, as in `Validation`."""
+    logarithms, numbers = log_softmax(scores, axis=1), np.arange(len(targets))
+    predicted = scores.argmax(axis=1)
+    return (
+        _ranks(scores, targets),
+        -logarithms[numbers, targets],
+        predicted,
+        np.exp(logarithms[numbers, predicted]).astype(np.float32),
+    )
 
 
 def _ranks(scores: Array, targets: Array) -> Array:
