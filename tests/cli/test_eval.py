@@ -1,6 +1,7 @@
 """`beit eval` as a real process: figures against the rows of `beit batch`, files, usage errors, and stopping."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ import pytest
 from PIL import Image
 
 from beitcli.outputs.lock import exclusive
+from beitcli.training.digests import write_digests
 from tests.cli.batches import counts, grow, numbered, stored_results, wait_for_results
 from tests.cli.test_exit_status import check_mistake
 from tests.cli.test_runs import on_terminal
@@ -230,6 +233,9 @@ LIGHT = [
     ("eval val -m demo --json /dev/stdout --prune", 2, "--prune needs a ledger"),
     ("eval val -m demo --json nowhere/x.json", 1, "does not exist"),
     ("eval val -m demo --json val", 1, "names no file"),
+    ("eval --labels whole.csv --mistakes whole.csv -m demo", 2, "`whole.csv` is an input, and would be overwritten"),
+    ("eval val -m demo --json x.csv --mistakes ./x.csv", 2, "--json and --mistakes are one file, `x.csv`"),
+    ("eval val -m demo --mistakes nowhere/x.csv", 1, "does not exist"),
     ("eval val -m demo --plots val/plots", 2, "`val/plots` is in the folder of the images"),
     ("eval val -m demo --plots nowhere/x", 1, "does not exist"),
     ("eval val -m demo --plots file", 1, "`file` is no folder"),
@@ -332,3 +338,39 @@ def test_a_table_names_files_by_their_bytes_in_any_locale(
         monkeypatch.setenv(name, value)
     process = beit("eval", "--labels", "labels.csv", "-m", "demo", "-q")
     assert (process.returncode, b"100.00 %" in process.stdout) == (0, True), process.stderr
+
+
+def test_all_mistakes_are_written_with_their_names(beit: Beit, tmp_path: Path) -> None:
+    val = tmp_path / "val"
+    for name in ("cat", "ship"):
+        grow(val / name, numbered(60), seed=len(name))
+    os.rename(val / "cat" / "000.png", os.fsencode(val) + b"/cat/\xff,\n.png")
+    process = beit("eval", val, *DEMO, "--json", "eval.json", "--mistakes", "mistakes.csv", "-q")
+    assert process.returncode == 0, process.stderr
+    figures = json.loads((tmp_path / "eval.json").read_text())["figures"]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "mistakes.csv").read_text(), newline="")))
+    assert len(rows) == round(120 * (1 - figures["top1"]["value"])) > len(figures["mistakes"]) == 100
+    label = {each["index"]: each["label"] for each in figures["classes"]}
+    assert [tuple(row.values()) for row in rows[:100]] == [
+        (each["source"], label[each["true"]], label[each["predicted"]], str(each["score"]))
+        for each in figures["mistakes"]
+    ]
+    assert f"{val}/cat/\\xff,\n.png" in [row["path"] for row in rows]
+    assert all(row["true_label"] == Path(row["path"]).parent.name != row["predicted_label"] for row in rows)
+
+
+def test_images_that_the_model_has_learnt_from_are_counted_first(
+    beit: Beit, tiny_beit: Path, val: Path, tmp_path: Path
+) -> None:
+    model, learnt = shutil.copytree(tiny_beit, tmp_path / "model"), tmp_path / "val" / "cat" / "cat.jpg"
+    (tmp_path / "labels.csv").write_text(f"{learnt},ant\n{SAMPLES / 'boats.jpg'},bee\n{SAMPLES / 'cat.jpg'},bee\n")
+    command = ("eval", "--labels", "labels.csv", "-m", "./model", "--json", "eval.json", "--color", "always")
+    assert beit(*command).stdout.startswith(b"Evaluation\n")
+    assert "learnt" not in json.loads((tmp_path / "eval.json").read_text())
+    write_digests([sha256(path.read_bytes()).digest() for path in (learnt, *val.rglob("*.png"))], str(model))
+    first, blank, title = beit(*command).stdout.decode().splitlines()[:3]
+    assert first == "`./model` has learnt from 2 of these 3 images: on others it may be less accurate"
+    assert (blank, title) == ("", "Evaluation")
+    assert json.loads((tmp_path / "eval.json").read_text())["learnt"] == 2
+    undigested = beit(*command, "--no-dedupe", "--fresh")
+    assert b"digest" in undigested.stderr and undigested.stdout.startswith(b"Evaluation\n")

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from beitcli.training.work_dir import MODEL_FILES
 from tests.training.shapes import draw_classes
 
 Beit = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -149,7 +150,7 @@ def test_from_scratch_learns_shapes_and_makes_an_ordinary_checkpoint(beit: Beit,
     assert f"left out: {images}/red/broken.png: not_an_image" in report
     assert f"{overlapping}/red/again.png, {images}/red/003.png" in report
     model = tmp_path / "model"
-    assert sorted(os.listdir(model)) == ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
+    assert set(os.listdir(model)) == MODEL_FILES
     assert not (tmp_path / "model.part").exists()
     card = (model / "README.md").read_text()
     assert "images of which 1 are training images, too" in card
