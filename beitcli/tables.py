@@ -15,10 +15,15 @@ class Table:
     rows: list[tuple[str, ...]]
 
 
-def show(tables: Iterable[Table], colored: bool | None = None) -> None:
-    """Print tables: by rich on a terminal, with its own choice of colours if `colored` is None; as text elsewhere."""
+def show(tables: Iterable[Table], colored: bool | None = None, first: str | None = None) -> None:
+    """Print tables, the line `first` above them if there is one.
+
+    By rich on a terminal, with its own choice of colours if `colored` is None; as text elsewhere.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every locale has every letter
+    if first is not None:
+        print(first, end="\n\n")  # noqa: T201
     if sys.stdout is None or not sys.stdout.isatty():
         for table in tables:
             print("\n".join(_plain(table)), end="\n\n")  # noqa: T201

@@ -74,9 +74,6 @@ def evaluate(
         evaluated = job.evaluate(job.EvaluationRequest(run, folder, labels, plots, label_by, mistakes), observer)
     from beitcli.evaluation.report import tables, warning_of
 
-    warning = warning_of(evaluated.evaluation)
     with suppress(ReaderClosed), writing():
-        if warning:
-            print(warning, end="\n\n")  # noqa: T201
-        show(tables(evaluated.evaluation), output.colored)
+        show(tables(evaluated.evaluation), output.colored, first=warning_of(evaluated.evaluation))
     raise typer.Exit(exit_status(evaluated.report, output))

@@ -1,11 +1,11 @@
 """`beit train`: a model for the user's own classes."""
 
+import dataclasses
 import os
 import re
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -41,7 +41,7 @@ def train(
     limits: Limits,
     model: Annotated[ModelChoice, Without("preprocess")],
     compute: Annotated[Compute, Without("batch_size", "fp16", "compile")],
-    replace_model: Annotated[
+    replace: Annotated[
         bool,
         typer.Option("--replace", help="Replace the model in --out, once the new one is complete.", show_default=False),
     ] = False,
@@ -66,12 +66,13 @@ def train(
         model,
         compute,
         command=_command(context, model),
-        replace=replace_model,
+        replace=replace,
     )
     if recipe.from_scratch:
         _check_no_model_named(context, model)
     if not recipe.is_probe:
-        request = replace(request, compute=replace(compute, device=_one_gpu(compute.device)))
+        compute = dataclasses.replace(compute, device=_one_gpu(compute.device))
+        request = dataclasses.replace(request, compute=compute)
     with progress.observer(quiet) as observer:
         trained = job.train(request, observer)
     if not quiet:

@@ -54,6 +54,7 @@ def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
         "nothing to hold out": ([single, *SMALL], "--val"),
         "no folder": ([folder / "nowhere", *SMALL], "nowhere"),
         "a full output": ([good, *SMALL, "--out", folder / "full"], "exists already"),
+        "no model to replace": ([good, *SMALL, "--replace", "--out", folder / "full"], "holds `file`"),
         "patches that do not fit": ([good, *SMALL, "--patch-size", "5"], "--image-size 16"),
         "patches of a model": ([good, "--finetune", "-m", "demo", "--patch-size", "4"], "--patch-size"),
         "a size that does not fit": ([good, "--finetune", "-m", "demo", "--image-size", "33"], "--image-size 33"),
@@ -90,6 +91,8 @@ def test_existing_folders_are_never_removed(beit: Beit, images: Path, tmp_path: 
             assert process.returncode in (1, 2)
             assert words in process.stderr.decode()
             assert b"Traceback" not in process.stderr
+    taken = beit("train", images, *SMALL, "-o", tmp_path / "m.part", light=True)
+    assert b"exists already" in taken.stderr and b"replace a model by --replace" in taken.stderr
     assert (tmp_path / "m.part" / "precious").exists()
     assert (tmp_path / "n.part").is_file()
 
