@@ -377,10 +377,12 @@ def test_the_accuracy_is_that_of_scikit_learn_on_the_features_of_embed(
 
 
 def test_a_probe_learns_from_validation_images_where_it_is_asked_to_and_says_so(
-    beit: Beit, images: Path, unseen: Path, tmp_path: Path
+    beit: Beit, images: Path, unseen: Path, tiny_beit: Path, tmp_path: Path
 ) -> None:
-    run = beit("train", images, *DEMO, "--val", unseen, "--refit-on-all", "--out", "model")
+    shutil.copytree(tiny_beit, tmp_path / "model")
+    run = beit("train", images, *DEMO, "--val", unseen, "--refit-on-all", "--replace", "--out", "model")
     assert run.returncode == 0, run.stderr
+    assert os.listdir(tmp_path) == ["model"]
     assert run.stderr.decode().endswith("the model is in `model`, fitted again to all images, these too\n")
     card = (tmp_path / "model" / "README.md").read_text()
     assert "on 15 images that were held out (by a layer trained on the others" in card

@@ -1,5 +1,6 @@
 """`beit train` as a process: bad input, fine-tuning, and training from scratch."""
 
+import csv
 import json
 import os
 import shutil
@@ -216,7 +217,15 @@ def test_a_table_of_labels_is_trained_on(beit: Beit, images: Path, tmp_path: Pat
     assert run.returncode == 0 and run.stderr == b"", run.stderr
     weights = load_file(tmp_path / "model" / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
-    assert "on 10 images" in (tmp_path / "model" / "README.md").read_text()
+    validated = list(csv.DictReader((tmp_path / "model" / "validation.csv").read_text().splitlines()))
+    (tmp_path / "val.csv").write_text("".join(f"{row['path']},{row['true_label']}\n" for row in validated))
+    assert beit("eval", "--labels", "val.csv", "-m", "./model", "--dtype", "bf16", "--json", "val.json").returncode == 0
+    accuracy = json.loads((tmp_path / "val.json").read_text())["figures"]["top1"]["value"]
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "on 10 images that it was not trained on" in card and "in bf16 on " in card
+    assert f"| top-1 | {100 * accuracy:.2f} % |" in card
+    everything = beit("eval", images, "-m", "./model", "-q")
+    assert everything.stdout.startswith(b"`./model` has learnt from 30 of these 40 images: ")
 
 
 def test_options_that_a_training_ignores_are_refused(beit: Beit, images: Path) -> None:
