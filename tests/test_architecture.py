@@ -157,6 +157,8 @@ def test_writers_and_commands_import_nothing_heavy_at_the_top(path: Path) -> Non
         ["batch", "--files-from", "/dev/null", "-m", "demo"],
         ["embed", "--help"],
         ["embed", ".", "--out", "x.unknown"],
+        ["runs", "--help"],
+        ["runs", "no-such-file"],
         ["merge", "all.csv.gz", "part.jsonl"],
         ["--show-completion", "bash"],
         ["help"],

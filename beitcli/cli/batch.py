@@ -49,9 +49,8 @@ def batch(
     Run it again to process only missing or changed images and failures that may pass.
     """
     notices.set_up(output.quiet, output.verbose)
-    request = Request(inputs, limits, model, compute, labels, resume, realpath(resume.out))
+    request = Request(inputs, limits, model, compute, labels, resume, realpath(resume.out), output.tolerated())
     request.check()
-    output.check()
     if resume.out == "-":
         layout, destination = layout_for(standard_format(output, labels), output), Destination(standard_output, True)
     else:

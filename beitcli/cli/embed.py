@@ -16,10 +16,8 @@ from beitcli.jobs.embed import preview_embedding
 from beitcli.jobs.requests import Compute, Inputs, Limits, ModelChoice, Request, Resume
 from beitcli.model.features import Encoding, Pool
 from beitcli.outputs.destination import check_not_overwritten, check_writable
-from beitcli.outputs.feature_files import SUFFIXES, FeatureFile
-from beitcli.outputs.formats import by_suffix
+from beitcli.outputs.feature_files import SUFFIXES, FeatureFile, check_suffix
 from beitcli.outputs.lock import exclusive
-from beitcli.records import printable
 
 EXAMPLES = examples(
     "beit embed ./images --out features.npy",
@@ -57,9 +55,9 @@ def embed(
     """
     notices.set_up(output.quiet, output.verbose)
     resume = replace(resume, out=out or "-")
-    request = Request(inputs, limits, model, compute, resume=resume, target=os.path.realpath(resume.out))
+    target, tolerated = os.path.realpath(resume.out), output.tolerated()
+    request = Request(inputs, limits, model, compute, resume=resume, target=target, tolerated=tolerated)
     request.check()
-    output.check()
     _check_suffix(resume)
     check_writable(resume.out)
     outputs = FeatureFile(request.target, (), "").outputs
@@ -78,9 +76,4 @@ def _check_suffix(resume: Resume) -> None:
     """Raises UsageError for outputs that cannot hold features."""
     if resume.streams:
         raise UsageError("features need a file", f"--out FILE, which ends with {', '.join(SUFFIXES)}")
-    suffix = os.path.splitext(resume.out)[1].lower()
-    if suffix not in SUFFIXES:
-        name = printable(resume.out)
-        raise UsageError(f"`{name}`: features have no format `{printable(suffix)}`", f"one of {', '.join(SUFFIXES)}")
-    if suffix == ".parquet":
-        by_suffix(resume.out)  # needs pyarrow
+    check_suffix(resume.out)

@@ -66,10 +66,10 @@ def evaluate(
     With --json FILE, run it again to process only missing or changed images and failures that may pass.
     """
     notices.set_up(output.quiet, output.verbose)
-    output.check()
     if out == "-":
         raise UsageError("--json -: standard output has the tables", "name a file")
-    run = Request(inputs, limits, model, compute, resume=replace(resume, out=out or "-"))
+    resume = replace(resume, out=out or "-")
+    run = Request(inputs, limits, model, compute, resume=resume, tolerated=output.tolerated())
     with progress.observer(output.quiet) as observer:
         evaluated = job.evaluate(job.EvaluationRequest(run, folder, labels, plots, label_by, mistakes), observer)
     from beitcli.evaluation.report import tables, warning_of

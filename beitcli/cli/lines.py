@@ -57,9 +57,9 @@ class Lines:
 
 
 def print_summary(report: Report) -> None:
-    """Print the summary lines of a run."""
+    """Print the summary lines of a run, which scripts read, without a time."""
     for line in report.tally.lines(report.timings):
-        print_line(line)
+        print_line(line, timed=False)
 
 
 def loss_of(now: "TrainingProgress") -> str:

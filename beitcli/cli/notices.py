@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from datetime import datetime
 
 from beitcli.cli.flags import Flag, in_flags
 from beitcli.records import printable
@@ -20,9 +21,14 @@ class _LineHandler(logging.Handler):
         print_line(f"beit: {printable(record.getMessage())}")
 
 
-def print_line(line: str) -> None:
-    """Print one line to stderr, its parameters as flags, above the progress bar; if stderr is closed, drop it."""
+def print_line(line: str, timed: bool = True) -> None:
+    """Print one line to stderr, its parameters as flags, above the progress bar; if stderr is closed, drop it.
+
+    A `timed` one begins with the time if messages are verbose.
+    """
     line = in_flags(line, flags)
+    if timed and log.isEnabledFor(logging.DEBUG):
+        line = f"{datetime.now().astimezone().isoformat(' ', 'seconds')} {line}"
     tqdm = sys.modules.get("tqdm")
     try:
         if tqdm:

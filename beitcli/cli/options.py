@@ -153,6 +153,7 @@ FLAGS: dict[type, dict[str, Any]] = {
         "no_ledger": _flag(_AGAIN, "--no-ledger", help="Keep no results: every run processes all images."),
         "allow_empty": _flag(_AGAIN, "--allow-empty", help="Let an empty list empty a FILE that has rows."),
         "wait": _flag(_AGAIN, "--wait", help="Wait for another run on the same FILE to end, instead of exit status 4."),
+        "summary": _option(_OUTPUT, "--summary", metavar="FILE", help="Write a summary for machines here, as JSON."),
     },
     **TRAINING_FLAGS,
 }

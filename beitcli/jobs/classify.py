@@ -10,15 +10,18 @@ from beitcli.errors import UsageError
 from beitcli.jobs.discovery import begin_stage, find_again, find_part
 from beitcli.jobs.engine import helpful_stages, predict_records, settings_for, warn_if_demo
 from beitcli.jobs.observer import Observer, Report
+from beitcli.jobs.recording import Unstored, begun, model_digest, recorded
 from beitcli.jobs.requests import Labels, ModelChoice, Request
 from beitcli.jobs.resumable import Files, preview, updated_ledger, write_files
 from beitcli.jobs.stream import Destination, write_stream
-from beitcli.jobs.tasks import classification_task
+from beitcli.jobs.tasks import Task, classification_task
+from beitcli.ledger.database import open_database
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.outputs.destination import replaced_file, writing
+from beitcli.outputs.provenance import Provenance
 from beitcli.outputs.selection import Selection, indices_of
 from beitcli.outputs.writers import Layout, writer
-from beitcli.records import Record, Skipped
+from beitcli.records import Prediction, Record, Skipped
 
 LayoutFor = Callable[[int], Layout]
 """Makes the layout of the records from the number of labels of an image."""
@@ -31,15 +34,26 @@ def classify(request: Request, layout_for: LayoutFor, destination: Destination, 
     """
     report = Report()
     begin_stage("classifying", request, observer)
-    checkpoint, selection, batches = _predictions(request, report, destination.padded, destination.replaces)
-    write_stream(batches, selection, _layout(layout_for, request.labels, checkpoint), destination, report, observer)
+    task, selection, batches = _predictions(request, report, destination.padded, destination.replaces)
+    layout = _layout(layout_for, request.labels, task.checkpoint)
+    is_named = layout.format == "parquet" or request.resume.summary is not None
+    run = begun(request, task, _digest(task.checkpoint) if is_named else "")
+    layout = replace(layout, provenance=Provenance(run.model, run.digest, (run.version,)))
+    with recorded(run, request, report, Unstored()):
+        write_stream(batches, selection, layout, destination, report, observer)
     return report
+
+
+def _digest(checkpoint: Checkpoint) -> str:
+    """The digest of a model, for which all its weights are read."""
+    with open_database("") as database:
+        return model_digest(checkpoint, database)
 
 
 def predictions(request: Request) -> Generator[list[Record], None, None]:
     """Records of the inputs, in lists, for a caller that does with them what it wants."""
-    checkpoint, selection, batches = _predictions(request, Report(), padded=False)
-    labels = len(checkpoint.labels)
+    task, selection, batches = _predictions(request, Report(), padded=False)
+    labels = len(task.checkpoint.labels)
     columns = min(request.labels.top_k or labels, labels)
     with closing(batches):
         for records in batches:
@@ -48,14 +62,14 @@ def predictions(request: Request) -> Generator[list[Record], None, None]:
 
 def _predictions(
     request: Request, report: Report, padded: bool, replaces: str = ""
-) -> tuple[Checkpoint, Selection, Generator[list[Record], None, None]]:
-    """The checkpoint, the selection of records to give, and all records of the requested inputs."""
+) -> tuple[Task[Prediction], Selection, Generator[list[Record], None, None]]:
+    """The task, the selection of records to give, and all records of the requested inputs."""
     found = find_part(request, report.tally.skipped, replaces)
     checkpoint, selection = choose(request.model, request.labels)
     task = classification_task("batch", checkpoint, request.labels.top_k)
     report.tally.helpful = helpful_stages(request, task)
     settings_of = partial(settings_for, request, task, padded=padded)
-    return checkpoint, selection, predict_records(found, task, settings_of, report.timings)
+    return task, selection, predict_records(found, task, settings_of, report.timings)
 
 
 def classify_again(request: Request, layout_for: LayoutFor, observer: Observer) -> Report:
@@ -70,8 +84,9 @@ def classify_again(request: Request, layout_for: LayoutFor, observer: Observer) 
     checkpoint, selection = choose(request.model, request.labels)
     layout = _layout(layout_for, request.labels, checkpoint)
 
-    def write(_: int, records: Iterator[list[Record]]) -> None:
-        with replaced_file(request.target, keeps_part=False) as opened, writer(opened, layout) as rows:
+    def write(_: int, records: Iterator[list[Record]], provenance: Provenance) -> None:
+        named = replace(layout, provenance=provenance)
+        with replaced_file(request.target, keeps_part=False) as opened, writer(opened, named) as rows:
             for part in records:
                 with writing():
                     rows.write(selection.of(part))

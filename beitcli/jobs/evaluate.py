@@ -4,7 +4,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -21,11 +21,12 @@ from beitcli.jobs.requests import Request
 from beitcli.jobs.resumable import keep_edited, updated_ledger
 from beitcli.jobs.tasks import classification_task
 from beitcli.jobs.values import check_values
+from beitcli.ledger.ledger import Ledger
 from beitcli.ledger.output_files import remember_outputs
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.outputs.destination import check_not_overwritten, is_in
 from beitcli.outputs.lock import exclusive
-from beitcli.records import Failure, Source, printable
+from beitcli.records import Failure, Prediction, Source, printable
 
 if TYPE_CHECKING:
     from beitcli.evaluation.report import Evaluation, Setting
@@ -100,8 +101,10 @@ def evaluate(request: EvaluationRequest, observer: Observer) -> Evaluated:
     warn_if_demo(checkpoint)
     resume = request.run.resume
     with nullcontext() if resume.streams else exclusive(resume.out, resume.wait):
-        evaluation = _evaluate(request, checkpoint, labelling, report, observer)
-        request.files.write(evaluation)
+        observer.stage("classifying", len(labelled))
+        with _updated_ledger(request.run, checkpoint, labelling, report, observer) as ledger:
+            evaluation = _evaluate(request, checkpoint, labelling, report, ledger)
+            request.files.write(evaluation)
         if not (resume.streams or resume.no_ledger):
             remember_outputs(f"{os.path.realpath(resume.out)}.ledger", request.files.paths)
     return Evaluated(evaluation, report)
@@ -123,28 +126,37 @@ def _check_classes(checkpoint: Checkpoint) -> None:
     )
 
 
-def _evaluate(
-    request: EvaluationRequest, checkpoint: Checkpoint, labelling: _Labelling, report: Report, observer: Observer
-) -> "Evaluation":
-    """Predict the images that the ledger lacks, and measure all predictions."""
-    predictions, digests, failures = [], [], []
-    run, out = request.run, request.run.resume
+def _updated_ledger(
+    run: Request, checkpoint: Checkpoint, labelling: _Labelling, report: Report, observer: Observer
+) -> AbstractContextManager[Ledger[Prediction]]:
+    """The ledger with a prediction for every image."""
+    out = run.resume
     run = replace(run, resume=replace(out, no_ledger=out.no_ledger or out.streams), target=os.path.realpath(out.out))
     found = (each.found for each in labelling.images)
     task = classification_task("eval", checkpoint, run.labels.top_k)
-    observer.stage("classifying", len(labelling.images))
-    with updated_ledger(run, found, task, report, observer) as ledger:
-        from beitcli.evaluation.metrics import LabelledPrediction, measure
+    return updated_ledger(run, found, task, report, observer)
 
-        keep_edited(request.files.paths, ledger)
-        dtype = " and ".join(ledger.dtypes())
-        for each, record in zip(labelling.images, chain.from_iterable(ledger.records()), strict=True):
-            if isinstance(record, Failure):
-                failures.append(record)
-            else:
-                best, true = tuple(score.index for score in record.scores), labelling.classes[each.label].index
-                predictions.append(LabelledPrediction(record.source, true, best, record.scores[0].score))
-                digests.append(record.identity.digest or b"")
+
+def _evaluate(
+    request: EvaluationRequest,
+    checkpoint: Checkpoint,
+    labelling: _Labelling,
+    report: Report,
+    ledger: Ledger[Prediction],
+) -> "Evaluation":
+    """Measure all predictions."""
+    from beitcli.evaluation.metrics import LabelledPrediction, measure
+
+    predictions, digests, failures = [], [], []
+    keep_edited(request.files.paths, ledger)
+    dtype = " and ".join(ledger.dtypes())
+    for each, record in zip(labelling.images, chain.from_iterable(ledger.records()), strict=True):
+        if isinstance(record, Failure):
+            failures.append(record)
+        else:
+            best, true = tuple(score.index for score in record.scores), labelling.classes[each.label].index
+            predictions.append(LabelledPrediction(record.source, true, best, record.scores[0].score))
+            digests.append(record.identity.digest or b"")
     if not predictions:
         log.info("no image could be read: there are no figures")
     from beitcli.evaluation.report import Evaluation, GroundTruth
@@ -155,7 +167,7 @@ def _evaluate(
         request.folder or request.labels or "", len({each.index for each in classes}), matched_by
     )
     figures, skipped = measure(predictions, checkpoint.labels), report.tally.skipped
-    setting, learnt = _setting(run, checkpoint, dtype), _count_learnt(checkpoint, digests)
+    setting, learnt = _setting(request.run, checkpoint, dtype), _count_learnt(checkpoint, digests)
     return Evaluation(__version__, setting, ground_truth, figures, failures, skipped, learnt)
 
 

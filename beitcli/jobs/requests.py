@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from os.path import realpath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from beitcli.errors import UsageError
@@ -10,7 +11,8 @@ from beitcli.inputs.formats import SUFFIXES
 from beitcli.inputs.sources import Walk
 from beitcli.jobs.values import Range, check_values
 from beitcli.ledger.ledger import Recompute
-from beitcli.outputs.destination import is_stream
+from beitcli.outputs.destination import check_not_overwritten, check_writable, is_stream
+from beitcli.records import printable
 
 if TYPE_CHECKING:
     from beitcli.inputs.decode import Decoding
@@ -144,7 +146,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Output file of a run, and what of earlier runs it reuses."""
+    """Output file of a run, what of earlier runs it reuses, and the file of its summary for machines."""
 
     out: str = "-"
     shard: str | None = None
@@ -157,9 +159,10 @@ class Resume:
     no_ledger: bool = False
     allow_empty: bool = False
     wait: bool = False
+    summary: str | None = None
 
     def check(self) -> None:
-        """Raises UsageError for values that are not allowed, or contradict each other."""
+        """Raises UsageError for values that are not allowed, or contradict each other; OutputError for a file."""
         self.part()
         kept = ("dry_run", "retry_errors", "refresh_urls", "no_dedupe", "prune", "fresh")
         requested = next((name for name in kept if getattr(self, name)), None)
@@ -168,6 +171,14 @@ class Resume:
             raise UsageError(f"`{requested}=True` needs a ledger", hint)
         if self.allow_empty and self.streams:
             raise UsageError("`allow_empty=True` is for a file", "add `out=FILE`")
+        if self.summary is not None:
+            self._check_summary(self.summary)
+
+    def _check_summary(self, path: str) -> None:
+        """Raises UsageError for a file that the summary cannot replace, OutputError where it cannot be written."""
+        if path == "-" or is_stream(path) or realpath(path) == realpath(self.out):
+            raise UsageError(f"`summary={printable(path)}`: no file of its own", "for example `summary=run.json`")
+        check_writable(path)
 
     @property
     def streams(self) -> bool:
@@ -189,7 +200,10 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Everything that a run over images is asked to do; `target` is the output with all links resolved."""
+    """Everything that a run over images is asked to do; `target` is the output with all links resolved.
+
+    `tolerated` is the share of failed images (0…1) up to which the run counts as successful; None tolerates all.
+    """
 
     inputs: Inputs
     limits: Limits = Limits()
@@ -198,11 +212,14 @@ class Request:
     labels: Labels = Labels()
     resume: Resume = Resume()
     target: str = ""
+    tolerated: float | None = 0.0
 
     def check(self) -> None:
-        """Raises UsageError for values that are not allowed, or contradict each other."""
+        """Raises UsageError for values that are not allowed, or contradict each other; OutputError for a file."""
         for part in (self.inputs, self.limits, self.model, self.compute, self.labels, self.resume):
             part.check()
+        if self.resume.summary is not None:
+            check_not_overwritten([self.resume.summary], self.inputs.files)
 
     @property
     def ledger(self) -> str:

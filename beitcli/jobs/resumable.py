@@ -1,6 +1,5 @@
 """A run over a ledger: reuse the valid results of earlier runs, compute the rest."""
 
-import hashlib
 import logging
 import os
 import sqlite3
@@ -10,20 +9,21 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
-from os.path import basename
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from beitcli import __version__, signals
-from beitcli.errors import ModelError, OutputError
+from beitcli.errors import OutputError
 from beitcli.inputs.formats import DECODER, DECODER_EXTRAS
 from beitcli.jobs.discovery import Lookahead, with_identities
 from beitcli.jobs.engine import helpful_stages, predict_records, settings_for
 from beitcli.jobs.observer import Observer, Report
+from beitcli.jobs.recording import begun, model_digest, recorded
 from beitcli.jobs.requests import Request
 from beitcli.jobs.tasks import Task
-from beitcli.ledger.database import copied_database, digest_of, move_aside, open_database
+from beitcli.ledger.database import copied_database, move_aside, open_database
 from beitcli.ledger.ledger import Ledger, Recompute, State
 from beitcli.ledger.output_files import edited, keep, outputs_of
+from beitcli.outputs.provenance import Provenance
 from beitcli.records import Failure, Found, ResultRecord, Source, printable
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ _Part = TypeVar("_Part")
 class Files(Generic[ResultRecord]):
     """Output files of a run, whose bytes depend on the results and on `appearance`.
 
-    `write` takes the number of successful records and all records.
+    `write` takes the number of successful records, all records and their provenance.
     """
 
     paths: tuple[str, ...]
     appearance: str
-    write: Callable[[int, Iterator[list[ResultRecord | Failure]]], None]
+    write: Callable[[int, Iterator[list[ResultRecord | Failure]], Provenance], None]
 
 
 @contextmanager
@@ -72,19 +72,21 @@ def updated_ledger(
         ledger = _ledger(request, task, database)
         if replaced is not None:
             ledger.outputs = replaced
-        try:
-            pending = _pending(with_identities(found, request), resume.recompute(), ledger, observer)
-            _predict(request, task, pending, ledger, report, observer)
-            _report_stale(ledger, resume.prune)
-            ledger.count(tally, is_complete=True)
-            yield ledger
-        except signals.Stopped:
-            ledger.count(tally, is_complete=False)
-            if request.ledger:
-                command = "the same command without `fresh=True`" if resume.fresh else "the same command"
-                log.info("stopped: the results so far are in `%s`; %s goes on from there", request.ledger, command)
-            observer.summary(report)
-            raise
+        run = begun(request, task, ledger.facts["model"])
+        with recorded(run, request, report, ledger) as record_counts:
+            try:
+                pending = _pending(with_identities(found, request), resume.recompute(), ledger, observer)
+                _predict(request, task, pending, ledger, report, observer, record_counts)
+                _report_stale(ledger, resume.prune)
+                ledger.count(tally, is_complete=True)
+                yield ledger
+            except signals.Stopped:
+                ledger.count(tally, is_complete=False)
+                if request.ledger:
+                    command = "the same command without `fresh=True`" if resume.fresh else "the same command"
+                    log.info("stopped: the results so far are in `%s`; %s goes on from there", request.ledger, command)
+                observer.summary(report)
+                raise
     observer.summary(report)
 
 
@@ -106,7 +108,7 @@ def write_files(files: Files[ResultRecord], ledger: Ledger[ResultRecord], observ
         )
     keep_edited(files.paths, ledger)
     observer.stage("writing", ledger.requested)
-    files.write(ledger.count_successes(), _reporting(ledger.records(), observer))
+    files.write(ledger.count_successes(), _reporting(ledger.records(), observer), ledger.provenance())
     ledger.mark_written(files.paths, appearance)
 
 
@@ -138,6 +140,7 @@ def _ledger(request: Request, task: Task[ResultRecord], database: sqlite3.Connec
     if not ledger.is_for(task.command):
         name = printable(request.ledger)
         raise OutputError(f"`{name}` is not a ledger of `beit {task.command}`", "choose another file, or `fresh=True`")
+    ledger.set_model(task.checkpoint.name)
     return ledger
 
 
@@ -169,8 +172,9 @@ def _predict(
     ledger: Ledger[ResultRecord],
     report: Report,
     observer: Observer,
+    record_counts: Callable[[], None],
 ) -> None:
-    """Run the model on the images that the ledger lacks."""
+    """Run the model on the images that the ledger lacks; the counts so far are recorded with the results."""
 
     def settings_of(lookahead: Lookahead) -> "Settings":
         settings = settings_for(request, task, lookahead, padded=True, digest=not request.resume.no_dedupe)
@@ -183,8 +187,9 @@ def _predict(
     with closing(predict_records(pending, task, settings_of, report.timings, ledger.result_of)) as batches:
         for records in batches:
             with signals.held():
-                ledger.add(records)
                 report.tally.add(records)
+                record_counts()
+                ledger.add(records)
             signals.check()
             observer.progress(len(records))
 
@@ -204,15 +209,9 @@ def _report_stale(ledger: Ledger[Any], prune: bool) -> None:
 
 def _facts(request: Request, task: Task[Any], database: sqlite3.Connection) -> dict[str, str]:
     """Everything except the image that a result depends on."""
-    content = hashlib.sha256()
-    for path in task.checkpoint.files():
-        try:
-            content.update(f"{basename(path)} {digest_of(path, database)}\n".encode())
-        except OSError as error:
-            raise ModelError(f"cannot read `{path}`: {error.strerror}") from error
     model, limits = request.model, request.limits
     return {
-        "model": content.hexdigest()[:16],
+        "model": model_digest(task.checkpoint, database),
         "--preprocess": _PREPROCESSING.get(model.preprocess, model.preprocess),
         "--image-size": str(model.image_size or "the model's"),
         "--dtype": request.compute.precision,

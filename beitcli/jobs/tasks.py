@@ -1,7 +1,7 @@
 """Tasks: what a run computes for every image, and how a ledger stores it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 
 from beitcli.ledger.feature_store import FeatureCodec
@@ -19,6 +19,7 @@ class Task(Generic[ResultRecord]):
     """Classification or features, by one checkpoint.
 
     `facts` are the settings of this task that a result depends on, and `command` is the one that a ledger belongs to.
+    `settings` are the options of the task that are no part of a request.
     `load` loads the model and imports torch; `record` makes the record of one of its results.
     """
 
@@ -28,6 +29,7 @@ class Task(Generic[ResultRecord]):
     codec: Codec[ResultRecord]
     load: "Callable[[Settings], Model]"
     record: Callable[[Source, Any, Identity, bool], ResultRecord]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def classification_task(command: str, checkpoint: Checkpoint, top_k: int) -> Task[Prediction]:
@@ -54,4 +56,5 @@ def encoding_task(command: str, checkpoint: Checkpoint, kind: Encoding, vectors:
         return load_encoder(settings, kind)
 
     facts = {"--pool": kind.pool, "--normalize": str(kind.normalized), "--half": str(kind.half)}
-    return Task(command, checkpoint, facts, vectors, load, Embedding)
+    settings = {"pool": kind.pool, "normalize": kind.normalized, "half": kind.half}
+    return Task(command, checkpoint, facts, vectors, load, Embedding, settings)

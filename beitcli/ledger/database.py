@@ -1,6 +1,7 @@
 """The SQLite file of a ledger: schema, opening, error messages."""
 
 import hashlib
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -32,6 +33,18 @@ CREATE TABLE state (key TEXT PRIMARY KEY, value);
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_VERSION};
 """
+
+_RUNS = """
+CREATE TABLE IF NOT EXISTS runs (
+    id INTEGER PRIMARY KEY,                                                    -- as in `pictures.answered`
+    fingerprint INTEGER NOT NULL, started TEXT NOT NULL, ended TEXT, host TEXT NOT NULL, process INTEGER NOT NULL,
+    version TEXT NOT NULL, command TEXT NOT NULL, model TEXT NOT NULL, digest TEXT NOT NULL,
+    settings TEXT NOT NULL, counts TEXT NOT NULL,                              -- JSON
+    exit_status INTEGER, signal TEXT, error TEXT
+);
+CREATE TABLE IF NOT EXISTS models (fingerprint INTEGER PRIMARY KEY, name TEXT NOT NULL, layout TEXT NOT NULL);
+"""
+"""Tables that ledgers of earlier versions get when they are opened; those versions do not mind them."""
 
 _SUFFIXES = ("", "-wal", "-journal")
 
@@ -98,6 +111,14 @@ def digest_of(path: str, database: sqlite3.Connection) -> str:
     return digest.hexdigest()
 
 
+def parsed(text: str) -> Any:
+    """The JSON's value. Raises sqlite3.DatabaseError where it is invalid."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise sqlite3.DatabaseError(f"invalid JSON: {text}") from error
+
+
 def has_images_under(folder: str, database: sqlite3.Connection) -> bool:
     """True if an image below the folder ever had a result."""
     prefix = os.fsencode(folder.rstrip("/")) + b"/"
@@ -125,6 +146,7 @@ def _prepare(database: sqlite3.Connection, path: str) -> None:
         database.execute("PRAGMA journal_mode = DELETE")
     if not has_tables:
         database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+    database.executescript(f"BEGIN; {_RUNS} COMMIT;")
 
 
 def _value(database: sqlite3.Connection, query: str) -> Any:

@@ -8,7 +8,7 @@ import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from beitcli.ledger.ledger import parsed
+from beitcli.ledger.database import parsed
 from beitcli.outputs.destination import writing
 from beitcli.records import Embedding, Identity, Source, printable
 
@@ -69,6 +69,10 @@ class FeatureCodec:
 
     def to_record(self, source: Source, identity: Identity, text: str) -> Embedding:
         return Embedding(source, self.decode(text), identity)
+
+    def layout(self) -> dict[str, Any]:
+        """Shape and dtype of the features of one image."""
+        return {"shape": self._shape, "dtype": self._dtype}
 
     def close(self) -> None:
         if self._descriptor is not None:

@@ -11,11 +11,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, Literal, NamedTuple, Protocol
 
-from beitcli.ledger.database import has_rows
+from beitcli.ledger.database import has_rows, parsed
 from beitcli.ledger.output_files import versions_of
+from beitcli.ledger.runs import RunRecord, model_name, set_model, store_run
 from beitcli.ledger.signed_urls import rename_signed_urls
+from beitcli.outputs.provenance import Provenance
 from beitcli.outputs.summary import Tally
-from beitcli.records import Failure, Found, Identity, Prediction, ResultRecord, Score, Source
+from beitcli.records import Failure, Found, Identity, Prediction, ResultRecord, Score, Source, printable
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +67,16 @@ class _Row(NamedTuple):
 
 
 class Codec(Protocol[ResultRecord]):
-    """Codec of one kind of result: record <-> text. Decoding raises sqlite3.DatabaseError for invalid text."""
+    """Codec of one kind of result: record <-> text. Decoding raises sqlite3.DatabaseError for invalid text.
+
+    `layout` is JSON from which a codec of the same results can be made.
+    """
 
     def is_available(self, text: str) -> bool: ...
     def encode(self, record: ResultRecord) -> str: ...
     def decode(self, text: str) -> Any: ...
     def to_record(self, source: Source, identity: Identity, text: str) -> ResultRecord: ...
+    def layout(self) -> dict[str, Any]: ...
 
 
 class ScoresCodec:
@@ -94,11 +100,16 @@ class ScoresCodec:
     def to_record(self, source: Source, identity: Identity, text: str) -> Prediction:
         return Prediction(source, self.decode(text), identity)
 
+    def layout(self) -> dict[str, Any]:
+        """The labels."""
+        return {"labels": list(self._labels)}
+
 
 class Ledger(Generic[ResultRecord]):
-    """One run on a ledger. Only `add`, `prune` and `wrote` commit."""
+    """One run on a ledger. Only `begin_run`, `end_run`, `add`, `prune` and `mark_written` commit."""
 
     def __init__(self, database: sqlite3.Connection, facts: Mapping[str, str], codec: Codec[ResultRecord]) -> None:
+        self._database = database
         self._execute = database.execute
         self._facts = facts
         self._codec = codec
@@ -122,9 +133,42 @@ class Ledger(Generic[ResultRecord]):
         self.unverified_urls = 0
 
     @property
+    def facts(self) -> Mapping[str, str]:
+        """Everything except the image that a result of this run depends on."""
+        return self._facts
+
+    @property
     def requested(self) -> int:
         """The number of images requested so far, each as often as it was named."""
         return self._requested
+
+    def set_model(self, name: str) -> None:
+        """Name the model of this run's results."""
+        set_model(self._database, self._fingerprint, name, self._codec.layout())
+
+    def begin_run(self, run: RunRecord) -> None:
+        """Store and commit the begin of this run, by which one that is killed is known."""
+        self.store_run(run)
+        self._commit()
+
+    def store_run(self, run: RunRecord) -> None:
+        """Store this run as it stands; `add` commits it."""
+        store_run(self._database, self._run, self._fingerprint, run)
+
+    def end_run(self, run: RunRecord) -> None:
+        """Store and commit the end of this run; of an incomplete one, nothing else since the last commit."""
+        if not run.is_complete:
+            self._execute("ROLLBACK")
+            self._execute("BEGIN")
+        self.store_run(run)
+        self._commit()
+
+    def provenance(self) -> Provenance:
+        """The model, and the versions of `beit` that computed the results of the requested images."""
+        query = """SELECT DISTINCT coalesce(version, 'unknown') FROM run JOIN pictures ON pictures.id = picture
+                   LEFT JOIN runs ON runs.id = answered WHERE answered > 0 AND code IS NULL ORDER BY 1"""
+        versions = tuple(version for (version,) in self._execute(query))
+        return Provenance(model_name(self._database, self._fingerprint) or "", self._facts["model"], versions)
 
     def set_dtype(self, dtype: str) -> None:
         """Set the dtype of the results from now on."""
@@ -222,6 +266,24 @@ class Ledger(Generic[ResultRecord]):
         """True if this run has images, the last one had, and none of this run's ever had a result."""
         return self._had_rows and bool(self._requested) and not self._shares
 
+    def records_so_far(self, is_complete: bool) -> Iterator[list[ResultRecord | Failure]]:
+        """The results that the last run gave or kept, and those that it would have kept of images not reached.
+
+        Each image once, in order. For a run that has only been opened, to read.
+        """
+        query = f"""SELECT kind, source, digest, scores, code, message {_SO_FAR} ORDER BY first"""
+        rows = self._execute(query, self._so_far(is_complete))
+        while part := rows.fetchmany(_RECORDS):
+            yield [self._record(row) for row in part]
+
+    def count_so_far(self, is_complete: bool) -> int:
+        """The number of successful records among those so far."""
+        query = f"SELECT count(*) {_SO_FAR} AND code IS NULL"
+        return int(self._execute(query, self._so_far(is_complete)).fetchone()[0])
+
+    def _so_far(self, is_complete: bool) -> dict[str, int]:
+        return {"last": self._run - 1, "is_complete": is_complete, "fingerprint": self._fingerprint}
+
     def count_removed(self) -> int:
         """The number of results of images that are no longer requested."""
         query = f"SELECT count(*) FROM pictures WHERE {_ORPHANED} AND answered > 0 AND kind != 'stdin'"  # noqa: S608
@@ -306,8 +368,12 @@ class Ledger(Generic[ResultRecord]):
         [[most, _]] = self._stale.most_common(1)
         found = self._execute("SELECT facts FROM fingerprints WHERE id = ?", (most,)).fetchone()
         before = parsed(found[0]) if found else {}
+        names = {before.get("model"): model_name(self._database, most)}
+        names[self._facts.get("model")] = model_name(self._database, self._fingerprint)
         changes = [
-            f"{name} {before.get(name)} -> {now}" for name, now in self._facts.items() if before.get(name) != now
+            f"{name} {_named(names, before.get(name))} -> {_named(names, now)}"
+            for name, now in self._facts.items()
+            if before.get(name) != now
         ]
         log.info("%d results of other settings are recomputed (%s)", self._stale.total(), ", ".join(changes))
 
@@ -347,6 +413,12 @@ class Ledger(Generic[ResultRecord]):
 
 _COLUMNS = ", ".join(_Row._fields)
 _ORPHANED = "id NOT IN (SELECT picture FROM run)"
+_SO_FAR = """
+FROM pictures JOIN (SELECT picture, min(position) AS first FROM run GROUP BY picture) ON picture = id
+WHERE answered > 0 AND (
+    answered = :last OR (fingerprint = :fingerprint AND (:is_complete OR asked IS NOT :last))
+)
+"""
 _APPEND = """
 INSERT INTO run VALUES (?, ?)
 ON CONFLICT (position) DO UPDATE SET picture = excluded.picture WHERE picture != excluded.picture
@@ -368,12 +440,10 @@ UPDATE pictures SET code = :code, message = :message, answered = :run WHERE kind
 """
 
 
-def parsed(text: str) -> Any:
-    """The JSON's value. Raises sqlite3.DatabaseError where it is invalid."""
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise sqlite3.DatabaseError(f"invalid JSON: {text}") from error
+def _named(models: Mapping[str | None, str | None], value: str | None) -> str:
+    """A fact as notices show it: before the digest of a model its name, if that is known."""
+    name = models.get(value)
+    return f"{printable(name)} ({value})" if name else str(value)
 
 
 def _is_transient(code: str) -> bool:

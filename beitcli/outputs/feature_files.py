@@ -5,15 +5,18 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, BinaryIO, TypeAlias
 
+from beitcli.errors import UsageError
 from beitcli.outputs.delimited import csv_line
 from beitcli.outputs.destination import replaced_file, writing
+from beitcli.outputs.formats import by_suffix
 from beitcli.outputs.parquet import MOST_ROWS, arrow_errors, utf8
+from beitcli.outputs.provenance import Provenance
 from beitcli.outputs.writers import text_in
-from beitcli.records import Embedding, Failure
+from beitcli.records import Embedding, Failure, printable
 
 if TYPE_CHECKING:
     import pyarrow
@@ -41,12 +44,29 @@ class FeatureFile:
         """The files that are written."""
         return (self.path, index_of(self.path)) if self.path.lower().endswith(".npy") else (self.path,)
 
-    def write(self, count: int, records: Iterator[list[Encoded]]) -> None:
-        """Write all records, `count` of them with features; complete or not at all. Raises OutputError."""
+    def write(self, count: int, records: Iterator[list[Encoded]], provenance: Provenance) -> None:
+        """Write all records, `count` of them with features; complete or not at all. Raises OutputError.
+
+        Only Parquet names their provenance.
+        """
         kind = os.path.splitext(self.path)[1].lower()
-        write = {".npy": _write_npy, ".npz": _write_npz, ".parquet": _write_parquet}[kind]
         with replaced_file(self.path, keeps_part=False) as stream:
-            write(self, stream, count, records)
+            if kind == ".parquet":
+                _write_parquet(self, stream, records, provenance)
+            else:
+                write = {".npy": _write_npy, ".npz": _write_npz}[kind]
+                write(self, stream, count, records)
+
+
+def check_suffix(path: str) -> None:
+    """Raises UsageError for the name of a file that cannot hold features."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(
+            f"`{printable(path)}`: features have no format `{printable(suffix)}`", f"one of {', '.join(SUFFIXES)}"
+        )
+    if suffix == ".parquet":
+        by_suffix(path)  # needs pyarrow
 
 
 def index_of(path: str) -> str:
@@ -117,13 +137,16 @@ def _write_names(stream: IO[bytes], names: list[str]) -> None:
     np.lib.format.write_array(stream, np.array(names, dtype=str), allow_pickle=False)
 
 
-def _write_parquet(file: FeatureFile, stream: BinaryIO, _: int, records: Iterable[list[Encoded]]) -> None:
+def _write_parquet(
+    file: FeatureFile, stream: BinaryIO, records: Iterable[list[Encoded]], provenance: Provenance
+) -> None:
     """`source`, `status`, `features` (a list of fixed size; patches in sequence), error code and message."""
     from pyarrow import parquet
 
-    with writing(), arrow_errors(), parquet.ParquetWriter(stream, _schema(file), compression="zstd") as rows:
+    schema = _schema(file, provenance.metadata())
+    with writing(), arrow_errors(), parquet.ParquetWriter(stream, schema, compression="zstd") as rows:
         for group in _groups(file, itertools.chain.from_iterable(records)):
-            rows.write_table(_table(file, group))
+            rows.write_table(_table(file, group, schema))
 
 
 def _groups(file: FeatureFile, records: Iterable[Encoded]) -> Iterator[list[Encoded]]:
@@ -137,7 +160,7 @@ def _groups(file: FeatureFile, records: Iterable[Encoded]) -> Iterator[list[Enco
         yield group
 
 
-def _schema(file: FeatureFile) -> "pyarrow.Schema":
+def _schema(file: FeatureFile, metadata: Mapping[str, str]) -> "pyarrow.Schema":
     import pyarrow
 
     number = pyarrow.float16() if file.dtype == "float16" else pyarrow.float32()
@@ -148,14 +171,13 @@ def _schema(file: FeatureFile) -> "pyarrow.Schema":
         "error_code": pyarrow.string(),
         "error_message": pyarrow.string(),
     }
-    return pyarrow.schema(columns, {"shape": json.dumps(file.shape)})
+    return pyarrow.schema(columns, {"shape": json.dumps(file.shape), **metadata})
 
 
-def _table(file: FeatureFile, group: list[Encoded]) -> "pyarrow.Table":
+def _table(file: FeatureFile, group: list[Encoded], schema: "pyarrow.Schema") -> "pyarrow.Table":
     import numpy as np
     import pyarrow
 
-    schema = _schema(file)
     failures = [record if isinstance(record, Failure) else None for record in group]
     none = np.zeros(file.shape, file.dtype)
     features = [none if isinstance(record, Failure) else record.features for record in group]

@@ -1,6 +1,6 @@
 """Records as Parquet: typed columns, in groups of rows, with a footer without which nothing can be read."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -16,16 +16,16 @@ million scores. Groups depend only on the records, not on the calls of `write`."
 
 
 class ParquetWriter:
-    """Writes a group of rows whenever one is full, and on closing the rest and the footer."""
+    """Writes a group of rows whenever one is full, and on closing the rest and the footer with the metadata."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, metadata: Mapping[str, str]) -> None:
         from pyarrow import parquet
 
         self._group: list[Record] = []
         self._scores = 0
         self._groups = 0
         with arrow_errors():
-            self._file = parquet.ParquetWriter(stream, schema(), compression="zstd")
+            self._file = parquet.ParquetWriter(stream, schema().with_metadata(metadata), compression="zstd")
 
     def write(self, records: Iterable[Record]) -> None:
         for record in records:
@@ -48,7 +48,7 @@ class ParquetWriter:
         group, self._group, self._scores = self._group, [], 0
         self._groups += 1
         with arrow_errors():
-            self._file.write_table(pyarrow.Table.from_pylist([_row(record) for record in group], schema()))
+            self._file.write_table(pyarrow.Table.from_pylist([_row(record) for record in group], self._file.schema))
 
 
 def schema() -> "pyarrow.Schema":

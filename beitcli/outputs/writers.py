@@ -4,12 +4,13 @@ import gzip
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol, cast
 
 from beitcli.outputs.delimited import BOM, CsvWriter, TsvWriter
 from beitcli.outputs.destination import closed, writing
 from beitcli.outputs.jsonl import JsonlWriter
+from beitcli.outputs.provenance import Provenance
 from beitcli.records import Record
 
 _LEVEL = 6  # gzip's own default; Python's takes twice the time for a hundredth of the size
@@ -23,13 +24,17 @@ class Writer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Format of a file of records, its number of labels a row, its compression, and a mark of UTF-8 at its start."""
+    """Format of a file of records, its number of labels a row, its compression, and a mark of UTF-8 at its start.
+
+    Only Parquet names the `provenance`.
+    """
 
     format: str
     columns: int
     gzip: bool = False
     colored: bool | None = None
     bom: bool = False
+    provenance: Provenance | None = field(default=None, repr=False)
 
 
 @contextmanager
@@ -39,7 +44,7 @@ def writer(stream: BinaryIO, layout: Layout) -> Iterator[Writer]:
         from beitcli.outputs.parquet import ParquetWriter
 
         with writing():
-            file = ParquetWriter(stream)
+            file = ParquetWriter(stream, layout.provenance.metadata() if layout.provenance else {})
         with closed(file):
             yield file
         return

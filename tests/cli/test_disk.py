@@ -141,7 +141,7 @@ def test_a_file_that_may_not_grow_is_not_replaced(finished: Path, before: str | 
     out.unlink()
     if before:
         out.write_text(before)
-    message = error(light(finished, *SAME, "--out", "out.csv", preexec_fn=partial(limit, 8_000)))
+    message = error(light(finished, *SAME, "--out", "out.csv", preexec_fn=partial(limit, 16_000)))
     assert "cannot write the records" in message
     assert "too large" in message
     assert (out.read_text() if out.exists() else None) == before

@@ -31,6 +31,7 @@ COMMANDS = (
     "classify",
     "batch",
     "merge",
+    "runs",
     "embed",
     "eval",
     "train",

@@ -24,7 +24,7 @@ def test_every_field_has_its_option(record: type) -> None:
 
 def test_every_record_of_a_request_has_options() -> None:
     parts = {field.type for request in (Request, TrainingRequest) for field in fields(request)}
-    assert parts - {str, bool, Walk} == set(FLAGS) == set(RECORDS)
+    assert parts - {str, bool, Walk, float | None} == set(FLAGS) == set(RECORDS)
 
 
 REQUEST = Request(Inputs(["photo.jpg"]))
