@@ -29,7 +29,7 @@ _SEPARATORS = "a table has commas, or tabs where its name ends in .tsv"
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """An item found, and its label as the folder or the table spells it."""
+    """An item found, and its label: as the folder spells it, or the table's in Unicode's composed form."""
 
     found: Found
     label: str

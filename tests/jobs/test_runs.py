@@ -20,6 +20,7 @@ from beitcli.jobs.requests import Compute, Inputs, ModelChoice, Request, Resume
 from beitcli.jobs.stream import Destination
 from beitcli.jobs.train import train
 from beitcli.jobs.training_requests import Recipe, TrainingImages, TrainingRequest
+from beitcli.model.catalog import DEMO_FOLDER
 from beitcli.outputs.writers import Layout
 from beitcli.records import Skipped
 from beitcli.training.loop import TrainingProgress
@@ -86,6 +87,17 @@ def test_a_resumed_run_computes_nothing_twice(tmp_path: Path) -> None:
     assert (tmp_path / "out.csv").read_text().count("\n") == 4
     assert observers[0].stages == [("classifying", None, 0, 3), ("writing", 3, 0, 3)]
     assert observers[1].stages == [("classifying", None, 3, 0)]
+
+
+def test_a_processor_that_changes_makes_results_stale_in_either_layout(tmp_path: Path) -> None:
+    model, target = shutil.copytree(DEMO_FOLDER, tmp_path / "model"), str(tmp_path / "out.csv")
+    processor = json.loads((model / "preprocessor_config.json").read_text())
+    (model / "preprocessor_config.json").unlink()
+    again = replace(request(resume=Resume(out=target), target=target), model=ModelChoice(str(model)))
+    for resample, decoded in ((2, 3), (2, 0), (3, 3)):
+        nested = {"image_processor": processor | {"resample": resample}}
+        (model / "processor_config.json").write_text(json.dumps(nested))
+        assert classify_again(again, lambda columns: Layout("csv", columns), Silent()).tally.decoded == decoded
 
 
 @pytest.mark.parametrize(("shard", "count"), [(None, 5), ("1/2", None)])
