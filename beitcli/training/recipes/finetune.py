@@ -17,12 +17,13 @@ from transformers import BeitForImageClassification
 
 from beitcli.errors import ModelError, UsageError
 from beitcli.model.checkpoint import Checkpoint
-from beitcli.model.network import resized_positions, resized_table, trained_grid
+from beitcli.model.network import resized_positions, trained_grid
 from beitcli.model.preprocessing import Preprocessing, checkpoint_preprocessing
 from beitcli.model.runtime import Runtime
 from beitcli.model.weights import weight_errors
 from beitcli.training.data.augmentation import cropped, erased, jittered, mixed, smoothed
 from beitcli.training.recipes.optimizers import layer_wise_adamw
+from beitcli.training.recipes.position_bias import expanded, interpolated
 from beitcli.training.recipes.recipe import Length, Method, Schedule
 
 WEIGHT_DECAY = 0.05
@@ -123,8 +124,9 @@ def adapted_network(
 ) -> BeitForImageClassification:
     """The checkpoint's network for images of this side and these classes.
 
-    Positions are interpolated as at inference. The head is kept if the classes are the checkpoint's own; otherwise it
-    is initialised with tiny random weights from the seed. Raises ModelError where weights are missing.
+    Absolute positions are interpolated as at inference, relative ones as in the paper's code; a table that all layers
+    share becomes one for each. The head is kept if the classes are the checkpoint's own; otherwise it is initialised
+    with tiny random weights from the seed. Raises ModelError where weights are missing.
     """
     path = checkpoint.weight_file()
     with weight_errors(path):
@@ -140,9 +142,11 @@ def adapted_network(
     config.id2label = dict(enumerate(classes))
     config.label2id = {name: number for number, name in enumerate(classes)}
     config.problem_type = None
+    config.use_relative_position_bias |= config.use_shared_relative_position_bias
+    config.use_shared_relative_position_bias = False
     torch.manual_seed(seed)
     network = BeitForImageClassification(config)
-    state = _resized(source.state_dict(), checkpoint, side)
+    state = _resized(expanded(source.state_dict(), config.num_hidden_layers), checkpoint, side)
     if classes != checkpoint.labels:
         nn.init.trunc_normal_(network.classifier.weight, std=HEAD_STD, a=-2 * HEAD_STD, b=2 * HEAD_STD)
         nn.init.zeros_(network.classifier.bias)
@@ -153,7 +157,7 @@ def adapted_network(
 
 def _resized(state: Mapping[str, Tensor], checkpoint: Checkpoint, side: int) -> dict[str, Tensor]:
     trained, grid = trained_grid(checkpoint.config), (side // checkpoint.patch_side,) * 2
-    resize = {"relative_position_bias_table": resized_table, "position_embeddings": resized_positions}
+    resize = {"relative_position_bias_table": interpolated, "position_embeddings": resized_positions}
     return {
         name: resize[last](value, trained, grid) if (last := name.rpartition(".")[2]) in resize else value
         for name, value in state.items()

@@ -70,8 +70,8 @@ def layer_wise_adamw(network: nn.Module, layers: int, rate: float, weight_decay:
     """AdamW with layer-wise rate decay: `decay` times the rate for each layer further from the head.
 
     As in `optim_factory.py` of the paper's code (unilm/beit): the embeddings count as the layer below the first; the
-    head, the final normalisation and a shared position bias as the layer above the last. No weight decay for
-    one-dimensional parameters, absolute positions and the start token.
+    head and the final normalisation as the layer above the last. No weight decay for one-dimensional parameters,
+    absolute positions and the start token.
     """
     groups: dict[tuple[int, bool], list[Tensor]] = {}
     for name, parameter in network.named_parameters():

@@ -79,8 +79,16 @@ def test_dropped_patches_have_no_effect() -> None:
     assert torch.equal(same[:, 0], same[:, 1])  # two images are a group
 
 
-def test_positions_are_interpolated_as_at_inference(tiny_beit: Path) -> None:
-    checkpoint = open_checkpoint(str(tiny_beit), None)
+def test_absolute_positions_are_interpolated_as_at_inference(tmp_path: Path) -> None:
+    shape = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "num_hidden_layers": 2}
+    source = BeitForImageClassification(
+        BeitConfig(**shape, image_size=32, patch_size=8, use_absolute_position_embeddings=True)
+    )
+    for parameter in source.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.3
+    source.save_pretrained(tmp_path)
+    processor_of(PLAN.preprocessing).save_pretrained(tmp_path)
+    checkpoint = open_checkpoint(str(tmp_path), None)
     network = adapted_network(checkpoint, checkpoint.labels, 48, 0.1, seed=0).eval()
     assert network.config.image_size == 48
     pixels = torch.randint(0, 256, (4, 48, 48, 3), dtype=torch.uint8)
