@@ -1,6 +1,5 @@
 """Records of runs: in the ledger, and for machines in a file of its own."""
 
-import hashlib
 import json
 import os
 import signal
@@ -10,11 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from datetime import datetime
-from os.path import basename, realpath
+from os.path import realpath
 from typing import Any, Protocol
 
 from beitcli import __version__, signals
-from beitcli.errors import BeitError, ExitStatus, ModelError, OutputError
+from beitcli.errors import BeitError, ExitStatus, OutputError
 from beitcli.jobs.observer import Report
 from beitcli.jobs.requests import Request
 from beitcli.jobs.tasks import Task
@@ -86,13 +85,7 @@ def recorded(run: RunRecord, request: Request, report: Report, store: RunStore) 
 
 def model_digest(checkpoint: Checkpoint, database: sqlite3.Connection) -> str:
     """Digest of all files of a model that affect a result. Raises ModelError where one cannot be read."""
-    content = hashlib.sha256()
-    for path in checkpoint.files():
-        try:
-            content.update(f"{basename(path)} {digest_of(path, database)}\n".encode())
-        except OSError as error:
-            raise ModelError(f"cannot read `{path}`: {error.strerror}") from error
-    return content.hexdigest()[:16]
+    return checkpoint.content_digest(lambda path: digest_of(path, database))
 
 
 def _ended_by(reason: BaseException, run: RunRecord, report: Report) -> RunRecord:

@@ -1,10 +1,11 @@
 """Alias, Hub id or folder -> config, labels, preprocessing, weights. Torch is imported only when weights are read."""
 
 import difflib
+import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -215,6 +216,19 @@ class Checkpoint:
         if find_spec("peft"):
             yield from (os.path.join(self.folder, name) for name in _ADAPTER_FILES if self.repository.is_here(name))
 
+    def content_digest(self, digest_of: Callable[[str], str] | None = None) -> str:
+        """16 hexadecimal digits that change with the content of `files`; their folder makes no difference.
+
+        `digest_of` gives the SHA-256 of a file, which is read otherwise. Raises ModelError if unreadable.
+        """
+        content = hashlib.sha256()
+        for path in self.files():
+            try:
+                content.update(f"{os.path.basename(path)} {(digest_of or _file_digest)(path)}\n".encode())
+            except OSError as error:
+                raise ModelError(f"cannot read `{path}`: {error.strerror}") from error
+        return content.hexdigest()[:16]
+
     def tensors(self) -> "Mapping[str, Tensor]":
         """Every tensor by its name in a saved classifier, mapped from disk on access.
 
@@ -240,6 +254,11 @@ def square_side(config: Mapping[str, Any], key: str, default: int) -> int:
             return side
         case value:
             raise ModelError(f"the checkpoint's {key} is {value}, and only squares are supported")
+
+
+def _file_digest(path: str) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _parts(path: str) -> list[str]:

@@ -39,8 +39,9 @@ from beitcli.training.loop import Environment, TrainingProgress, device_errors, 
 from beitcli.training.model_card import AS_EVALUATED, SEEN, UNSEEN, Facts, model_card
 from beitcli.training.processor import processor_of
 from beitcli.training.recipes.recipe import Length, Plan
+from beitcli.training.settings import IMAGES
 from beitcli.training.validation import Validate, validated_images, write_table
-from beitcli.training.work_dir import IMAGES, WorkDir, work_errors
+from beitcli.training.work_dir import WorkDir, work_errors
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from beitcli.errors import MAKE_ROOM, OutputError, UsageError, hint_for
 from beitcli.records import printable
+from beitcli.training.settings import difference
 
 _RUN = "run.json"
 _MARKER = "training-of-beit"
@@ -27,9 +28,6 @@ MODEL_FILES = frozenset(
 """Names of the files of a trained model: a folder with any other is never replaced."""
 
 _EXCHANGE, _HERE = 2, -100  # RENAME_EXCHANGE of linux/fs.h, AT_FDCWD of linux/fcntl.h
-
-IMAGES = "images"
-"""The setting that holds the digest of all images, which no message shows."""
 
 
 @contextmanager
@@ -132,17 +130,10 @@ class WorkDir:
             hint = "delete that folder to start over"
             raise OutputError(f"`{printable(self.path(_RUN))}` is damaged", hint) from error
         now = json.loads(json.dumps(settings))
-        changed = [name for name in now if before.get(name) != now[name]]
-        if changed == [IMAGES]:
-            difference = "other images, or another `val_share=`"
-        elif changed:
-            name = next(name for name in changed if name != IMAGES)
-            difference = f"another {name}: {printable(str(before.get(name)))}, not {printable(str(now[name]))}"
+        changed = difference(before, now)
         if changed:
-            raise UsageError(
-                f"`{printable(self.folder)}` holds an unfinished training with {difference}",
-                "repeat its command to go on, or delete that folder to start over",
-            )
+            text, hint = changed
+            raise UsageError(f"`{printable(self.folder)}` holds an unfinished training {text}", hint)
         return prepared
 
     def begin(self, settings: Mapping[str, Any], prepared: Mapping[str, Any]) -> None:

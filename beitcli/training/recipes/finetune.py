@@ -25,6 +25,7 @@ from beitcli.training.data.augmentation import cropped, erased, jittered, mixed,
 from beitcli.training.recipes.optimizers import layer_wise_adamw
 from beitcli.training.recipes.position_bias import expanded, interpolated
 from beitcli.training.recipes.recipe import Length, Method, Schedule
+from beitcli.training.settings import MODEL, base_model
 
 WEIGHT_DECAY = 0.05
 ALPHAS = (0.8, 1.0)  # of mixup and cutmix
@@ -92,7 +93,7 @@ class FinetunePlan:
         names = ("image_size", "epochs", "batch_size", "accumulate", "rate", "seed", "dtype")
         return {
             "way": "--finetune",
-            "model": self.checkpoint.folder,
+            MODEL: base_model(self.checkpoint.name, self.checkpoint.content_digest()),
             **{name: getattr(self, name) for name in names},
         }
 
