@@ -22,14 +22,14 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from beitcli import signals
-from beitcli.errors import MAKE_ROOM, BeitError, DeviceError, OutputError, first_line
+from beitcli.errors import BeitError, DeviceError, first_line
 from beitcli.inputs.worker import START_METHOD, init_worker
 from beitcli.model.inference import is_out_of_memory
 from beitcli.records import printable
 from beitcli.training.curve import CurveCallback, CurveFile, Sample
 from beitcli.training.data.batches import Batches, Order, collate_single
 from beitcli.training.recipes.recipe import Method, Schedule
-from beitcli.training.work_dir import sync_files, work_errors
+from beitcli.training.work_dir import sync_files, work_errors, writing_error
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +226,7 @@ class _Trainer(Trainer):  # type: ignore[misc]
         )
 
     def _save_checkpoint(self, *arguments: Any) -> None:
-        with _saving():
+        with _saving(self.args.output_dir):
             super()._save_checkpoint(*arguments)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: object = None) -> Tensor:
@@ -250,15 +250,15 @@ class _Trainer(Trainer):  # type: ignore[misc]
 
 
 @contextmanager
-def _saving() -> Iterator[None]:
-    """Turns errors of writing a checkpoint into an OutputError; torch has no error of its own for a full disk."""
+def _saving(folder: str) -> Iterator[None]:
+    """Turns errors of writing a checkpoint into the folder into an OutputError."""
     try:
         with work_errors():
             yield
     except RuntimeError as error:
-        if _is_worker_death(error):
+        if _is_worker_death(error) or is_out_of_memory(error):
             raise
-        raise OutputError(f"cannot write a checkpoint: {first_line(error)}", MAKE_ROOM) from error
+        raise writing_error(f"a checkpoint in `{printable(folder)}`", error) from error
 
 
 def _init_worker(_worker: int) -> None:
@@ -321,7 +321,7 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
         folder = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
         path = os.path.join(folder, _AVERAGE)
-        with _saving():
+        with _saving(args.output_dir):
             torch.save({"average": self._average.state_dict(), "seconds": self.seconds}, path + ".part")
             sync_files(folder)
             os.replace(path + ".part", path)

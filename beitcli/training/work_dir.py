@@ -1,8 +1,10 @@
 """The work directory of a training, `MODEL.part`, from which the same command resumes."""
 
 import ctypes
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,7 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from beitcli.errors import MAKE_ROOM, OutputError, UsageError, hint_for
+from beitcli.errors import MAKE_ROOM, OutputError, UsageError, first_line, hint_for
 from beitcli.records import printable
 from beitcli.training.settings import difference
 
@@ -27,6 +29,9 @@ MODEL_FILES = frozenset(
 )
 """Names of the files of a trained model: a folder with any other is never replaced."""
 
+_TORCH_WRITER = ("inline_container", "iostream error")
+"""Words in the messages of torch's writer of archives."""
+
 _EXCHANGE, _HERE = 2, -100  # RENAME_EXCHANGE of linux/fs.h, AT_FDCWD of linux/fcntl.h
 
 
@@ -39,7 +44,29 @@ def work_errors() -> Iterator[None]:
         name = f" `{printable(str(error.filename))}`" if error.filename else ""
         raise OutputError(f"cannot write{name}: {error.strerror or error}", hint_for(error)) from error
     except SafetensorError as error:
-        raise OutputError(f"cannot write weights: {error}", MAKE_ROOM) from error
+        raise writing_error("weights", error) from error
+
+
+def writing_error(what: str, error: Exception) -> OutputError:
+    """Error for one that safetensors or torch raised while writing, in the system's words where its message has them.
+
+    torch's writer of archives has none for a full disk.
+    """
+    system = _system_error(str(error))
+    if system:
+        return OutputError(f"cannot write {what}: {system.strerror}", hint_for(system))
+    if any(words in str(error) for words in _TORCH_WRITER):
+        return OutputError(f"cannot write {what}: no room, or the disk fails", MAKE_ROOM)
+    return OutputError(f"cannot write {what}: {first_line(error)}")
+
+
+def _system_error(message: str) -> OSError | None:
+    """The system's error that a message of safetensors (by number) or torch (by text) names."""
+    number = re.search(r"\(os error (\d+)\)", message)
+    if number:
+        return OSError(int(number[1]), os.strerror(int(number[1])))
+    named = (code for code in errno.errorcode if f"strerror: {os.strerror(code)}" in message)
+    return next((OSError(code, os.strerror(code)) for code in named), None)
 
 
 def sync_files(folder: str) -> None:

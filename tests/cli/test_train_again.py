@@ -120,6 +120,7 @@ def test_a_full_disk_is_one_line_and_room_lets_it_go_on(
         stderr = process.stderr.read()
     assert (process.returncode, "Traceback" in stderr) == (1, False), stderr
     assert "beit: error: cannot write" in stderr and "hint: make room" in stderr
+    assert "inline_container" not in stderr and "os error" not in stderr
     assert not (tmp_path / "model").exists()
     assert beit(*command).returncode == 0
 

@@ -67,8 +67,9 @@ def test_checkpoints_are_kept_until_the_model_is_complete(parts: Split, tmp_path
     obstacle = tmp_path / "model.part" / "model" / "model.safetensors"
     training.work.start()
     obstacle.mkdir(parents=True)
-    with pytest.raises(OutputError, match="cannot write weights"):
+    with pytest.raises(OutputError, match=r"cannot write weights: Is a directory$") as error:
         run(training)
+    assert error.value.hint is None
     obstacle.rmdir()
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "in the way").touch()
@@ -80,6 +81,23 @@ def test_checkpoints_are_kept_until_the_model_is_complete(parts: Split, tmp_path
     assert len(run(undisturbed)) == 3
     weights, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("model", "undisturbed"))
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "average.pt.part"])
+def test_a_full_disk_is_called_that_in_our_words(parts: Split, tmp_path: Path, name: str) -> None:
+    training = Training(PLAN, SplitImages(parts, READER, 0), WorkDir(str(tmp_path / "model")), "")
+    data = read_images(training, lambda _: None)
+
+    def fill(now: TrainingProgress) -> None:
+        if now.step == now.steps - 1:
+            checkpoint = tmp_path / "model.part" / f"checkpoint-{now.steps}"
+            checkpoint.mkdir()
+            (checkpoint / name).symlink_to("/dev/full")
+
+    with pytest.raises(OutputError) as error:
+        train_model(training, data, RESOURCES, fill, lambda *_: None)
+    assert str(error.value) == f"cannot write a checkpoint in `{tmp_path}/model.part`: no room, or the disk fails"
+    assert error.value.hint == "make room, then run it again"
 
 
 @pytest.mark.parametrize(("epochs", "step"), [(20, 10), (2, 4)])
