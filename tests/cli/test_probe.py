@@ -204,6 +204,9 @@ def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
     for path in (lost / "red").iterdir():
         path.write_bytes(b"nothing")
     other = draw_classes(folder / "other", 2)
+    copied = draw_classes(folder / "copied", 1)
+    for name in ("blue", "red"):
+        shutil.copy(copied / name / "000.png", copied / name / "copy.png")
     empty = draw_classes(folder / "empty", 2)
     (empty / "green").mkdir()
     begun = folder / "begun.part"
@@ -217,6 +220,7 @@ def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
         "a broken image": ([broken], "1 images cannot be read"),
         "a lost class": ([lost, "--max-errors", "2"], "the class `red` has no readable image"),
         "one image a class": ([draw_classes(folder / "single", 1)], "--val"),
+        "one image a class and its copy": ([copied], "no class has two different images"),
         "a class without training": ([good, "--val", draw_classes(folder / "alien", 1, ("green",))], "`green`"),
         "a size that does not fit": ([good, "--image-size", "33"], "--image-size 33"),
         "another way's option": ([good, "--epochs", "3"], "--epochs"),
@@ -240,7 +244,8 @@ def test_bad_input_is_a_usage_error_that_names_it(beit: Beit, tmp_path: Path) ->
         assert named in message, (what, message)
         assert "Traceback" not in message
         assert not (tmp_path / "model").exists(), what
-        assert (tmp_path / "model.part").exists() == (what in ("a broken image", "a lost class")), what
+        was_read = what in ("a broken image", "a lost class", "one image a class and its copy")
+        assert (tmp_path / "model.part").exists() == was_read, what
         shutil.rmtree(tmp_path / "model.part", ignore_errors=True)
     assert (tmp_path / "begun.part" / "run.json").exists()
 
