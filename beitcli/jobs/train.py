@@ -57,7 +57,7 @@ def _train_layers(request: TrainingRequest, checkpoint: Checkpoint | None, split
 
     resources = Resources(training_runtime(request.compute.device, request.compute.dtype), workers_for(request.compute))
     images = _images(request, split, resources.workers)
-    training = Training(_plan(request, checkpoint), images, request.work, request.command)
+    training = Training(_plan(request, checkpoint, split.classes), images, request.work, request.command)
     with exclusive(request.work.out, wait=False):
         data = read_images(training, observer.progress)
         observer.stage("training", unit="steps")
@@ -74,13 +74,13 @@ def _images(request: TrainingRequest, split: Split, workers: int) -> "SplitImage
     return SplitImages(split, reader, request.images.max_errors)
 
 
-def _plan(request: TrainingRequest, checkpoint: Checkpoint | None) -> "Plan":
-    from beitcli.training.recipes.finetune import FinetunePlan
+def _plan(request: TrainingRequest, checkpoint: Checkpoint | None, classes: tuple[str, ...]) -> "Plan":
+    from beitcli.training.recipes.finetune import FinetunePlan, check_weights
     from beitcli.training.recipes.scratch import RATE, ScratchPlan
 
     recipe, model, compute = request.recipe, request.model, request.compute
     if checkpoint:
-        checkpoint.tensors()  # fail now rather than after reading the images
+        check_weights(checkpoint, classes)  # fail now rather than after reading the images
         return FinetunePlan(
             checkpoint=checkpoint,
             image_size=model.image_size,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from beitcli.training.work_dir import MODEL_FILES
 from tests.training.shapes import draw_classes
@@ -234,11 +234,15 @@ def test_options_that_a_training_ignores_are_refused(beit: Beit, images: Path) -
         assert run.returncode == 2 and word in run.stderr.decode()
 
 
-def test_weights_that_cannot_be_read_are_found_before_the_images_are(
+def test_weights_that_cannot_be_trained_are_found_before_the_images_are_read(
     beit: Beit, images: Path, tiny_beit: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(tiny_beit, tmp_path / "broken")
-    (tmp_path / "broken" / "model.safetensors").write_bytes(b"no weights")
+    path = shutil.copytree(tiny_beit, tmp_path / "broken") / "model.safetensors"
+    name = "beit.encoder.layer.1.output.dense.bias"
+    save_file({**load_file(path), name: torch.full((32,), torch.inf)}, path, metadata={"format": "pt"})
+    run = beit("train", images, "--finetune", "-m", "./broken", "--out", "model")
+    assert run.returncode == 1 and f"the weights are not finite: `{name}`".encode() in run.stderr
+    path.write_bytes(b"no weights")
     run = beit("train", images, "--finetune", "-m", "./broken", "--out", "model")
     assert run.returncode == 1 and b"cannot read the weights" in run.stderr
     assert not (tmp_path / "model.part").exists()

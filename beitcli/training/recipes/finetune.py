@@ -20,7 +20,7 @@ from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.network import resized_positions, trained_grid
 from beitcli.model.preprocessing import Preprocessing, checkpoint_preprocessing
 from beitcli.model.runtime import Runtime
-from beitcli.model.weights import weight_errors
+from beitcli.model.weights import is_finite, not_finite, weight_errors
 from beitcli.training.data.augmentation import cropped, erased, jittered, mixed, smoothed
 from beitcli.training.recipes.optimizers import layer_wise_adamw
 from beitcli.training.recipes.position_bias import expanded, interpolated
@@ -118,6 +118,14 @@ class FinetunePlan:
             f"label smoothing {SMOOTHING}, random crops and flips, colour jitter {JITTER}, random erasing {ERASED}; "
             f"averaged weights (decay up to {AVERAGE_DECAY})."
         )
+
+
+def check_weights(checkpoint: Checkpoint, classes: tuple[str, ...]) -> None:
+    """Raises ModelError where weights that a training for these classes begins with are unreadable or not finite."""
+    kept = ("beit.", "classifier.") if classes == checkpoint.labels else "beit."
+    for name, tensor in checkpoint.tensors().items():
+        if name.startswith(kept) and not is_finite(tensor.float()):
+            raise not_finite(name)
 
 
 def adapted_network(

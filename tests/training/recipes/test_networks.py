@@ -1,20 +1,23 @@
 """Networks in training agree with transformers and with the network at inference."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 from transformers import BeitConfig, BeitForImageClassification
 
+from beitcli.errors import ModelError
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.cpu.toolchain import compiler
 from beitcli.model.network import Beit, PixelScale
 from beitcli.model.runtime import Runtime
 from beitcli.training.loop import _moving_average
 from beitcli.training.processor import processor_of
-from beitcli.training.recipes.finetune import FinetunePlan, adapted_network
+from beitcli.training.recipes.finetune import FinetunePlan, adapted_network, check_weights
 from beitcli.training.recipes.optimizers import layer_wise_adamw, muon_and_adamw
 from beitcli.training.recipes.patch_dropout import DroppingBeit
 from beitcli.training.recipes.recipe import Length
@@ -110,6 +113,19 @@ def test_other_classes_get_a_new_head_from_the_seed(tiny_beit: Path) -> None:
     assert first[head].abs().max() < 1e-4 < kept[head].abs().max()
     body = [name for name in kept if not name.startswith("classifier.")]
     assert all(torch.equal(first[name], kept[name]) for name in body)
+
+
+@pytest.mark.parametrize("name", ["beit.encoder.layer.1.output.dense.bias", "classifier.weight"])
+def test_weights_that_are_not_finite_are_named_before_the_training(tiny_beit: Path, tmp_path: Path, name: str) -> None:
+    path = shutil.copytree(tiny_beit, tmp_path / "broken") / "model.safetensors"
+    tensors = load_file(path)
+    tensors[name].view(-1)[3] = torch.nan
+    save_file(tensors, path, metadata={"format": "pt"})
+    checkpoint = open_checkpoint(str(tmp_path / "broken"), None)
+    with pytest.raises(ModelError, match=f"the weights are not finite: `{name}` has infinities or NaN"):
+        check_weights(checkpoint, checkpoint.labels)
+    if name.startswith("classifier."):
+        check_weights(checkpoint, ("a", "b"))  # the head is a new one
 
 
 def test_layers_further_from_the_head_have_lower_rates(tiny_beit: Path) -> None:
