@@ -47,7 +47,7 @@ def beit(
     """
     command = [sys.executable, "-m", "beitcli", *arguments]
     wants_all = os.fsdecode(arguments[0] if arguments else "") in ("eval", "train")
-    server = _server(_LIGHT if light else _WHOLE if wants_all else _TORCH)
+    server = _server(_LIGHT if light else _WHOLE if wants_all else _TORCH, env.get("LD_PRELOAD"))
     if settings or _at_start(env) != server.environment:
         settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
         return subprocess.run(command, cwd=folder, env=env, input=input, timeout=timeout, **settings)
@@ -74,18 +74,19 @@ def beit(
 
 
 class _Server:
-    """A Python with these modules, until this one ends."""
+    """A Python with these modules, until this one ends, its C library overlaid by another."""
 
-    def __init__(self, modules: tuple[str, ...]) -> None:
+    def __init__(self, modules: tuple[str, ...], overlay: str | None) -> None:
         from beitcli.model.cpu.cores import usable_cores  # here, as the server itself is to import nothing of ours
 
         as_beit_does = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000", "OMP_NUM_THREADS": str(usable_cores())}
         self.connection, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        self.environment = _at_start(os.environ)
+        environment = os.environ | ({"LD_PRELOAD": overlay} if overlay else {})
+        self.environment = _at_start(environment)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno()), *modules],
-                env=as_beit_does | os.environ,
+                env=as_beit_does | environment,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.PIPE,  # as each run has pipes: what Python makes of a stream depends on its kind
                 stdout=subprocess.PIPE,

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from itertools import chain, count
 from typing import Any
+from urllib.parse import quote
 
 from beitcli.errors import MAKE_ROOM, BusyError, OutputError
+from beitcli.file_system import can_lock, can_sync
 from beitcli.records import printable
 
 _APPLICATION = 0x62656974  # `beit`, by which file(1) and we recognise the database
@@ -61,8 +63,9 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
     disk, also inside the block.
     """
     try:
-        with closing(sqlite3.connect(path, isolation_level=None)) as database:
-            _prepare(database, path)
+        address, syncs = _address(path) if path else ("", True)
+        with closing(sqlite3.connect(address, isolation_level=None, uri=bool(path))) as database:
+            _prepare(database, path, syncs)
             yield database
     except sqlite3.Error as error:
         raise _explained(error, path) from error
@@ -133,15 +136,31 @@ def has_rows(database: sqlite3.Connection) -> bool:
     return database.execute(query).fetchone() is not None
 
 
-def _prepare(database: sqlite3.Connection, path: str) -> None:
+def _address(path: str) -> tuple[str, bool]:
+    """The URI by which SQLite opens the file, without locks where its file system has none; and True if it syncs."""
+    has_locks, syncs = True, True
+    with suppress(OSError):  # which SQLite then raises, too
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)  # the mode that SQLite gives
+        try:
+            has_locks, syncs = can_lock(descriptor), can_sync(descriptor)
+        finally:
+            os.close(descriptor)
+    uri = f"file://{quote(os.fsencode(os.path.abspath(path)))}"
+    return (uri if has_locks else f"{uri}?vfs=unix-none"), syncs  # not `nolock=1`: a log is not read with it
+
+
+def _prepare(database: sqlite3.Connection, path: str, syncs: bool) -> None:
     database.execute("PRAGMA locking_mode = EXCLUSIVE")  # before WAL, which then does without shared memory
     has_tables = _value(database, "SELECT count(*) FROM sqlite_master")
     if has_tables and _value(database, "PRAGMA application_id") != _APPLICATION:
         raise OutputError(f"`{printable(path)}` is no ledger of beit", "move it away, or choose another file")
     if _value(database, "PRAGMA user_version") > _VERSION:
         raise OutputError(f"`{printable(path)}` is from a newer version of beit", f"update beit, or {_START_OVER}")
+    if not syncs:
+        database.execute("PRAGMA synchronous = OFF")
     if _value(database, "PRAGMA journal_mode = WAL") == "wal":
-        database.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine may cost the last batches, no more
+        if syncs:
+            database.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine may cost the last batches, no more
     else:  # some network shares
         database.execute("PRAGMA journal_mode = DELETE")
     if not has_tables:

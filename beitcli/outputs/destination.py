@@ -3,12 +3,12 @@
 import logging
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO, Protocol, TypeVar
 
 from beitcli.errors import OutputError, UsageError, hint_for
+from beitcli.file_system import copy_mode, replace, sync
 from beitcli.records import printable
 
 log = logging.getLogger(__name__)
@@ -111,13 +111,13 @@ def replaced_file(path: str, keeps_part: bool) -> Iterator[BinaryIO]:
     try:
         os.set_blocking(descriptor, True)  # only opening must not wait
         with closed(open(descriptor, "wb")) as stream:
-            if os.path.exists(target):
-                os.fchmod(descriptor, stat.S_IMODE(os.stat(target).st_mode))
+            with writing():
+                copy_mode(descriptor, target)
             yield stream
             with writing():
                 stream.flush()
-                os.fsync(descriptor)
-                os.replace(part, target)
+                sync(descriptor)
+                replace(part, target)
     except BaseException:
         if keeps_part:
             log.error("what was written until now is in `%s`", printable(part))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, BinaryIO, TypeAlias
 
 from beitcli.errors import UsageError
+from beitcli.file_system import sync
 from beitcli.outputs.delimited import csv_line
 from beitcli.outputs.destination import replaced_file, writing
 from beitcli.outputs.formats import by_suffix
@@ -80,7 +81,7 @@ def _write_npy(file: FeatureFile, stream: BinaryIO, count: int, records: Iterabl
         text.write(csv_line(("row", "source", "status", "error_code", "error_message")))
         _write_array(file, stream, count, _indexed(records, text.write))
         stream.flush()
-        os.fsync(stream.fileno())  # now, so that both files are renamed at the same moment
+        sync(stream.fileno())  # now, so that both files are renamed at the same moment
 
 
 def _indexed(records: Iterable[list[Encoded]], write: Callable[[str], object]) -> Iterator[Embedding]:

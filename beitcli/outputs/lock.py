@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 def exclusive(path: str, wait: bool) -> Iterator[None]:
     """Exclusive access to the file `path`, by a lock on `FILE.lock`, which names its holder and start time.
 
-    The lock ends with its process in every case. Raises BusyError where another run holds it, unless `wait`.
+    The lock ends with its process in every case. Raises BusyError where another run holds it, unless `wait`. A file
+    system without locks gives none, and a notice says so.
     """
     lock = f"{os.path.realpath(path)}.lock"
     with writing():
@@ -46,7 +47,9 @@ def _locked(lock: str, path: str, wait: bool) -> int:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EAGAIN):
-                    raise
+                    reason = error.strerror
+                    log.warning("no locks here (%s): do not start a second run on `%s`", reason, printable(path))
+                    return descriptor
                 _wait_or_raise(descriptor, path, wait)
             if _is_still(lock, descriptor):
                 return descriptor

@@ -23,6 +23,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 
 from beitcli import signals
 from beitcli.errors import BeitError, DeviceError, first_line
+from beitcli.file_system import replace
 from beitcli.inputs.worker import START_METHOD, init_worker
 from beitcli.model.inference import is_out_of_memory
 from beitcli.records import printable
@@ -324,7 +325,7 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
         with _saving(args.output_dir):
             torch.save({"average": self._average.state_dict(), "seconds": self.seconds}, path + ".part")
             sync_files(folder)
-            os.replace(path + ".part", path)
+            replace(path + ".part", path)
         self._saved = time.monotonic()
         self._cost = self._saved - self._now
 

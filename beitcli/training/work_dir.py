@@ -14,6 +14,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from beitcli.errors import MAKE_ROOM, OutputError, UsageError, first_line, hint_for
+from beitcli.file_system import replace, sync
 from beitcli.records import printable
 from beitcli.training.settings import difference
 
@@ -73,7 +74,7 @@ def sync_files(folder: str) -> None:
     """Flushes all files of the folder to disk, so that a crash of the machine leaves none empty."""
     for entry in os.scandir(folder):
         with open(entry.path, "rb") as stream:
-            os.fsync(stream.fileno())
+            sync(stream.fileno())
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +170,8 @@ class WorkDir:
             with open(self.path(_RUN + ".new"), "w", encoding="utf-8") as stream:
                 json.dump({"settings": settings, "prepared": prepared}, stream)
                 stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(self.path(_RUN + ".new"), self.path(_RUN))
+                sync(stream.fileno())
+            replace(self.path(_RUN + ".new"), self.path(_RUN))
 
     def finish(self, model: str, card: str) -> None:
         """Writes the card, moves the complete model to `out`, and removes the work directory."""
@@ -184,6 +185,8 @@ class WorkDir:
     def _put_in_place(self, model: str) -> None:
         """Moves the model to `out`; an earlier one there goes to the work directory, if possible in the same step."""
         if not self.replace or not os.path.isdir(self.out) or not os.listdir(self.out):
+            if os.path.isdir(self.out):  # an empty one, which not every file system replaces
+                os.rmdir(self.out)
             os.rename(model, self.out)
         elif not _exchange(model, self.out):
             before = self.path("before")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from beitcli.file_system import sync
 from beitcli.model.cpu.toolchain import cache_folder, compiler
 from beitcli.model.network import Beit, Layer
 from beitcli.model.runtime import Runtime, has_amx
@@ -104,7 +105,7 @@ def _compile(path: str) -> None:
         if done.returncode:
             raise OSError(f"{found} failed: {done.stderr.decode(errors='replace').partition(chr(10))[0]}")
         with open(built, "rb") as stream:
-            os.fsync(stream.fileno())  # a truncated library would crash every process that loads it
+            sync(stream.fileno())  # a truncated library would crash every process that loads it
         os.replace(built, path)
 
 

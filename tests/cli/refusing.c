@@ -1,0 +1,70 @@
+/* A library for LD_PRELOAD: it refuses the calls that REFUSED names, with the error of number REFUSAL.
+
+REFUSED is a list with commas of: fchmod, fsync, lock, rename-over, rename, semaphore. Preloaded into a process, it makes
+any folder one of exFAT, of FUSE, or of NFS without its lock daemon, and needs no privileges. */
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <semaphore.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+static int refused(const char *call) {
+    const char *list = getenv("REFUSED");
+    size_t length = strlen(call);
+    while (list && *list) {
+        size_t end = strcspn(list, ",");
+        if (end == length && !strncmp(list, call, length)) {
+            errno = atoi(getenv("REFUSAL"));
+            return 1;
+        }
+        list += end + (list[end] == ',');
+    }
+    return 0;
+}
+
+#define NEXT(name) ((typeof(&name))dlsym(RTLD_NEXT, #name))
+
+int fchmod(int file, mode_t mode) { return refused("fchmod") ? -1 : NEXT(fchmod)(file, mode); }
+int fsync(int file) { return refused("fsync") ? -1 : NEXT(fsync)(file); }
+int fdatasync(int file) { return refused("fsync") ? -1 : NEXT(fdatasync)(file); }
+int flock(int file, int operation) { return refused("lock") ? -1 : NEXT(flock)(file, operation); }
+
+static int locks(int command) {
+    switch (command) {
+    case F_SETLK: case F_SETLKW: case F_OFD_SETLK: case F_OFD_SETLKW: return 1;
+    default: return 0;
+    }
+}
+
+#define CONTROL(name)                                                  \
+    int name(int file, int command, ...) {                             \
+        va_list arguments;                                             \
+        va_start(arguments, command);                                  \
+        void *argument = va_arg(arguments, void *);                    \
+        va_end(arguments);                                             \
+        if (locks(command) && refused("lock")) return -1;              \
+        return NEXT(name)(file, command, argument);                    \
+    }
+CONTROL(fcntl)
+CONTROL(fcntl64)
+
+int rename(const char *from, const char *to) {
+    if (refused("rename") || (!access(to, F_OK) && refused("rename-over"))) return -1;
+    return NEXT(rename)(from, to);
+}
+
+sem_t *sem_open(const char *name, int flags, ...) {
+    va_list arguments;
+    va_start(arguments, flags);
+    mode_t mode = va_arg(arguments, mode_t);
+    unsigned value = va_arg(arguments, unsigned);
+    va_end(arguments);
+    return refused("semaphore") ? SEM_FAILED : NEXT(sem_open)(name, flags, mode, value);
+}

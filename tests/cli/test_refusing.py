@@ -1,0 +1,100 @@
+"""File systems without modes, flushes, locks or replacement, and machines without shared memory: rows are written."""
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+from tests.cli.batches import DEMO, batch, clean_environment, counts
+from tests.conftest import SAMPLES
+
+HERE = (*DEMO, "-j", "0")  # where decoding in processes of its own is not the matter
+
+SOURCE = Path(__file__).with_name("refusing.c")
+
+WEAKER = {
+    "fchmod": "this file system sets no modes",
+    "fsync": "this file system does not flush files to its disk",
+    "lock": "do not start a second run on `out.csv`",
+    "rename-over": "this file system replaces no file in one step",
+    "rename": "this file system replaces no file in one step",
+}
+"""The notice for each call that is refused."""
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`refusing.c`, compiled."""
+    compiler = which("cc")
+    if not compiler:
+        pytest.skip("no C compiler")
+    path = tmp_path_factory.mktemp("library") / "refusing.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", path, SOURCE, "-ldl"], check=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The rows of a run that nothing is refused."""
+    folder = tmp_path_factory.mktemp("rows")
+    batch(folder, SAMPLES, *HERE, "--out", "out.csv", env=clean_environment())
+    return (folder / "out.csv").read_bytes()
+
+
+def refusing(library: Path, *calls: str, number: int = errno.EPERM) -> dict[str, str]:
+    return {**os.environ, "LD_PRELOAD": str(library), "REFUSED": ",".join(calls), "REFUSAL": str(number)}
+
+
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        ("fchmod", errno.EPERM),
+        ("fsync", errno.EINVAL),
+        ("lock", errno.ENOLCK),
+        ("lock", errno.ENOSYS),
+        ("rename-over", errno.EPERM),
+        ("rename", errno.ENOSYS),
+    ],
+)
+def test_records_are_written_where_a_call_is_refused_and_a_notice_says_once_what_is_weaker(
+    library: Path, tmp_path: Path, rows: bytes, call: str, number: int
+) -> None:
+    out = tmp_path / "out.csv"
+    out.write_text("before")
+    out.chmod(0o600)
+    process = batch(tmp_path, SAMPLES, *HERE, "--out", "out.csv", env=refusing(library, call, number=number))
+    assert counts(process.stderr) == (3, 0, 3, 0, 0)
+    assert process.stderr.count(WEAKER[call]) == 1
+    assert process.stderr.count(os.strerror(number)) == (call != "fsync")
+    assert out.read_bytes() == rows
+    assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.csv.ledger"]
+
+
+def test_where_all_are_refused_a_run_goes_on_from_its_ledger(library: Path, tmp_path: Path, rows: bytes) -> None:
+    environment = refusing(library, *WEAKER, number=errno.ENOTSUP)
+    same = (SAMPLES, *HERE, "--out", "out.csv")
+    assert counts(batch(tmp_path, *same, env=environment).stderr) == (3, 0, 3, 0, 0)
+    os.unlink(tmp_path / "out.csv")
+    assert counts(batch(tmp_path, *same, env=environment).stderr) == (3, 3, 0, 0, 0)
+    assert counts(batch(tmp_path, *same).stderr) == (3, 3, 0, 0, 0)  # by one with locks, too
+    assert (tmp_path / "out.csv").read_bytes() == rows
+
+
+def test_without_a_ledger_no_lock_is_needed(library: Path, tmp_path: Path, rows: bytes) -> None:
+    process = batch(tmp_path, SAMPLES, *HERE, "--out", "out.csv", "--no-ledger", env=refusing(library, "lock"))
+    assert process.returncode == 0
+    assert (tmp_path / "out.csv").read_bytes() == rows
+    assert os.listdir(tmp_path) == ["out.csv"]
+
+
+def test_a_bad_disk_is_no_refusal(library: Path, tmp_path: Path) -> None:
+    """Rows that may not have reached the disk are not said to be there."""
+    process = batch(
+        tmp_path, SAMPLES, *HERE, "--out", "out.csv", "--no-ledger", env=refusing(library, "fsync", number=errno.EIO)
+    )
+    assert process.returncode == 1
+    assert f"beit: error: cannot write the records: {os.strerror(errno.EIO)}" in process.stderr
+    assert not (tmp_path / "out.csv").exists()
