@@ -23,6 +23,7 @@ from beitcli.bench.shapes import TINY, Shape
 from beitcli.bench.versus import Workload, check_device, duels
 from beitcli.bench.weights import make_checkpoint
 from beitcli.errors import BeitError
+from beitcli.inputs.worker import can_start_workers
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.preprocessing import Preprocessing, checkpoint_preprocessing
 from beitcli.model.runtime import Runtime
@@ -99,7 +100,9 @@ def _images(
         paths = make_images(plan.images, folder)
         return paths, described(paths, left_out=0, synthetic=True)
     log.info("reading at most %d images", plan.images)
-    paths, left_out = readable_files(found, plan.images, folder, preprocessing, plan.cores)
+    paths, left_out = readable_files(
+        found, plan.images, folder, preprocessing, plan.cores if can_start_workers() else 0
+    )
     return paths, described(paths, left_out, synthetic=False)
 
 

@@ -110,7 +110,8 @@ class Loader:
     """Decode items in worker processes and yield them in order, as `Decoded` or `Failure`.
 
     A context manager, best entered before any thread or model exists: workers are forked on entering and killed on
-    leaving. `workers` 0 decodes in this process, unprotected from a decoder that crashes or never ends.
+    leaving. `workers` 0 decodes in this process, unprotected from a decoder that crashes or never ends. Pixels come
+    through shared memory, or where it is too small for them through pipes.
     Raises OutputError where there is no room for temporary files.
     """
 
@@ -150,7 +151,7 @@ class Loader:
                 self._start()
                 continue
             self._lists.in_flight.popleft()
-            rows = iter(pixels)
+            rows = iter(torch.as_tensor(pixels))
             for result in results:
                 yield result if isinstance(result, Failure) else Decoded(result[0], next(rows), result[1])
 
@@ -173,7 +174,9 @@ class Loader:
 
     def _start(self) -> None:
         context = multiprocessing.get_context(START_METHOD) if self._workers else None
-        images = _Images(self._preprocess, self._decoding, context.Lock() if context else None)
+        images = _Images(
+            self._preprocess, self._decoding, context.Lock() if context else None, self._fits_into_shared_memory()
+        )
         with held_signals(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # more workers than cores, as the user requested
             loader: DataLoader[Any] = DataLoader(
@@ -193,6 +196,10 @@ class Loader:
         # torch's own handler raises anywhere and prints to file descriptor 2
         if self._handles_signals:
             signal.signal(signal.SIGCHLD, self._on_child_exit)
+
+    def _fits_into_shared_memory(self) -> bool:
+        """True unless all that is in flight needs more; never asked in a thread, where half a message would hang it."""
+        return not self._handles_signals or _bytes_in_flight(self._preprocess, self._workers) <= shared_memory()
 
     def _stop(self) -> None:
         for process in self._processes:
@@ -237,17 +244,24 @@ class Loader:
                     yield Decoded(source_of(item), torch.from_numpy(pixels), identity)
 
 
-_List: TypeAlias = tuple[list[tuple[Source, Identity] | Failure], Tensor]
-"""A worker's result for a list: its items, and the stacked pixels of those that were decoded."""
+_List: TypeAlias = tuple[list[tuple[Source, Identity] | Failure], Tensor | np.ndarray]
+"""A worker's result for a list: its items, and the stacked pixels of those that were decoded.
+
+A tensor is sent by shared memory, an array through the pipe.
+"""
 
 
 @dataclass(frozen=True)
 class _Images(Dataset[_List]):
-    """Dataset run by the workers. `large_lock` is shared by them; without it the items are decoded in this process."""
+    """Dataset run by the workers. `large_lock` is shared by them; without it the items are decoded in this process.
+
+    With `shares_memory` the pixels are given back there.
+    """
 
     preprocess: Preprocess
     decoding: Decoding
     large_lock: AbstractContextManager[object] | None
+    shares_memory: bool
 
     def __getitems__(self, items: Sequence[Item]) -> _List:
         results: list[tuple[Source, Identity] | Failure] = []
@@ -264,10 +278,12 @@ class _Images(Dataset[_List]):
                 results.append((source_of(item), identity))
                 arrays.append(pixels)
         if not arrays:
-            return results, torch.from_numpy(np.empty((0, *self.preprocess.shape), self.preprocess.dtype))
-        batch = torch.from_numpy(np.stack(arrays))
-        if self.large_lock:
-            share(batch)
+            return results, np.empty((0, *self.preprocess.shape), self.preprocess.dtype)
+        pixels = np.stack(arrays)
+        if not (self.large_lock and self.shares_memory):
+            return results, pixels
+        batch = torch.from_numpy(pixels)
+        share(batch)
         return results, batch
 
     def _outcome(self, item: Source | Fetched) -> Outcome:
@@ -302,8 +318,12 @@ def _longest_list(preprocess: Preprocess, workers: int) -> int:
     """The length at which all lists in flight fit in the shared memory."""
     if not workers:
         return LONGEST_LIST
-    image = prod(preprocess.shape) * np.dtype(preprocess.dtype).itemsize
-    return max(1, min(LONGEST_LIST, shared_memory() // (image * workers * (PREFETCH + 1))))
+    return max(1, min(LONGEST_LIST, shared_memory() // _bytes_in_flight(preprocess, workers)))
+
+
+def _bytes_in_flight(preprocess: Preprocess, workers: int) -> int:
+    """Bytes of the pixels in flight with lists of one image."""
+    return prod(preprocess.shape) * np.dtype(preprocess.dtype).itemsize * workers * (PREFETCH + 1)
 
 
 @contextmanager

@@ -1,16 +1,20 @@
 """Set-up of a decoding process: it dies with its parent, prints nothing and is killed first when memory runs out."""
 
 import ctypes
+import logging
 import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 """Start method of a DataLoader's workers: those of Python 3.14's fork server would be its children, not ours."""
@@ -19,13 +23,30 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 _OOM_SCORE = 500  # proc(5): counts as half of memory when the kernel chooses a process to kill
 
 
+@cache
+def can_start_workers() -> bool:
+    """True if processes can share locks, which Linux keeps in /dev/shm; if not, a notice says so, once."""
+    try:
+        multiprocessing.get_context(START_METHOD).Lock()
+    except (ImportError, OSError) as error:
+        log.warning(
+            "no decoding processes without a writable /dev/shm (%s): as with `workers=0`, images are decoded one at a "
+            "time, a decoder that crashes ends the run, and `decode_timeout` has no effect",
+            getattr(error, "strerror", None) or error,
+        )
+        return False
+    return True
+
+
 def shared_memory() -> int:
     """Bytes that tensors in transit between processes may take: half of what is free where Linux keeps them.
 
     A default container has 64 MB of it; more is an error at best, and SIGBUS at worst.
     """
-    if not os.path.isdir("/dev/shm"):  # noqa: S108
+    if sys.platform != "linux":
         return sys.maxsize
+    if not os.path.isdir("/dev/shm"):  # noqa: S108
+        return 0
     memory = os.statvfs("/dev/shm")  # noqa: S108
     return memory.f_bavail * memory.f_frsize // 2
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from beitcli import signals
 from beitcli.errors import UsageError
+from beitcli.inputs.worker import can_start_workers
 from beitcli.jobs.discovery import Lookahead
 from beitcli.jobs.requests import Compute, ModelChoice, Request
 from beitcli.jobs.tasks import Task
@@ -87,12 +88,15 @@ def settings_for(
 
 
 def workers_for(compute: Compute) -> int:
-    """Number of decoding processes: the one requested, or one per core up to a maximum, and none in a daemonic process.
+    """Number of decoding processes: the one requested, or one per core up to a maximum.
+
+    None in a daemonic process, and on a machine that cannot share locks between processes.
 
     Raises UsageError for a number that this process cannot have.
     """
     if not current_process().daemon:
-        return min(usable_cores(), MAX_WORKERS) if compute.workers is None else compute.workers
+        wanted = min(usable_cores(), MAX_WORKERS) if compute.workers is None else compute.workers
+        return wanted if wanted and can_start_workers() else 0
     if compute.workers:
         raise UsageError(f"`workers={compute.workers}`: a daemonic process may have no children", "leave `workers=0`")
     return 0

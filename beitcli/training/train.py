@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from beitcli import __version__
 from beitcli.errors import UsageError
-from beitcli.inputs.worker import shared_memory
+from beitcli.inputs.worker import can_start_workers, shared_memory
 from beitcli.model.cpu.heap import keep_freed_memory
 from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import Runtime, choose_runtime
@@ -220,6 +220,8 @@ def _max_workers(numbers: int, accumulate: int) -> int:
 
     Each worker prefetches two, torch's default, and the Trainer holds those of two steps.
     """
+    if not can_start_workers():
+        return 0
     return max(0, (shared_memory() // (4 * numbers) - 2 * accumulate) // 2)
 
 

@@ -1,7 +1,8 @@
 /* A library for LD_PRELOAD: it refuses the calls that REFUSED names, with the error of number REFUSAL.
 
-REFUSED is a list with commas of: fchmod, fsync, lock, rename-over, rename, semaphore. Preloaded into a process, it makes
-any folder one of exFAT, of FUSE, or of NFS without its lock daemon, and needs no privileges. */
+REFUSED is a list with commas of: fchmod, fsync, lock, rename-over, rename, semaphore, room. Preloaded into a process, it
+makes any folder one of exFAT, of FUSE, or of NFS without its lock daemon, and needs no privileges. `semaphore` is a
+/dev/shm that is missing or read-only, `room` one of 1 MB into which no tensor fits. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -11,6 +12,7 @@ any folder one of exFAT, of FUSE, or of NFS without its lock daemon, and needs n
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -68,3 +70,17 @@ sem_t *sem_open(const char *name, int flags, ...) {
     va_end(arguments);
     return refused("semaphore") ? SEM_FAILED : NEXT(sem_open)(name, flags, mode, value);
 }
+
+int shm_open(const char *name, int flags, mode_t mode) {
+    return refused("room") ? -1 : NEXT(shm_open)(name, flags, mode);
+}
+
+#define STATISTICS(name, type)                                         \
+    int name(const char *path, struct type *found) {                   \
+        int status = NEXT(name)(path, found);                          \
+        if (!strcmp(path, "/dev/shm") && refused("room"))              \
+            found->f_bavail = (1 << 20) / found->f_frsize;             \
+        return status;                                                 \
+    }
+STATISTICS(statvfs, statvfs)
+STATISTICS(statvfs64, statvfs64)

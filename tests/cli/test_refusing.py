@@ -3,6 +3,7 @@
 import errno
 import os
 import subprocess
+import sys
 from pathlib import Path
 from shutil import which
 
@@ -81,6 +82,47 @@ def test_where_all_are_refused_a_run_goes_on_from_its_ledger(library: Path, tmp_
     assert counts(batch(tmp_path, *same, env=environment).stderr) == (3, 3, 0, 0, 0)
     assert counts(batch(tmp_path, *same).stderr) == (3, 3, 0, 0, 0)  # by one with locks, too
     assert (tmp_path / "out.csv").read_bytes() == rows
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EROFS], ids=["missing", "read-only"])
+def test_without_shared_memory_images_are_decoded_in_one_process(
+    library: Path, tmp_path: Path, rows: bytes, number: int
+) -> None:
+    process = batch(
+        tmp_path, SAMPLES, *DEMO, "-j", "2", "--out", "out.csv", env=refusing(library, "semaphore", number=number)
+    )
+    assert process.returncode == 0
+    assert process.stderr.count(f"no decoding processes without a writable /dev/shm ({os.strerror(number)})") == 1
+    assert (tmp_path / "out.csv").read_bytes() == rows
+
+
+LARGE = """
+import multiprocessing, sys
+import numpy as np
+from beitcli.inputs.decode import Decoding
+from beitcli.inputs.loader import Loader
+from beitcli.records import Source
+
+class Large:
+    shape, dtype = (500, 500, 3), "uint8"
+    def __call__(self, image):
+        return np.full(self.shape, len(image.getbands()), np.uint8)
+
+with Loader(map(Source, sys.argv[1:]), Large(), Decoding(), 2) as loader:
+    workers = {child.pid for child in multiprocessing.active_children()}
+    items = list(loader)
+    assert {child.pid for child in multiprocessing.active_children()} == workers
+print(len(items), sum(int(item.pixels.sum()) for item in items))
+"""
+
+
+def test_pixels_too_large_for_the_shared_memory_come_through_pipes_and_cost_no_worker(library: Path) -> None:
+    names = [str(SAMPLES / "cat.jpg")] * 20
+    command = [sys.executable, "-c", LARGE, *names]
+    process = subprocess.run(
+        command, env=refusing(library, "room", number=errno.ENOSPC), capture_output=True, text=True, timeout=120
+    )
+    assert (process.stdout, process.stderr) == (f"20 {20 * 500 * 500 * 3 * 3}\n", "")
 
 
 def test_without_a_ledger_no_lock_is_needed(library: Path, tmp_path: Path, rows: bytes) -> None:
