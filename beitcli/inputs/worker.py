@@ -31,7 +31,7 @@ def can_start_workers() -> bool:
     except (ImportError, OSError) as error:
         log.warning(
             "no decoding processes without a writable /dev/shm (%s): as with `workers=0`, images are decoded one at a "
-            "time, a decoder that crashes ends the run, and `decode_timeout` has no effect",
+            "time, a decoder that crashes ends the run, and `decode_timeout=` has no effect",
             getattr(error, "strerror", None) or error,
         )
         return False
