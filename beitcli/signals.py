@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as one request to stop, which never interrupts a write halfway."""
+"""SIGINT, SIGTERM and SIGHUP as one request to stop, which never interrupts a write halfway."""
 
 import math
 import os
@@ -34,9 +34,16 @@ class _Request:
 
 
 def listen() -> None:
-    """Make SIGINT and SIGTERM raise `Stopped` from now on; the second one ends the process at once."""
+    """Make SIGINT, SIGTERM and SIGHUP raise `Stopped` from now on; a second SIGINT or SIGTERM ends the process at once.
+
+    Under nohup SIGHUP stays ignored. SIGUSR1 and SIGUSR2, by which schedulers warn, are ignored too.
+    """
     signal.signal(signal.SIGINT, _handle)
     signal.signal(signal.SIGTERM, _handle)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _handle)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, _raise)
     sys.unraisablehook = _raise_again
 
@@ -69,6 +76,8 @@ def die_by(signal_number: int) -> NoReturn:
 
 def _handle(signal_number: int, _frame: FrameType | None) -> None:
     if _Request.received is not None:
+        if signal_number == signal.SIGHUP:  # from the shell as well as from its terminal
+            return
         die_by(signal_number)
     _Request.received = signal_number
     if not _Request.held:

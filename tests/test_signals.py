@@ -40,7 +40,7 @@ def run(number: signal.Signals | None, held: str, block: float, after: float = 0
     return process.returncode, output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("held", ["", "30"])
 def test_a_block_that_ends_in_time_is_whole(number: signal.Signals, held: str) -> None:
     status, output = run(number, held, block=0.6)
@@ -59,6 +59,12 @@ def test_a_block_that_outlives_its_seconds_is_interrupted(number: signal.Signals
 
 def test_the_second_request_ends_the_process_at_once() -> None:
     assert run(signal.SIGTERM, "", block=20, times=2) == (-signal.SIGTERM, "")
+
+
+def test_a_second_hang_up_is_the_same_request() -> None:
+    """A shell sends one to its jobs, and its terminal another."""
+    status, output = run(signal.SIGHUP, "", block=0.9, times=2)
+    assert (status, output.split()[0]) == (-signal.SIGHUP, "whole")
 
 
 def test_outside_a_block_a_request_interrupts() -> None:

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 """Start method of a DataLoader's workers: those of Python 3.14's fork server would be its children, not ours."""
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that a terminal or a supervisor may send to all processes of a run; the main one stops the others."""
+
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _OOM_SCORE = 500  # proc(5): counts as half of memory when the kernel chooses a process to kill
 
@@ -64,8 +67,8 @@ def share(tensor: "torch.Tensor") -> None:
 
 @contextmanager
 def held_signals() -> Iterator[None]:
-    """Block SIGINT and SIGTERM; a process started meanwhile inherits this, so neither ends it before `init_worker`."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    """Block requests to stop; a process started meanwhile inherits this, so none ends it before `init_worker`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     try:
         yield
     finally:
@@ -73,16 +76,16 @@ def held_signals() -> Iterator[None]:
 
 
 def init_worker() -> None:
-    """Set up a worker: ignore SIGINT and SIGTERM, die with the parent, print nothing, be killed first for memory.
+    """Set up a worker: ignore requests to stop, die with the parent, print nothing, be killed first for memory.
 
     Output of decoders (libtiff writes to file descriptor 2) is dropped: the record holds the error. The parent's
     output is closed, so that a reader of its pipe sees the end when the parent ends.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         parent = multiprocessing.parent_process()

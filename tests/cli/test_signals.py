@@ -1,10 +1,12 @@
 """Stopping by a signal or a closed pipe: rows are whole, and no process is left."""
 
 import csv
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.batches import wait_for_results
 from tests.conftest import SAMPLES
 from tests.inputs.test_loader import is_running
 
@@ -43,7 +46,7 @@ def descendants(process: "subprocess.Popen[bytes]") -> list[int]:
     return [int(pid) for pid in listing.stdout.split()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("whole_group", [True, False], ids=["group", "process"])
 def test_a_signal_ends_a_stream_with_whole_rows(
     many: Path, tmp_path: Path, number: signal.Signals, whole_group: bool
@@ -62,6 +65,47 @@ def test_a_signal_ends_a_stream_with_whole_rows(
     rows = list(csv.reader((tmp_path / "out.csv").read_text().splitlines()))
     assert {len(row) for row in rows} == {19}
     assert (tmp_path / "out.csv").read_bytes().endswith(b"\n")
+
+
+def test_a_terminal_that_hangs_up_stops_a_run_and_its_workers(many: Path, tmp_path: Path) -> None:
+    ledger = tmp_path / "out.csv.ledger"
+    ours, theirs = os.openpty()
+    arguments = ("batch", "--files-from", many, *DEMO, "--out", tmp_path / "out.csv")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "beitcli", *map(str, arguments)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    wait_for_results(process, ledger, more_than=0)
+    workers = descendants(process)
+    os.close(ours)
+    assert process.wait(timeout=20) == -signal.SIGHUP
+    assert not any(map(is_running, workers))
+    assert not (tmp_path / "out.csv.lock").exists()
+
+
+def test_signals_that_warn_and_a_hang_up_under_nohup_end_no_run(tmp_path: Path) -> None:
+    with open(tmp_path / "out.csv", "wb") as out:
+        process = start(
+            *("batch", "--files-from", "-", *DEMO),
+            stdin=subprocess.PIPE,
+            stdout=out,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),  # as nohup does
+        )
+    assert process.stdin is not None
+    process.stdin.write(f"{SAMPLES / 'cat.jpg'}\n".encode() * 60)
+    process.stdin.flush()
+    wait_for_rows(tmp_path / "out.csv", 5)
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+        os.killpg(process.pid, number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert b"\n60 images: " in stderr
+    assert (tmp_path / "out.csv").read_bytes().count(b",ok,") == 60
 
 
 def test_a_signal_keeps_the_part_and_names_it(many: Path, tmp_path: Path) -> None:
