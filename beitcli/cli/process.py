@@ -1,11 +1,14 @@
 """Start of a command: what it changes for the whole process, which the library leaves as it is."""
 
+import io
 import os
 import sys
+from typing import TextIO
 
 from beitcli import signals
 from beitcli.model.cpu import heap
 from beitcli.model.cpu.cores import usable_cores
+from beitcli.outputs.destination import waiting
 
 
 def own_process() -> None:
@@ -21,7 +24,10 @@ def own_process() -> None:
 
 
 def open_standard_streams() -> None:
-    """Open closed file descriptors 0 to 2 on the null device: the next opened file would take their number."""
+    """Open closed file descriptors 0 to 2 on the null device: the next opened file would take their number.
+
+    Text to a descriptor that does not block waits for room.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -29,3 +35,11 @@ def open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until exit; `print` would use stdout instead
+    sys.stdout, sys.stderr = _blocking(sys.stdout, 1), _blocking(sys.stderr, 2)
+
+
+def _blocking(stream: TextIO, number: int) -> TextIO:
+    if stream is None or os.get_blocking(number):
+        return stream
+    encoding, errors = stream.encoding, stream.errors
+    return io.TextIOWrapper(waiting(number, closefd=False), encoding, errors, line_buffering=number == 2)

@@ -1,15 +1,20 @@
 """Destinations of a run: standard output, a FIFO or device, or a file that is replaced atomically."""
 
+import io
 import logging
 import os
 import re
+import select
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
 from beitcli.errors import OutputError, UsageError, hint_for
 from beitcli.file_system import copy_mode, replace, sync
 from beitcli.records import printable
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +79,25 @@ def is_stream(path: str) -> bool:
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
+class _WaitingFile(io.FileIO):
+    """A file that is written whole also by a descriptor that does not block, as some programs leave a shared pipe."""
+
+    def write(self, data: "ReadableBuffer") -> int:
+        while (written := super().write(data)) is None:  # full
+            poll = select.poll()
+            poll.register(self, select.POLLOUT)
+            poll.poll()
+        return written
+
+
+def waiting(file: int | str, closefd: bool = True) -> io.BufferedWriter:
+    """A buffered stream to a file or descriptor whose writes wait for room, whatever the mode of the descriptor."""
+    return io.BufferedWriter(_WaitingFile(file, "w", closefd))
+
+
 @contextmanager
 def standard_output() -> Iterator[BinaryIO]:
-    with closed(open(1, "wb", closefd=False)) as stream:
+    with closed(waiting(1, closefd=False)) as stream:
         yield stream
 
 
@@ -86,7 +107,7 @@ def stream_to(path: str) -> Iterator[BinaryIO]:
     with writing():
         # A descriptor is duplicated: opened by its name, a file behind it would be truncated.
         number = _DESCRIPTOR.fullmatch(path)
-        device = open(os.dup(_number(number)) if number else path, "wb")  # noqa: SIM115  # closed below
+        device = waiting(os.dup(_number(number)) if number else path)
     with closed(device) as stream:
         yield stream
 

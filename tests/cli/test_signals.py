@@ -161,6 +161,32 @@ def test_kill_leaves_no_process(many: Path, tmp_path: Path) -> None:
     assert not any(map(is_running, workers))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (("models",), 9),
+        (("batch", *[SAMPLES / "cat.jpg"] * 40, *DEMO, "-j", "0", "-q"), 41),
+    ],
+    ids=["text", "records"],
+)
+def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_every_row(arguments: tuple[object, ...], lines: int) -> None:
+    theirs, ours = os.pipe()
+    room = fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(ours, False)
+    before = os.write(ours, b"." * room)
+    with start(*arguments, stdout=ours) as process:
+        os.close(ours)
+        assert process.stderr is not None
+        with pytest.raises(subprocess.TimeoutExpired):  # it waits for room
+            process.wait(timeout=2)
+        with open(theirs, "rb") as reader:
+            received = reader.read()[before:]
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=20) == 0
+    assert len({line.count(b"\t" if lines == 9 else b",") for line in received.splitlines()}) == 1
+    assert received.count(b"\n") == lines
+
+
 @pytest.mark.parametrize("command", ["classify", "batch"])
 def test_a_reader_that_has_seen_enough_ends_the_run_quietly(many: Path, command: str) -> None:
     with start(command, "--files-from", many, *DEMO, "-q", stdout=subprocess.PIPE) as process:
