@@ -4,6 +4,7 @@ import csv
 import fcntl
 import os
 import signal
+import struct
 import subprocess
 import sys
 import termios
@@ -32,6 +33,12 @@ def many(tmp_path: Path) -> Path:
     path = tmp_path / "list"
     path.write_text(f"{SAMPLES / 'cat.jpg'}\n" * 200_000)
     return path
+
+
+def in_pipe(descriptor: int) -> int:
+    """Bytes that wait in the pipe."""
+    [count] = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    return int(count)
 
 
 def wait_for_rows(path: Path, count: int) -> None:
@@ -162,25 +169,29 @@ def test_kill_leaves_no_process(many: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "lines"),
+    ("arguments", "lines", "filled"),
     [
-        (("models",), 9),
-        (("batch", *[SAMPLES / "cat.jpg"] * 40, *DEMO, "-j", "0", "-q"), 41),
+        (("models",), 9, 4096),
+        (("batch", *[SAMPLES / "cat.jpg"] * 40, *DEMO, "-j", "0", "-q"), 41, 0),
     ],
     ids=["text", "records"],
 )
-def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_every_row(arguments: tuple[object, ...], lines: int) -> None:
+def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_every_row(
+    arguments: tuple[object, ...], lines: int, filled: int
+) -> None:
     theirs, ours = os.pipe()
-    room = fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, 4096)
+    fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, 4096)
     os.set_blocking(ours, False)
-    before = os.write(ours, b"." * room)
+    os.write(ours, b"." * filled)
     with start(*arguments, stdout=ours) as process:
         os.close(ours)
         assert process.stderr is not None
+        while in_pipe(theirs) < 2000 and process.poll() is None:
+            time.sleep(0.05)
         with pytest.raises(subprocess.TimeoutExpired):  # it waits for room
-            process.wait(timeout=2)
+            process.wait(timeout=1)
         with open(theirs, "rb") as reader:
-            received = reader.read()[before:]
+            received = reader.read()[filled:]
         assert process.stderr.read() == b""
         assert process.wait(timeout=20) == 0
     assert len({line.count(b"\t" if lines == 9 else b",") for line in received.splitlines()}) == 1
