@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+def storable(nanoseconds: int) -> int:
+    """The time of a file, or the first or last one that a database's integers hold: from 1677 to 2262."""
+    limit = 2**63 - 1  # some file systems allow a year of seven digits
+    return max(-limit, min(nanoseconds, limit))
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Facts that detect a changed image; unknown ones are None.
@@ -28,8 +34,7 @@ class Identity:
 
     @classmethod
     def of_file(cls, status: os.stat_result) -> "Identity":
-        limit = 2**63 - 1  # of a database's integers; some file systems allow a year of seven digits
-        return cls(size=status.st_size, mtime_ns=max(-limit, min(status.st_mtime_ns, limit)))
+        return cls(size=status.st_size, mtime_ns=storable(status.st_mtime_ns))
 
 
 UNKNOWN = Identity()

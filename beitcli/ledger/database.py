@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from beitcli.errors import MAKE_ROOM, BusyError, OutputError
 from beitcli.file_system import can_lock, can_sync
-from beitcli.records import printable
+from beitcli.records import printable, storable
 
 _APPLICATION = 0x62656974  # `beit`, by which file(1) and we recognise the database
 _VERSION = 1
@@ -103,7 +103,7 @@ def digest_of(path: str, database: sqlite3.Connection) -> str:
     key = os.fsencode(os.path.realpath(path))
     with open(path, "rb") as stream:
         status = os.fstat(stream.fileno())
-        version = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        version = (status.st_size, storable(status.st_mtime_ns), storable(status.st_ctime_ns))
         known = database.execute("SELECT size, mtime_ns, ctime_ns, digest FROM files WHERE path = ?", (key,)).fetchone()
         if known and known[:3] == version:
             return str(known[3])

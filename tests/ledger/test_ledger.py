@@ -1,5 +1,6 @@
 """The ledger of a batch run, on real files: images to process, stored results, and broken ledgers."""
 
+import hashlib
 import logging
 import os
 import shutil
@@ -8,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -569,3 +571,18 @@ def test_signed_urls_of_an_earlier_ledger_become_one_source(tmp_path: Path) -> N
     with opened(path) as ledger:
         list(ledger.pending([url("a")], Recompute(), Counter()))
         assert ledger.count_removed() == 1
+
+
+@pytest.mark.parametrize("year", [1901, 2400])
+def test_a_file_of_any_time_has_its_digest_cached(tmp_path: Path, year: int) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"weights")
+    seconds = int(datetime(year, 12, 31, tzinfo=UTC).timestamp())
+    os.utime(weights, (seconds, seconds))
+    if os.stat(weights).st_mtime != seconds:
+        pytest.skip("this file system has no such time")
+    with open_database(str(tmp_path / "out.csv.ledger")) as database:
+        first = digest_of(str(weights), database)
+        database.execute("UPDATE files SET digest = 'cached'")
+        assert first == hashlib.sha256(b"weights").hexdigest()
+        assert digest_of(str(weights), database) == "cached"
