@@ -95,7 +95,7 @@ def test_a_full_disk_is_called_that_in_our_words(parts: Split, tmp_path: Path, n
             (checkpoint / name).symlink_to("/dev/full")
 
     with pytest.raises(OutputError) as error:
-        train_model(training, data, RESOURCES, fill, lambda *_: None)
+        train_model(training, data, RESOURCES, fill, VALIDATOR)
     assert str(error.value) == f"cannot write a checkpoint in `{tmp_path}/model.part`: no room, or the disk fails"
     assert error.value.hint == "make room, then run it again"
 
