@@ -6,6 +6,7 @@ import sys
 from datetime import datetime
 
 from beitcli.cli.flags import Flag, in_flags
+from beitcli.cli.process import has_left_its_folder
 from beitcli.records import printable
 
 log = logging.getLogger("beitcli")
@@ -48,3 +49,5 @@ def set_up(quiet: bool, verbose: bool) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if quiet or not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if has_left_its_folder():
+        log.info("the working folder is deleted: only absolute paths can be read and written")

@@ -9,7 +9,7 @@ from shutil import which
 
 import pytest
 
-from tests.cli.batches import DEMO, batch, clean_environment, counts
+from tests.cli.batches import DEMO, batch, clean_environment, counts, light
 from tests.conftest import SAMPLES
 
 HERE = (*DEMO, "-j", "0")  # where decoding in processes of its own is not the matter
@@ -140,3 +140,30 @@ def test_a_bad_disk_is_no_refusal(library: Path, tmp_path: Path) -> None:
     assert process.returncode == 1
     assert f"beit: error: cannot write the records: {os.strerror(errno.EIO)}" in process.stderr
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_in_a_deleted_folder_absolute_paths_are_read_and_written(tmp_path: Path, rows: bytes) -> None:
+    (tmp_path / "folder").mkdir()
+    process = batch(
+        tmp_path / "folder",
+        *(SAMPLES, *HERE, "--out", tmp_path / "out.csv"),
+        preexec_fn=lambda: os.rmdir(tmp_path / "folder"),
+    )
+    assert counts(process.stderr) == (3, 0, 3, 0, 0)
+    assert process.stderr.startswith(
+        "beit: the working folder is deleted: only absolute paths can be read and written\n"
+    )
+    assert (tmp_path / "out.csv").read_bytes() == rows
+
+
+@pytest.mark.parametrize("out", ["out.csv", "-"])
+def test_in_a_deleted_folder_a_relative_path_is_an_error(tmp_path: Path, out: str) -> None:
+    (tmp_path / "folder").mkdir()
+    process = light(
+        tmp_path / "folder",
+        *(SAMPLES if out != "-" else "cat.jpg", *DEMO, "--out", out),
+        preexec_fn=lambda: os.rmdir(tmp_path / "folder"),
+    )
+    assert process.returncode == (2 if out == "-" else 1)
+    assert "beit: error: " in process.stderr
+    assert "Traceback" not in process.stderr
