@@ -73,7 +73,7 @@ def beit(
     ] = False,
 ) -> None:
     """Classify images in bulk with BEiT vision transformers."""
-    notices.flags.update(flags_of(context))
+    notices.flags.update(flags_of(context.command, context.invoked_subcommand))
     if context.invoked_subcommand is None:
         print(context.get_help())  # noqa: T201
         raise typer.Exit(ExitStatus.USAGE)

@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import typer
-
 _PARAMETER = re.compile(r"`([a-z][a-z0-9_]*)=([^`]*)`")
 
 
@@ -36,11 +34,11 @@ def in_flags(message: str, flags: Mapping[str, Flag]) -> str:
     return _PARAMETER.sub(spelled, message)
 
 
-def flags_of(context: typer.Context) -> dict[str, Flag]:
-    """The flag of every parameter of every command; one that several commands have is the invoked command's."""
-    commands: Any = getattr(context.command, "commands", {})
-    invoked = commands.get(context.invoked_subcommand)
-    return {name: flag for command in (*commands.values(), invoked) if command for name, flag in _flags(command)}
+def flags_of(app: Any, name: str | None) -> dict[str, Flag]:
+    """The flag of every parameter of every command of the app; one that several have is that of the named command."""
+    commands: Any = getattr(app, "commands", {})
+    preferred = commands.get(name)
+    return {name: flag for command in (*commands.values(), preferred) if command for name, flag in _flags(command)}
 
 
 def _flags(command: Any) -> Iterator[tuple[str, Flag]]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from beitcli.cli import notices, progress
+from beitcli.cli.flags import Flag, flags_of
 from beitcli.cli.options import examples
 from beitcli.jobs import runs as job
 from beitcli.outputs.destination import ReaderClosed, writing
@@ -26,6 +27,7 @@ _COLUMNS = ("started", "ended", "host", "version", "model", *_COUNTS, "exit", "s
 
 
 def runs(
+    context: typer.Context,
     file: Annotated[
         str,
         typer.Argument(
@@ -58,14 +60,15 @@ def runs(
         if as_json:
             print(json.dumps([asdict(run) for run in found], indent=1))  # noqa: T201
         else:
-            rows = [tuple(map(printable, _row(asdict(run)))) for run in found]
+            app = context.find_root().command
+            rows = [_row(asdict(run), flags_of(app, run.command)) for run in found]
             show([Table(f"Runs of `{printable(file)}`", _COLUMNS, rows)])
 
 
-def _row(run: Mapping[str, Any]) -> list[str]:
+def _row(run: Mapping[str, Any], flags: Mapping[str, Flag]) -> tuple[str, ...]:
     counts = (str(run["counts"].get(name, "")) for name in _COUNTS)
-    model = f"{run['model']} ({run['digest']})"
-    return [run["started"], run["ended"] or "", run["host"], run["version"], model, *counts, _end(run), _flags(run)]
+    begin = (run["started"], run["ended"] or "", run["host"], run["version"], f"{run['model']} ({run['digest']})")
+    return tuple(map(printable, (*begin, *counts, _end(run), _typed(run, flags))))
 
 
 def _end(run: Mapping[str, Any]) -> str:
@@ -74,10 +77,10 @@ def _end(run: Mapping[str, Any]) -> str:
     return run["signal"] or str(run["exit_status"])
 
 
-def _flags(run: Mapping[str, Any]) -> str:
+def _typed(run: Mapping[str, Any], flags: Mapping[str, Flag]) -> str:
     """The settings as they are typed."""
     values = [(name, each) for name, value in run["settings"].items() for each in _each(value)]
-    given = (notices.flags[name].given(str(value)) if name in notices.flags else None for name, value in values)
+    given = (flags[name].given(str(value)) if name in flags else None for name, value in values)
     return " ".join(flag.strip("`") for flag in given if flag)
 
 

@@ -16,6 +16,7 @@ from beitcli import __version__, signals
 from beitcli.errors import OutputError, UsageError
 from beitcli.jobs.classify import classify, classify_again
 from beitcli.jobs.embed import embed
+from beitcli.jobs.evaluate import EvaluationRequest, evaluate
 from beitcli.jobs.observer import Silent
 from beitcli.jobs.requests import Compute, Inputs, Labels, ModelChoice, Request, Resume
 from beitcli.jobs.runs import export, runs_of
@@ -123,6 +124,21 @@ def test_a_summary_for_machines_tells_how_the_run_ended(folder: Path, no_ledger:
     assert (ended["exit_status"], ended["error"], ended["model"]) == (0, None, "demo")
     assert ended["digest"] == stopped["digest"] != ""
     assert no_ledger or [each.exit_status for each in runs_of("out.csv")] == [None, 1, 0]
+
+
+def test_an_evaluation_ends_when_its_figures_are_written(folder: Path) -> None:
+    (folder / "images").rename(folder / "cat")
+    (folder / "val").mkdir()
+    (folder / "cat").rename(folder / "val" / "cat")
+    requested = EvaluationRequest(request("eval.json", summary="run.json"), "val")
+    Path("eval.json.part").mkdir()
+    with pytest.raises(OutputError):
+        evaluate(requested, Silent())
+    assert summary("run.json")["exit_status"] == 1
+    Path("eval.json.part").rmdir()
+    evaluate(requested, Silent())
+    assert [(each.command, each.exit_status) for each in runs_of("eval.json")] == [("eval", 1), ("eval", 0)]
+    assert export("eval.json", "out.csv", Silent()).images == 4
 
 
 @pytest.mark.parametrize("path", ["out.csv", "-", "images.txt", "/dev/null"])
