@@ -23,7 +23,7 @@ class Identity:
     """Facts that detect a changed image; unknown ones are None.
 
     `size` in bytes and `mtime_ns` are those of the open file, `etag` and `last_modified` those of a URL's response,
-    `digest` is the SHA-256 of the image's bytes.
+    `digest` is the SHA-256 of the image's bytes. `pixels` is the lowest limit of pixels under which it was decoded.
     """
 
     size: int | None = None
@@ -31,6 +31,7 @@ class Identity:
     etag: str | None = None
     last_modified: str | None = None
     digest: bytes | None = None
+    pixels: int | None = field(default=None, compare=False)
 
     @classmethod
     def of_file(cls, status: os.stat_result) -> "Identity":

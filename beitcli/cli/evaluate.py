@@ -30,7 +30,7 @@ def evaluate(
     model: ModelChoice,
     compute: Compute,
     output: Annotated[OutputOptions, Without("format", "bom")],
-    resume: Annotated[Resume, Without("out", "shard", "dry_run", "allow_empty")],
+    resume: Annotated[Resume, Without("out", "shard", "dry_run", "ledger", "allow_empty")],
     folder: Annotated[
         str | None,
         typer.Argument(

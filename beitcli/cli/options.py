@@ -150,6 +150,12 @@ FLAGS: dict[type, dict[str, Any]] = {
         "no_dedupe": _flag(_AGAIN, "--no-dedupe", help="Run identical images through the model separately."),
         "prune": _flag(_AGAIN, "--prune", help="Delete results of images no longer among the inputs."),
         "fresh": _flag(_AGAIN, "--fresh", help="Start over; the old ledger becomes FILE.ledger.old."),
+        "ledger": _option(
+            _AGAIN,
+            "--ledger",
+            metavar="FILE",
+            help="Keep the results here, for several outputs [default: the --out with .ledger].",
+        ),
         "no_ledger": _flag(_AGAIN, "--no-ledger", help="Keep no results: every run processes all images."),
         "allow_empty": _flag(_AGAIN, "--allow-empty", help="Let an empty list empty a FILE that has rows."),
         "wait": _flag(_AGAIN, "--wait", help="Wait for another run on the same FILE to end, instead of exit status 4."),

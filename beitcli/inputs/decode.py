@@ -94,7 +94,8 @@ def outcome(
         with coded_errors(), _time_limit(decoding.seconds), opened(item) as stream:
             before = _file_identity(stream)
             identity = before or identity
-            pixels = preprocess(decode(stream, decoding, large_lock))
+            image, count = _decoded(stream, decoding, large_lock)
+            pixels, identity = preprocess(image), replace(identity, pixels=count)
             if decoding.digest:
                 identity = replace(identity, digest=_digest(stream))
             if before != _file_identity(stream):  # still being written: the bytes belong to no version
@@ -137,10 +138,18 @@ def decode(stream: BinaryIO, decoding: Decoding, large_lock: AbstractContextMana
     acquired. Raises only ImageError.
     """
     with coded_errors():
-        header = open_header(stream, decoding.max_pixels, decoding.scaled_to)
-        is_large = header.width * header.height > LARGE_PIXELS
-        with _paused(large_lock, decoding.seconds) if is_large else nullcontext():
-            return _upright_rgb(header.load())
+        return _decoded(stream, decoding, large_lock)[0]
+
+
+def _decoded(
+    stream: BinaryIO, decoding: Decoding, large_lock: AbstractContextManager[object]
+) -> tuple[Image.Image, int]:
+    """The image as `decode` gives it, and the lowest limit of pixels under which it does."""
+    header = open_header(stream, decoding.max_pixels, decoding.scaled_to)
+    is_large = header.width * header.height > LARGE_PIXELS
+    with _paused(large_lock, decoding.seconds) if is_large else nullcontext():
+        image = _upright_rgb(header.load())
+    return image, max(header.pixels, image.width * image.height)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from beitcli.jobs.recording import Unstored, begun, model_digest, recorded
 from beitcli.jobs.requests import Labels, ModelChoice, Request
 from beitcli.jobs.resumable import Files, preview, updated_ledger, write_files
 from beitcli.jobs.stream import Destination, write_stream
-from beitcli.jobs.tasks import Task, classification_task
+from beitcli.jobs.tasks import Task, classification_task, resumable_classification_task
 from beitcli.ledger.database import open_database
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.outputs.destination import replaced_file, writing
@@ -91,7 +91,7 @@ def classify_again(request: Request, layout_for: LayoutFor, observer: Observer) 
                 with writing():
                     rows.write(selection.of(part))
 
-    task = classification_task("batch", checkpoint, request.labels.top_k)
+    task = resumable_classification_task("batch", checkpoint, request.labels.top_k)
     files = Files((request.target,), f"{layout} {selection}", write)
     with updated_ledger(request, found, task, report, observer) as ledger:
         write_files(files, ledger, observer)
@@ -102,7 +102,7 @@ def preview_classification(request: Request) -> dict[str, int]:
     """Number of images in each state; changes nothing."""
     found = find_again(request, Skipped())
     checkpoint, _ = choose(request.model, request.labels)
-    return preview(request, found, classification_task("batch", checkpoint, request.labels.top_k))
+    return preview(request, found, resumable_classification_task("batch", checkpoint, request.labels.top_k))
 
 
 def choose(model: ModelChoice, labels: Labels) -> tuple[Checkpoint, Selection]:

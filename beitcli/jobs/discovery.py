@@ -20,8 +20,9 @@ from beitcli.outputs.feature_files import SUFFIXES as FEATURES
 from beitcli.outputs.formats import BY_SUFFIX
 from beitcli.records import Failure, Found, Skipped, Source, printable
 
-_OWN_SUFFIXES = (".lock", ".ledger", ".ledger-wal", ".ledger-journal", ".ledger-features", ".part")
-"""Suffixes of the files that a run keeps beside its output."""
+_LEDGER_SUFFIXES = ("", "-wal", "-journal", "-features")
+_OWN_SUFFIXES = (".lock", *(f".ledger{suffix}" for suffix in _LEDGER_SUFFIXES), ".part")
+"""Suffixes of the files that a run keeps beside its ledger, and beside its output."""
 
 
 class Lookahead:
@@ -88,7 +89,7 @@ def find_again(request: Request, skipped: Skipped) -> Iterator[Found]:
 
 def with_identities(found: Iterable[Found], request: Request) -> Iterator[Found]:
     """Inputs, each file with the size and time that show whether it has changed."""
-    return look(_refuse_own_files(guard_inputs(found, request.resume.out), request.target))
+    return look(_refuse_own_files(guard_inputs(found, request.resume.out), request))
 
 
 def guard_inputs(found: Iterable[Found], out: str) -> Iterator[Found]:
@@ -137,11 +138,15 @@ def _check_not_unmounted(folders: list[str], ledger: str) -> None:
         )
 
 
-def _refuse_own_files(found: Iterable[Found], target: str) -> Iterator[Found]:
+def _refuse_own_files(found: Iterable[Found], request: Request) -> Iterator[Found]:
     """Inputs, the run's own files as unread failures: opening and closing one would release its lock."""
-    own = {target + suffix for suffix in _OWN_SUFFIXES}
+    own = {request.target + suffix for suffix in _OWN_SUFFIXES}
+    if request.shares_ledger:
+        ledger = request.ledger
+        own |= {f"{ledger.removesuffix('.ledger')}.lock", *(ledger + suffix for suffix in _LEDGER_SUFFIXES)}
+    names = (*_OWN_SUFFIXES, *(basename(path) for path in own))
     for item in found:
-        if isinstance(item, Source) and item.location.endswith(_OWN_SUFFIXES) and realpath(item.location) in own:
+        if isinstance(item, Source) and item.location.endswith(names) and realpath(item.location) in own:
             yield Failure(item, "not_an_image", "one of the files that this run keeps")
         else:
             yield item

@@ -19,7 +19,7 @@ from beitcli.jobs.labelling import read_labels
 from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.requests import Request
 from beitcli.jobs.resumable import keep_edited, updated_ledger
-from beitcli.jobs.tasks import classification_task
+from beitcli.jobs.tasks import resumable_classification_task
 from beitcli.jobs.values import check_values
 from beitcli.ledger.ledger import Ledger
 from beitcli.ledger.output_files import remember_outputs
@@ -133,7 +133,7 @@ def _updated_ledger(
     out = run.resume
     run = replace(run, resume=replace(out, no_ledger=out.no_ledger or out.streams), target=os.path.realpath(out.out))
     found = (each.found for each in labelling.images)
-    task = classification_task("eval", checkpoint, run.labels.top_k)
+    task = resumable_classification_task("eval", checkpoint, run.labels.top_k)
     return updated_ledger(run, found, task, report, observer)
 
 

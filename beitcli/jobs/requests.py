@@ -156,6 +156,7 @@ class Resume:
     no_dedupe: bool = False
     prune: bool = False
     fresh: bool = False
+    ledger: str | None = None
     no_ledger: bool = False
     allow_empty: bool = False
     wait: bool = False
@@ -169,6 +170,9 @@ class Resume:
         if requested and (self.no_ledger or self.streams):
             hint = "drop `no_ledger=True`" if self.no_ledger else "add `out=FILE`"
             raise UsageError(f"`{requested}=True` needs a ledger", hint)
+        if self.ledger is not None and (self.no_ledger or self.streams):
+            hint = "choose one of them" if self.no_ledger else "add `out=FILE`"
+            raise UsageError(f"`ledger={printable(self.ledger)}`: this run keeps no results", hint)
         if self.allow_empty and self.streams:
             raise UsageError("`allow_empty=True` is for a file", "add `out=FILE`")
         if self.summary is not None:
@@ -179,6 +183,11 @@ class Resume:
         if path == "-" or is_stream(path) or realpath(path) == realpath(self.out):
             raise UsageError(f"`summary={printable(path)}`: no file of its own", "for example `summary=run.json`")
         check_writable(path)
+
+    @property
+    def begins_anew(self) -> bool:
+        """True if a ledger that is not there yet begins empty, without the results of one beside it."""
+        return self.fresh or self.no_ledger or self.ledger is not None
 
     @property
     def streams(self) -> bool:
@@ -218,10 +227,19 @@ class Request:
         """Raises UsageError for values that are not allowed, or contradict each other; OutputError for a file."""
         for part in (self.inputs, self.limits, self.model, self.compute, self.labels, self.resume):
             part.check()
+        if self.ledger == self.target != "":
+            raise UsageError(f"`{printable(self.target)}` is the output", "choose another `ledger=`")
         if self.resume.summary is not None:
             check_not_overwritten([self.resume.summary], self.inputs.files)
 
     @property
     def ledger(self) -> str:
         """The path of the ledger, or "" for a temporary one."""
-        return "" if self.resume.no_ledger else f"{self.target}.ledger"
+        if self.resume.no_ledger:
+            return ""
+        return f"{self.target}.ledger" if self.resume.ledger is None else realpath(self.resume.ledger)
+
+    @property
+    def shares_ledger(self) -> bool:
+        """True if the ledger may be that of other outputs too."""
+        return self.ledger not in ("", f"{self.target}.ledger")

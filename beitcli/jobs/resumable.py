@@ -5,8 +5,9 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -19,10 +20,13 @@ from beitcli.jobs.engine import helpful_stages, predict_records, settings_for
 from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.recording import begun, model_digest, recorded
 from beitcli.jobs.requests import Request
+from beitcli.jobs.siblings import begin_with_sibling
 from beitcli.jobs.tasks import Task
 from beitcli.ledger.database import copied_database, move_aside, open_database
 from beitcli.ledger.ledger import Ledger, Recompute, State
 from beitcli.ledger.output_files import edited, keep, outputs_of
+from beitcli.ledger.validity import NOT_THERE, THERE
+from beitcli.outputs.lock import exclusive
 from beitcli.outputs.provenance import Provenance
 from beitcli.records import Failure, Found, ResultRecord, Source, printable
 
@@ -64,11 +68,8 @@ def updated_ledger(
     """
     tally, resume = report.tally, request.resume
     tally.helpful = helpful_stages(request, task)
-    replaced = None
-    if resume.fresh:
-        replaced = outputs_of(request.ledger)
-        move_aside(request.ledger)
-    with open_database(request.ledger) as database:
+    with _opened(request) as (database, replaced):
+        has_siblings = begin_with_sibling(request, task, database, partial(_facts, request, task, database))
         ledger = _ledger(request, task, database)
         if replaced is not None:
             ledger.outputs = replaced
@@ -77,7 +78,9 @@ def updated_ledger(
             try:
                 pending = _pending(with_identities(found, request), resume.recompute(), ledger, observer)
                 _predict(request, task, pending, ledger, report, observer, record_counts)
-                _report_stale(ledger, resume.prune)
+                if has_siblings:  # whose other images are none of this output
+                    ledger.prune()
+                _report_stale(ledger, resume.prune, request.shares_ledger)
                 ledger.count(tally, is_complete=True)
                 yield ledger
             except signals.Stopped:
@@ -88,6 +91,27 @@ def updated_ledger(
                 observer.summary(report)
                 raise
     observer.summary(report)
+
+
+@contextmanager
+def _opened(request: Request) -> Iterator[tuple[sqlite3.Connection, str | None]]:
+    """The database of the ledger, locked where the lock of the output is not that of the ledger.
+
+    With it the versions of the output in the ledger that this one replaces, if it does.
+    """
+    ledger, replaced = request.ledger, None
+    owner = ledger.removesuffix(".ledger")
+    with exclusive(owner, request.resume.wait) if request.shares_ledger else nullcontext():
+        if request.resume.fresh:
+            replaced = outputs_of(ledger, _shared_output(request))
+            move_aside(ledger)
+        with open_database(ledger) as database:
+            yield database, replaced
+
+
+def _shared_output(request: Request) -> str:
+    """The name of the output in a ledger that it shares; "" in its own."""
+    return request.target if request.shares_ledger else ""
 
 
 def write_files(files: Files[ResultRecord], ledger: Ledger[ResultRecord], observer: Observer) -> None:
@@ -128,6 +152,7 @@ def preview(request: Request, found: Iterable[Found], task: Task[ResultRecord]) 
     """Number of images in each state, and of results whose image is no longer among the inputs; changes nothing."""
     states: Counter[State] = Counter({"new": 0, "changed": 0, "to retry": 0, "up to date": 0})
     with copied_database("" if request.resume.fresh else request.ledger) as database:
+        begin_with_sibling(request, task, database, partial(_facts, request, task, database))
         ledger = _ledger(request, task, database)
         for _ in ledger.pending(with_identities(found, request), request.resume.recompute(), states):
             pass
@@ -136,7 +161,7 @@ def preview(request: Request, found: Iterable[Found], task: Task[ResultRecord]) 
 
 def _ledger(request: Request, task: Task[ResultRecord], database: sqlite3.Connection) -> Ledger[ResultRecord]:
     """Ledger of this run. Raises OutputError for a ledger of another command."""
-    ledger = Ledger(database, _facts(request, task, database), task.codec)
+    ledger = Ledger(database, _facts(request, task, database), task.codec, _shared_output(request))
     if not ledger.is_for(task.command):
         name = printable(request.ledger)
         raise OutputError(f"`{name}` is not a ledger of `beit {task.command}`", "choose another file, or `fresh=True`")
@@ -194,14 +219,14 @@ def _predict(
             observer.progress(len(records))
 
 
-def _report_stale(ledger: Ledger[Any], prune: bool) -> None:
+def _report_stale(ledger: Ledger[Any], prune: bool, shared: bool) -> None:
     if ledger.unverified_urls:
         log.info("%d URLs could not be checked for changes and keep their results", ledger.unverified_urls)
     removed = ledger.count_removed()
     if removed and prune:
         ledger.prune()
         log.info("%d results of images no longer among the inputs are deleted", removed)
-    elif removed:
+    elif removed and not shared:  # they may be another output's
         log.info(
             "%d results in the ledger are of images no longer among the inputs (`prune=True` deletes them)", removed
         )
@@ -220,6 +245,6 @@ def _facts(request: Request, task: Task[Any], database: sqlite3.Connection) -> d
         "decoder": str(DECODER),
         "Pillow": ".".join(version("pillow").split(".")[:2]),
         "simplejpeg": ".".join(version("simplejpeg").split(".")[:2]),
-        **{extra: "there" if find_spec(module) else "not there" for extra, module in DECODER_EXTRAS.items()},
+        **{extra: THERE if find_spec(module) else NOT_THERE for extra, module in DECODER_EXTRAS.items()},
         **task.facts,
     }

@@ -73,7 +73,7 @@ def _write_records(results: _Results, out: str, observer: Observer) -> Tally:
     top_k = min(chosen.top_k or len(labels), len(labels))
     threshold = -math.inf if chosen.threshold is None else chosen.threshold
     selection = Selection(threshold, indices_of(chosen.label or (), labels))
-    ledger = results.ledger(ScoresCodec(labels))
+    ledger = results.ledger(ScoresCodec(labels, top_k))
     layout = Layout(file_format.name, top_k, file_format.gzip, provenance=ledger.provenance())
     observer.stage("writing")
     with replaced_file(out, keeps_part=False) as stream, writer(stream, layout) as rows:

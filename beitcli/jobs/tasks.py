@@ -13,6 +13,10 @@ from beitcli.records import Embedding, Identity, Prediction, ResultRecord, Sourc
 if TYPE_CHECKING:
     from beitcli.pipeline import Model, Settings
 
+_KEPT_LABELS = 5
+_FEW_LABELS = 10
+"""Labels that a ledger keeps of each image at least, and the most of which it keeps all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task(Generic[ResultRecord]):
@@ -34,17 +38,29 @@ class Task(Generic[ResultRecord]):
 
 def classification_task(command: str, checkpoint: Checkpoint, top_k: int) -> Task[Prediction]:
     """Classification into the best `top_k` labels; 0 for all."""
+    labels = len(checkpoint.labels)
+    columns = min(top_k or labels, labels)
+    return _classification_task(command, checkpoint, columns, columns)
 
+
+def resumable_classification_task(command: str, checkpoint: Checkpoint, top_k: int) -> Task[Prediction]:
+    """Classification as `classification_task`, whose ledger keeps more labels, so that other `top_k` cost nothing."""
+    labels = len(checkpoint.labels)
+    columns = min(top_k or labels, labels)
+    kept = labels if labels <= _FEW_LABELS else max(columns, _KEPT_LABELS)
+    return _classification_task(command, checkpoint, columns, kept)
+
+
+def _classification_task(command: str, checkpoint: Checkpoint, columns: int, kept: int) -> Task[Prediction]:
     def load(settings: "Settings") -> "Model":
         from beitcli.pipeline import load_classifier
 
-        return load_classifier(settings, top_k)
+        return load_classifier(settings, kept)
 
-    labels = len(checkpoint.labels)
-    facts = {"--top-k": str(min(top_k or labels, labels))}
+    facts = {"--top-k": str(kept)}
     if checkpoint.activation != "softmax" and not checkpoint.multi_label:
         facts["scores"] = checkpoint.activation  # older versions stored a softmax: predict again
-    return Task(command, checkpoint, facts, ScoresCodec(checkpoint.labels), load, Prediction)
+    return Task(command, checkpoint, facts, ScoresCodec(checkpoint.labels, columns), load, Prediction)
 
 
 def encoding_task(command: str, checkpoint: Checkpoint, kind: Encoding, vectors: FeatureCodec) -> Task[Embedding]:

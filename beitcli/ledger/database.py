@@ -36,6 +36,16 @@ PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_VERSION};
 """
 
+_PIXELS = """
+BEGIN;
+ALTER TABLE pictures ADD COLUMN pixels INTEGER;                                -- the limit that the image needs
+CREATE TRIGGER other_image AFTER UPDATE OF size, mtime_ns, digest ON pictures  -- also where an older version writes it
+WHEN (NEW.size, NEW.mtime_ns, NEW.digest) IS NOT (OLD.size, OLD.mtime_ns, OLD.digest) AND NEW.pixels = OLD.pixels
+BEGIN UPDATE pictures SET pixels = NULL WHERE id = NEW.id; END;
+COMMIT;
+"""
+"""What was added to the schema without a new version of it: older versions go on with it, and predict some again."""
+
 _RUNS = """
 CREATE TABLE IF NOT EXISTS runs (
     id INTEGER PRIMARY KEY,                                                    -- as in `pictures.answered`
@@ -165,6 +175,8 @@ def _prepare(database: sqlite3.Connection, path: str, syncs: bool) -> None:
         database.execute("PRAGMA journal_mode = DELETE")
     if not has_tables:
         database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+    if not _value(database, "SELECT count(*) FROM pragma_table_info('pictures') WHERE name = 'pixels'"):
+        database.executescript(_PIXELS)
     database.executescript(f"BEGIN; {_RUNS} COMMIT;")
 
 

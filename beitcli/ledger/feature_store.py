@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import sqlite3
 import zlib
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from beitcli.ledger.database import parsed
 from beitcli.outputs.destination import writing
-from beitcli.records import Embedding, Identity, Source, printable
+from beitcli.records import Embedding, Failure, Identity, Source, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,7 @@ class FeatureCodec:
         self._descriptor: int | None = None
 
     def is_available(self, text: str) -> bool:
-        """True if the file was long enough, when the run began, to hold these features."""
+        """True if the file was long enough to hold these features when the run began, or last added to it."""
         if self._length is None:
             self._length = 0
             with suppress(OSError):
@@ -53,6 +54,7 @@ class FeatureCodec:
             rest = memoryview(data)
             while rest:
                 rest = rest[os.write(file, rest) :]
+        self._length = offset + self._size
         return json.dumps([offset, zlib.crc32(data)])
 
     def decode(self, text: str) -> "np.ndarray[Any, Any]":
@@ -69,6 +71,16 @@ class FeatureCodec:
 
     def to_record(self, source: Source, identity: Identity, text: str) -> Embedding:
         return Embedding(source, self.decode(text), identity)
+
+    def adopt(self, ledger: str, copies: bool) -> None:
+        """Take over the features of another ledger. Raises OutputError where they cannot be copied."""
+        features = f"{ledger}-features"
+        if copies and self._path is not None:
+            with writing(), suppress(FileNotFoundError):
+                shutil.copyfile(features, self._path)
+        else:
+            with suppress(OSError):
+                self._length = os.path.getsize(features)
 
     def layout(self) -> dict[str, Any]:
         """Shape and dtype of the features of one image."""
@@ -88,3 +100,30 @@ class FeatureCodec:
                 self._descriptor = os.open(name, flags | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
                 os.unlink(name)
         return self._descriptor
+
+
+class FeatureTexts:
+    """Codec of features and failures in a collection: JSON, the features themselves by `codec` in its file."""
+
+    results = "features"
+
+    def __init__(self, codec: FeatureCodec) -> None:
+        self._codec = codec
+
+    def encode(self, record: Embedding | Failure) -> str:
+        if isinstance(record, Failure):
+            return json.dumps([record.source.name, [record.code, record.message]])
+        return json.dumps([record.source.name, self._codec.encode(record)])
+
+    def decode(self, text: str) -> Embedding | Failure:
+        name, result = parsed(text)
+        source = Source.named(name)
+        return Failure(source, *result) if isinstance(result, list) else Embedding(source, self._codec.decode(result))
+
+    def are_equal(self, one: str, other: str) -> bool:
+        if one == other:
+            return True
+        first, second = self.decode(one), self.decode(other)
+        if isinstance(first, Failure) or isinstance(second, Failure):
+            return False
+        return first.features.tobytes() == second.features.tobytes()

@@ -15,6 +15,7 @@ from beitcli.ledger.database import has_rows, parsed
 from beitcli.ledger.output_files import versions_of
 from beitcli.ledger.runs import RunRecord, model_name, set_model, store_run
 from beitcli.ledger.signed_urls import rename_signed_urls
+from beitcli.ledger.validity import STALE, validity
 from beitcli.outputs.provenance import Provenance
 from beitcli.outputs.summary import Tally
 from beitcli.records import Failure, Found, Identity, Prediction, ResultRecord, Score, Source, printable
@@ -53,6 +54,7 @@ class _Row(NamedTuple):
     last_modified: str | None = None
     fingerprint: int | None = None
     code: str | None = None
+    pixels: int | None = None
     crashes: int = 0
     scores: str | None = None
     asked: int | None = None
@@ -69,6 +71,7 @@ class _Row(NamedTuple):
 class Codec(Protocol[ResultRecord]):
     """Codec of one kind of result: record <-> text. Decoding raises sqlite3.DatabaseError for invalid text.
 
+    `adopt` makes results of another ledger available here; without `copies` only for this run's `is_available`.
     `layout` is JSON from which a codec of the same results can be made.
     """
 
@@ -76,17 +79,19 @@ class Codec(Protocol[ResultRecord]):
     def encode(self, record: ResultRecord) -> str: ...
     def decode(self, text: str) -> Any: ...
     def to_record(self, source: Source, identity: Identity, text: str) -> ResultRecord: ...
+    def adopt(self, ledger: str, copies: bool) -> None: ...
     def layout(self) -> dict[str, Any]: ...
 
 
 class ScoresCodec:
-    """Codec of predictions: JSON `[[index, score], …]`."""
+    """Codec of predictions: JSON `[[index, score], …]`, of which a record has the best `top_k`."""
 
-    def __init__(self, labels: Sequence[str]) -> None:
+    def __init__(self, labels: Sequence[str], top_k: int) -> None:
         self._labels = labels
+        self._top_k = top_k
 
-    def is_available(self, text: str) -> bool:  # noqa: ARG002  # a prediction needs no other file
-        return True
+    def is_available(self, text: str) -> bool:
+        return text.count("[") > self._top_k
 
     def encode(self, record: Prediction) -> str:
         return json.dumps([(score.index, score.score) for score in record.scores])
@@ -98,7 +103,10 @@ class ScoresCodec:
             raise sqlite3.DatabaseError(f"invalid scores: {text}") from error
 
     def to_record(self, source: Source, identity: Identity, text: str) -> Prediction:
-        return Prediction(source, self.decode(text), identity)
+        return Prediction(source, self.decode(text)[: self._top_k], identity)
+
+    def adopt(self, ledger: str, copies: bool) -> None:
+        """Do nothing: a prediction needs no other file."""
 
     def layout(self) -> dict[str, Any]:
         """The labels."""
@@ -106,11 +114,17 @@ class ScoresCodec:
 
 
 class Ledger(Generic[ResultRecord]):
-    """One run on a ledger. Only `begin_run`, `end_run`, `add`, `prune` and `mark_written` commit."""
+    """One run on a ledger; `output` is its file where outputs share one.
 
-    def __init__(self, database: sqlite3.Connection, facts: Mapping[str, str], codec: Codec[ResultRecord]) -> None:
+    Only `begin_run`, `end_run`, `add`, `prune` and `mark_written` commit.
+    """
+
+    def __init__(
+        self, database: sqlite3.Connection, facts: Mapping[str, str], codec: Codec[ResultRecord], output: str = ""
+    ) -> None:
         self._database = database
         self._execute = database.execute
+        self._written_key, self._outputs_key = f"written {output}".rstrip(), f"outputs {output}".rstrip()
         self._facts = facts
         self._codec = codec
         if not database.in_transaction:
@@ -124,6 +138,8 @@ class Ledger(Generic[ResultRecord]):
         text = json.dumps(facts, sort_keys=True)
         self._execute("INSERT OR IGNORE INTO fingerprints (facts) VALUES (?)", (text,))
         [self._fingerprint] = self._execute("SELECT id FROM fingerprints WHERE facts = ?", (text,)).fetchone()
+        stored = self._execute("SELECT id, facts FROM fingerprints ORDER BY id = ? DESC", (self._fingerprint,))
+        self._validity = {each: validity(parsed(before), facts) for each, before in stored}
         self._requested = 0
         self._order = hashlib.sha256()
         self._stale: Counter[int] = Counter()
@@ -223,9 +239,11 @@ class Ledger(Generic[ResultRecord]):
     def result_of(self, digest: bytes) -> Any | None:
         """The result of an identical image, if it is available."""
         query = "SELECT scores FROM pictures WHERE digest = ? AND fingerprint = ? AND scores IS NOT NULL LIMIT 1"
-        found = self._execute(query, (digest, self._fingerprint)).fetchone()
-        with suppress(sqlite3.DatabaseError):
-            return self._codec.decode(found[0]) if found else None
+        for fingerprint in (each for each, stored in self._validity.items() if stored.holds):
+            found = self._execute(query, (digest, fingerprint)).fetchone()
+            if found and self._codec.is_available(found[0]):
+                with suppress(sqlite3.DatabaseError):
+                    return self._codec.decode(found[0])
         return None
 
     def count(self, tally: Tally, is_complete: bool) -> None:
@@ -281,8 +299,9 @@ class Ledger(Generic[ResultRecord]):
         query = f"SELECT count(*) {_SO_FAR} AND code IS NULL"
         return int(self._execute(query, self._so_far(is_complete)).fetchone()[0])
 
-    def _so_far(self, is_complete: bool) -> dict[str, int]:
-        return {"last": self._run - 1, "is_complete": is_complete, "fingerprint": self._fingerprint}
+    def _so_far(self, is_complete: bool) -> dict[str, int | str]:
+        holding = [fingerprint for fingerprint, stored in self._validity.items() if stored.holds]
+        return {"last": self._run - 1, "is_complete": is_complete, "holding": json.dumps(holding)}
 
     def count_removed(self) -> int:
         """The number of results of images that are no longer requested."""
@@ -296,21 +315,21 @@ class Ledger(Generic[ResultRecord]):
 
     def is_written(self, paths: Sequence[str], appearance: str) -> bool:
         """True if the files are unchanged since these results were written, in this order and appearance."""
-        return all(map(os.path.exists, paths)) and self._state("written") == self._written(paths, appearance)
+        return all(map(os.path.exists, paths)) and self._state(self._written_key) == self._written(paths, appearance)
 
     @property
     def outputs(self) -> str | None:
         """The `versions_of` the output files as they were written; None in a new ledger, or an earlier version's."""
-        return self._state("outputs")  # type: ignore[no-any-return]
+        return self._state(self._outputs_key)  # type: ignore[no-any-return]
 
     @outputs.setter
     def outputs(self, versions: str | None) -> None:
-        self._set_state("outputs", versions)
+        self._set_state(self._outputs_key, versions)
 
     def mark_written(self, paths: Sequence[str], appearance: str) -> None:
         """Record that the files hold the ledger's results."""
         self.outputs = versions_of(paths)
-        self._set_state("written", self._written(paths, appearance))
+        self._set_state(self._written_key, self._written(paths, appearance))
         self._execute("DELETE FROM pictures WHERE kind = 'stdin'")  # other bytes next time
         self._commit()
 
@@ -346,11 +365,17 @@ class Ledger(Generic[ResultRecord]):
             return "to retry" if is_retried else "up to date" if item.code == row.code else "changed"
         now = (item.known.size, item.known.mtime_ns)
         same = item.kind == "url" or (None not in now and now == (row.size, row.mtime_ns))
-        same = same and row.fingerprint == self._fingerprint
-        same = same and (row.scores is None or self._codec.is_available(row.scores))
+        same = same and self._holds(row.fingerprint, row.scores, row.code, row.pixels)
         if is_retried:
             return "up to date" if same and row.scores is not None and item.kind == "path" else "to retry"
         return "up to date" if same else "changed"
+
+    def _holds(self, fingerprint: int | None, scores: str | None, code: str | None, pixels: int | None) -> bool:
+        """True if this run would give the stored result, or without one the stored failure."""
+        stored = self._validity.get(fingerprint or 0, STALE)
+        if scores is not None:
+            return stored.of_image(pixels) and self._codec.is_available(scores)
+        return stored.of_failure(code or "")
 
     def _clear_failure(self, image: int) -> None:
         """Restore the stored result of a file that is available again, unchanged."""
@@ -358,8 +383,8 @@ class Ledger(Generic[ResultRecord]):
         self._mark_output_stale()
 
     def _mark_output_stale(self) -> None:
-        """Mark the output stale: a stored result changed."""
-        self._execute("DELETE FROM state WHERE key = 'written'")
+        """Mark every output stale: a stored result changed."""
+        self._execute("DELETE FROM state WHERE key = 'written' OR key LIKE 'written %'")
 
     def _report_changed_facts(self) -> None:
         """Log the number of stale results and the facts that differ."""
@@ -380,8 +405,8 @@ class Ledger(Generic[ResultRecord]):
     def _store(self, record: ResultRecord | Failure) -> None:
         """Replace the stored record; a transient failure keeps the stored result."""
         kind, source = _key(record.source)
-        query = "SELECT scores, code, message, fingerprint FROM pictures WHERE kind = ? AND source = ?"
-        *before, fingerprint = self._execute(query, (kind, source)).fetchone()
+        query = "SELECT scores, code, message, fingerprint, pixels FROM pictures WHERE kind = ? AND source = ?"
+        *before, fingerprint, pixels = self._execute(query, (kind, source)).fetchone()
         result: dict[str, str | None] = {"scores": None, "code": None, "message": None}
         statement = _STORE
         if not isinstance(record, Failure):
@@ -389,7 +414,8 @@ class Ledger(Generic[ResultRecord]):
         else:
             result |= {"code": record.code, "message": record.message}
             if _is_transient(record.code):
-                if kind == "url" and before[0] and before[1] is None and fingerprint == self._fingerprint:
+                holds = self._holds(fingerprint, before[0], before[1], pixels)
+                if kind == "url" and before[0] and before[1] is None and holds:
                     self.unverified_urls += 1
                     return
                 result["scores"] = before[0]
@@ -416,7 +442,8 @@ _ORPHANED = "id NOT IN (SELECT picture FROM run)"
 _SO_FAR = """
 FROM pictures JOIN (SELECT picture, min(position) AS first FROM run GROUP BY picture) ON picture = id
 WHERE answered > 0 AND (
-    answered = :last OR (fingerprint = :fingerprint AND (:is_complete OR asked IS NOT :last))
+    answered = :last
+    OR (fingerprint IN (SELECT value FROM json_each(:holding)) AND (:is_complete OR asked IS NOT :last))
 )
 """
 _APPEND = """
@@ -429,6 +456,7 @@ UPDATE pictures SET
                    WHEN code = 'decoder_crashed' AND size IS :size AND mtime_ns IS :mtime_ns THEN crashes + 1
                    ELSE 1 END,
     size = :size, mtime_ns = :mtime_ns, etag = :etag, last_modified = :last_modified, digest = :digest,
+    pixels = :pixels,
     fingerprint = :fingerprint, dtype = :dtype, answered = :run,
     scores = :scores, code = :code, message = :message
 WHERE kind = :kind AND source = :source

@@ -69,11 +69,15 @@ def remember_outputs(ledger: str, paths: Sequence[str]) -> None:
         database.execute("INSERT OR REPLACE INTO state VALUES ('outputs', ?)", (versions_of(paths),))
 
 
-def outputs_of(ledger: str) -> str | None:
-    """The versions that the ledger at this path has of its output files; None if it cannot say."""
+def outputs_of(ledger: str, shared_by: str = "") -> str | None:
+    """The versions that the ledger at this path has of its output files; None if it cannot say.
+
+    `shared_by` is the output where several share the ledger.
+    """
     if not os.path.exists(ledger):
         return None
     with suppress(OutputError), open_database(ledger) as database:
-        found = database.execute("SELECT value FROM state WHERE key = 'outputs'").fetchone()
+        key = f"outputs {shared_by}".rstrip()
+        found = database.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
         return str(found[0]) if found else None
     return None

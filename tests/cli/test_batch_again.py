@@ -239,8 +239,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--dtype", "auto"], True),
         (["--preprocess", "paper"], True),
         (["--image-size", 64], True),
-        (["--top-k", 3], True),
-        (["--max-pixels", 100_000], True),
+        (["--top-k", 3], False),
+        (["--max-pixels", 100_000], False),
         (["--fast-decode"], True),
         (["-m", "{weights}/tensors"], True),
         (["-m", "{weights}/config"], True),
@@ -281,17 +281,21 @@ def pillow_version() -> str:
 
 
 def test_predictions_of_other_settings_are_repeated_with_one_notice(finished: Path) -> None:
-    before = rows(finished / "out.jsonl")
-    process = batch(finished, *SAME, "-k", 3)
+    process = batch(finished, *SAME, "--preprocess", "paper")
     assert counts(process.stderr) == (63, 0, 59, 0, 4)
     [notice] = [line for line in process.stderr.splitlines() if "other settings" in line]
     assert "62 results" in notice
-    assert "--top-k 5 -> 3" in notice
+    assert "--preprocess checkpoint -> paper" in notice
     assert "--dtype" not in notice
+    assert counts(light(finished, *SAME, "--preprocess", "paper").stderr) == ALL
+
+
+def test_fewer_labels_are_a_part_of_those_that_the_ledger_keeps(finished: Path) -> None:
+    before = rows(finished / "out.jsonl")
+    assert counts(light(finished, *SAME, "-k", 3).stderr) == ALL
     assert rows(finished / "out.jsonl") == [
         row | {"predictions": row["predictions"][:3]} if "predictions" in row else row for row in before
     ]
-    assert counts(light(finished, *SAME, "-k", 3).stderr) == ALL
 
 
 # Failures
@@ -552,6 +556,6 @@ def test_the_name_of_a_ledger_is_no_name_for_an_output(finished: Path) -> None:
 
 
 def test_the_notice_counts_the_repeated_predictions(finished: Path) -> None:
-    process = batch(finished, "images/000.png", "images/001.png", *MODEL, "-k", 3, "--out", "out.jsonl")
+    process = batch(finished, "images/000.png", "images/001.png", *MODEL, "--preprocess", "paper", "--out", "out.jsonl")
     [notice] = [line for line in process.stderr.splitlines() if "other settings" in line]
     assert "beit: 2 results" in notice

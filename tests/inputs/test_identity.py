@@ -15,6 +15,7 @@ from beitcli.inputs.quarantine import decode_alone
 from beitcli.records import UNKNOWN, Failure, Fetched, Identity, Source
 from tests.conftest import SAMPLES
 
+FIELD = Path(__file__).parents[1] / "field"
 DIGESTED = Decoding(seconds=0, digest=True)
 
 
@@ -40,6 +41,28 @@ def test_a_file_has_its_size_time_and_digest(cat: Path) -> None:
     result = outcome(Source(str(cat)), Small(), DIGESTED, nullcontext())
     assert identity(result) == Identity(size=status.st_size, mtime_ns=status.st_mtime_ns, digest=digest)
     assert identity(outcome(Source(str(cat)), Small(), Decoding(), nullcontext())).digest is None
+
+
+def test_the_pixels_of_an_image_are_the_lowest_limit_under_which_it_is_decoded(cat: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    for suffix in ("png", "gif", "ico", "icns", "jp2", "webp", "bmp", "tga", "dds", "qoi"):
+        Image.fromarray(random.integers(0, 256, (32, 48, 3), np.uint8)).save(tmp_path / f"image.{suffix}")
+    counted = 0
+    for path in (*tmp_path.iterdir(), *FIELD.iterdir()):
+        for scaled_to in (None, (16, 16)):
+
+            def under(most: int) -> Outcome:
+                return outcome(Source(str(path)), Small(), Decoding(most, 0, scaled_to), nullcontext())  # noqa: B023
+
+            result = under(200_000_000)
+            if not isinstance(result, Failure):
+                pixels = result[1].pixels
+                assert pixels is not None
+                assert not isinstance(under(pixels), Failure), path
+                smaller = under(pixels - 1)
+                assert isinstance(smaller, Failure) and smaller.code == "too_large", path
+                counted += 1
+    assert counted > 40
 
 
 def test_a_failure_has_the_identity_of_its_file(cat: Path) -> None:

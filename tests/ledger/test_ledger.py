@@ -30,7 +30,7 @@ Predictions = Ledger[Prediction]
 @contextmanager
 def opened(path: Path, facts: Mapping[str, str] = FACTS, labels: Sequence[str] = LABELS) -> Iterator[Predictions]:
     with open_database(str(path)) as database:
-        yield Ledger(database, facts, ScoresCodec(labels))
+        yield Ledger(database, facts, ScoresCodec(labels, 2))
 
 
 def image(name: str, size: int = 10, mtime_ns: int = 1_700_000_000_123_456_789) -> Source:
@@ -342,7 +342,7 @@ def test_a_folder_that_had_an_image(path: Path, folder: str, expected: bool) -> 
     names = ["pics/sub/a.png", "pics-2/b.png", "./dot/c.png", "/abs/d.png", os.fsdecode(b"caf\xe9/e.png")]
     run(path, [*map(image, names), url("a.png")])
     with open_database(str(path)) as database:
-        next(Ledger(database, FACTS, ScoresCodec(LABELS)).pending([image("pending/a.png")], Recompute(), Counter()))
+        next(Ledger(database, FACTS, ScoresCodec(LABELS, 2)).pending([image("pending/a.png")], Recompute(), Counter()))
         assert has_images_under(folder, database) is expected
 
 
@@ -505,7 +505,7 @@ def test_a_database_without_a_name_is_temporary(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         with open_database("") as database:
-            ledger = Ledger(database, FACTS, ScoresCodec(LABELS))
+            ledger = Ledger(database, FACTS, ScoresCodec(LABELS, 2))
             ledger.add([good(source) for source in ledger.pending([A], Recompute(), Counter())])
             assert [record for part in ledger.records() for record in part] == [good(A)]
             assert os.listdir(tmp_path) == []

@@ -40,11 +40,15 @@ _CHECKS: dict[str, Callable[[bytes], None]] = {
 
 
 class Header(NamedTuple):
-    """Size of an image that is not decoded yet; `load` gives its pixels in any of Pillow's modes."""
+    """Size of an image that is not decoded yet; `load` gives its pixels in any of Pillow's modes.
+
+    `pixels` is the lowest limit under which it is opened: more than its size where that is already a scaled one.
+    """
 
     width: int
     height: int
     load: Callable[[], Image.Image]
+    pixels: int
 
 
 def open_header(stream: BinaryIO, max_pixels: int, scaled_to: tuple[int, int] | None = None) -> Header:
@@ -105,10 +109,11 @@ def _rewind(stream: BinaryIO) -> int:
     return size
 
 
-def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raises ImageError for more than `max_pixels`."""
+def check_size(width: int, height: int, max_pixels: int) -> int:
+    """The number of pixels. Raises ImageError for more than `max_pixels`."""
     if width * height > max_pixels:
         raise ImageError("too_large", f"{width} × {height} pixels are more than {max_pixels} (--max-pixels)")
+    return width * height
 
 
 def _of(image: Image.Image, max_pixels: int) -> Header:
@@ -116,18 +121,18 @@ def _of(image: Image.Image, max_pixels: int) -> Header:
         image.load()
         return image
 
-    check_size(image.width, image.height, max_pixels)
-    return Header(image.width, image.height, load)
+    pixels = check_size(image.width, image.height, max_pixels)
+    return Header(image.width, image.height, load, pixels)
 
 
 def _jpeg(data: bytearray, max_pixels: int, scaled_to: tuple[int, int] | None) -> Header:
     parts = jpeg.parts(data)
     image = jpeg.header(parts)
-    check_size(image.width, image.height, max_pixels)
+    pixels = check_size(image.width, image.height, max_pixels)
     if scaled_to and parts.scalable:
         height, width = scaled_to
         image.draft(None, (height, width) if orientation(image) > 4 else (width, height))
-    return Header(image.width, image.height, partial(jpeg.load, image, parts))
+    return Header(image.width, image.height, partial(jpeg.load, image, parts), pixels)
 
 
 def _raw(stream: BinaryIO, kind: str, max_pixels: int, scaled_to: tuple[int, int] | None) -> Header:
@@ -147,11 +152,13 @@ def _tiff(stream: BinaryIO, max_pixels: int, scaled_to: tuple[int, int] | None) 
     if kind := raw.tiff_kind(stream):
         return _raw(stream, kind, max_pixels, scaled_to)
     page = first_page(stream)
-    check_size(page.width, page.height, max_pixels)
-    most = max(_USUAL_BYTES * max_pixels, _MOST_BYTES * page.width * page.height)
+    pixels = check_size(page.width, page.height, max_pixels)
+    most = max(_USUAL_BYTES * max_pixels, _MOST_BYTES * pixels)
     if page.decoded_bytes > most:  # huge tiles, or thousands of samples a pixel
         raise ImageError("too_large", f"the TIFF's samples take {page.decoded_bytes} bytes (--max-pixels)")
-    return Header(page.width, page.height, partial(tiff.decoded, page))
+    if page.decoded_bytes > _MOST_BYTES * pixels:
+        pixels = max(pixels, -(-page.decoded_bytes // _USUAL_BYTES))
+    return Header(page.width, page.height, partial(tiff.decoded, page), pixels)
 
 
 def _by_pillow(stream: BinaryIO, prefix: bytes, max_pixels: int) -> Header:
