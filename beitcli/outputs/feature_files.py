@@ -26,6 +26,8 @@ Encoded: TypeAlias = Embedding | Failure
 
 SUFFIXES = (".npy", ".npz", ".parquet")
 
+INDEX_COLUMNS = ("row", "source", "status", "error_code", "error_message")
+
 _GROUP_BYTES = 32_000_000
 """Bytes of features in a group of Parquet rows, which is held in memory until it is full."""
 
@@ -45,7 +47,7 @@ class FeatureFile:
         """The files that are written."""
         return (self.path, index_of(self.path)) if self.path.lower().endswith(".npy") else (self.path,)
 
-    def write(self, count: int, records: Iterator[list[Encoded]], provenance: Provenance) -> None:
+    def write(self, count: int, records: Iterator[list[Encoded]], provenance: Provenance | None = None) -> None:
         """Write all records, `count` of them with features; complete or not at all. Raises OutputError.
 
         Only Parquet names their provenance.
@@ -78,7 +80,7 @@ def index_of(path: str) -> str:
 def _write_npy(file: FeatureFile, stream: BinaryIO, count: int, records: Iterable[list[Encoded]]) -> None:
     """The array, and beside it a table with a row for each image, where failures have no row number."""
     with replaced_file(index_of(file.path), keeps_part=False) as beside, text_in(beside) as text, writing():
-        text.write(csv_line(("row", "source", "status", "error_code", "error_message")))
+        text.write(csv_line(INDEX_COLUMNS))
         _write_array(file, stream, count, _indexed(records, text.write))
         stream.flush()
         sync(stream.fileno())  # now, so that both files are renamed at the same moment
@@ -139,12 +141,12 @@ def _write_names(stream: IO[bytes], names: list[str]) -> None:
 
 
 def _write_parquet(
-    file: FeatureFile, stream: BinaryIO, records: Iterable[list[Encoded]], provenance: Provenance
+    file: FeatureFile, stream: BinaryIO, records: Iterable[list[Encoded]], provenance: Provenance | None
 ) -> None:
     """`source`, `status`, `features` (a list of fixed size; patches in sequence), error code and message."""
     from pyarrow import parquet
 
-    schema = _schema(file, provenance.metadata())
+    schema = features_schema(file, provenance.metadata() if provenance else None)
     with writing(), arrow_errors(), parquet.ParquetWriter(stream, schema, compression="zstd") as rows:
         for group in _groups(file, itertools.chain.from_iterable(records)):
             rows.write_table(_table(file, group, schema))
@@ -161,7 +163,8 @@ def _groups(file: FeatureFile, records: Iterable[Encoded]) -> Iterator[list[Enco
         yield group
 
 
-def _schema(file: FeatureFile, metadata: Mapping[str, str]) -> "pyarrow.Schema":
+def features_schema(file: FeatureFile, metadata: Mapping[str, str] | None = None) -> "pyarrow.Schema":
+    """The columns of a Parquet file of features."""
     import pyarrow
 
     number = pyarrow.float16() if file.dtype == "float16" else pyarrow.float32()
@@ -172,7 +175,7 @@ def _schema(file: FeatureFile, metadata: Mapping[str, str]) -> "pyarrow.Schema":
         "error_code": pyarrow.string(),
         "error_message": pyarrow.string(),
     }
-    return pyarrow.schema(columns, {"shape": json.dumps(file.shape), **metadata})
+    return pyarrow.schema(columns, {"shape": json.dumps(file.shape), **(metadata or {})})
 
 
 def _table(file: FeatureFile, group: list[Encoded], schema: "pyarrow.Schema") -> "pyarrow.Table":

@@ -5,33 +5,62 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from typing import Generic, Protocol, TypeVar
 
 from beitcli.errors import BeitError, OutputError
 from beitcli.outputs.jsonl import record_of
-from beitcli.records import Failure, Record, Source, printable
+from beitcli.records import Embedding, Failure, Prediction, Source, printable
+
+Each = TypeVar("Each", bound=Prediction | Embedding | Failure)
 
 
-class Collection:
+class Texts(Protocol[Each]):
+    """Codec of records in a collection: record <-> text, and the equality of two texts; `results` is their plural."""
+
+    results: str
+
+    def encode(self, record: Each) -> str: ...
+    def decode(self, text: str) -> Each: ...
+    def are_equal(self, one: str, other: str) -> bool: ...
+
+
+class RecordTexts:
+    """Codec of predictions and failures: the JSON object of each."""
+
+    results = "predictions"
+
+    def encode(self, record: Prediction | Failure) -> str:
+        return json.dumps(record.as_dict())
+
+    def decode(self, text: str) -> Prediction | Failure:
+        return record_of(json.loads(text))
+
+    def are_equal(self, one: str, other: str) -> bool:
+        return one == other
+
+
+class Collection(Generic[Each]):
     """Sorted store of records; `equal` and `overruled` count those that are left out.
 
     It is a database on disk, because the records may exceed memory.
     """
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    def __init__(self, database: sqlite3.Connection, texts: Texts[Each]) -> None:
         self.equal = 0
         self.overruled = 0
         self._database = database
+        self._texts = texts
         self._parts: list[str] = []
         database.execute("CREATE TABLE records (key BLOB PRIMARY KEY, failed INTEGER, part INTEGER, record TEXT)")
 
-    def add(self, records: Iterable[Record], part: str) -> None:
+    def add(self, records: Iterable[Each], part: str) -> None:
         """Add the records of the file `part`: the first of equal ones, a prediction before an error.
 
         Raises BeitError where a source already has a different prediction.
         """
         self._parts.append(part)
         for record in records:
-            self._add(record.source, isinstance(record, Failure), json.dumps(record.as_dict()))
+            self._add(record.source, isinstance(record, Failure), self._texts.encode(record))
 
     @property
     def size(self) -> int:
@@ -39,16 +68,22 @@ class Collection:
         [count] = self._database.execute("SELECT count(*) FROM records").fetchone()
         return int(count)
 
-    def in_order(self) -> Iterator[Record]:
+    @property
+    def successes(self) -> int:
+        """The number of records in the store that are no failures."""
+        [count] = self._database.execute("SELECT count(*) FROM records WHERE NOT failed").fetchone()
+        return int(count)
+
+    def in_order(self) -> Iterator[Each]:
         for (record,) in self._database.execute("SELECT record FROM records ORDER BY key"):
-            yield record_of(json.loads(record))
+            yield self._texts.decode(record)
 
     def _add(self, source: Source, failed: bool, record: str) -> None:
         key, row = _key(source), (failed, len(self._parts) - 1, record)
         known = self._database.execute("SELECT failed, part, record FROM records WHERE key = ?", (key,)).fetchone()
         if known is None:
             self._database.execute("INSERT INTO records VALUES (?, ?, ?, ?)", (key, *row))
-        elif known[2] == record:
+        elif failed == known[0] and self._texts.are_equal(known[2], record):
             self.equal += 1
         elif failed or known[0]:
             self.overruled += 1
@@ -57,17 +92,17 @@ class Collection:
         else:
             one, other = printable(self._parts[known[1]]), printable(self._parts[-1])
             raise BeitError(
-                f"different predictions for `{printable(source.name)}` in `{one}` and `{other}`",
-                "merge only the predictions of one model with one set of options",
+                f"different {self._texts.results} for `{printable(source.name)}` in `{one}` and `{other}`",
+                f"merge only the {self._texts.results} of one model with one set of options",
             )
 
 
 @contextmanager
-def collection() -> Iterator[Collection]:
+def collection(texts: Texts[Each]) -> Iterator[Collection[Each]]:
     """An empty collection, in a temporary file. Raises OutputError where that cannot be written."""
     try:
         with closing(sqlite3.connect("")) as database:
-            yield Collection(database)
+            yield Collection(database, texts)
     except sqlite3.Error as error:
         raise OutputError(
             f"cannot sort the records: {error}", "make room for temporary files, or name a folder for them by TMPDIR"

@@ -64,6 +64,13 @@ def test_formats_mix_and_equal_rows_are_one(beit: Beit, tmp_path: Path) -> None:
         assert (tmp_path / f"all.{suffix}").read_bytes() == expected.read_bytes()
 
 
+def test_a_single_file_is_converted_in_its_own_order(beit: Beit, tmp_path: Path) -> None:
+    process = beit("merge", "out.csv", write(tmp_path / "in.parquet", CAT, GONE))
+    assert (process.returncode, process.stdout) == (0, b"")
+    assert process.stderr == b"2 images converted, 1 failed\n"
+    assert (tmp_path / "out.csv").read_bytes() == write(tmp_path / "expected.csv", CAT, GONE).read_bytes()
+
+
 def test_a_byte_order_mark_for_excel(beit: Beit, tmp_path: Path) -> None:
     assert beit("merge", "all.csv", write(tmp_path / "part.jsonl", CAT), "--bom").returncode == 0
     assert (tmp_path / "all.csv").read_bytes() == b"\xef\xbb\xbf" + write(tmp_path / "plain.csv", CAT).read_bytes()

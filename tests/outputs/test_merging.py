@@ -9,7 +9,7 @@ import pytest
 
 from beitcli.errors import BeitError
 from beitcli.inputs.sources import Walk, discover
-from beitcli.outputs.merging import collection
+from beitcli.outputs.merging import RecordTexts, collection
 from beitcli.records import Failure, Prediction, Record, Score, Skipped, Source
 
 CAT = Prediction(Source("a"), (Score("cat", 3, 0.5),))
@@ -21,7 +21,7 @@ BROKEN = Failure(Source("a"), "corrupt", "the image contradicts its own format")
 
 
 def collected(*parts: list[Record]) -> tuple[list[Record], int, int]:
-    with collection() as records:
+    with collection(RecordTexts()) as records:
         for number, part in enumerate(parts):
             records.add(part, f"{number}.csv")
         return list(records.in_order()), records.equal, records.overruled
@@ -86,11 +86,11 @@ def test_different_predictions_are_reported_with_their_files(other: Record) -> N
 
 FILL = """
 import resource
-from beitcli.outputs.merging import collection
+from beitcli.outputs.merging import RecordTexts, collection
 from beitcli.records import Failure, Source
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-with collection() as records:
+with collection(RecordTexts()) as records:
     records.add((Failure(Source(f"{number}.jpg"), "corrupt", "x" * 1000) for number in range(20_000)), "a.csv")
 """
 
