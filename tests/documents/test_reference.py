@@ -64,7 +64,7 @@ def test_every_option_is_explained_in_a_chapter() -> None:
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
 def test_every_option_in_the_text_exists(path: Path) -> None:
-    others = {"--now", "--user", "--csv"}  # of systemctl and sqlite3
+    others = {"--now", "--user", "--csv", "--ipc", "--signal"}  # of systemctl, sqlite3, docker and sbatch
     assert options_in_code(path) - others <= OPTIONS
 
 
