@@ -124,7 +124,7 @@ class Ledger(Generic[ResultRecord]):
     ) -> None:
         self._database = database
         self._execute = database.execute
-        self._written_key, self._outputs_key = f"written {output}".rstrip(), f"outputs {output}".rstrip()
+        self._written_key, self._outputs_key = f"written {output}".rstrip(), f"output_files {output}".rstrip()
         self._facts = facts
         self._codec = codec
         if not database.in_transaction:

@@ -14,14 +14,21 @@ from beitcli.outputs.destination import writing
 
 
 def versions_of(paths: Sequence[str]) -> str:
-    """The size, time and SHA-256 of each file, as JSON."""
-    return json.dumps([(*_stamp(path), _digest(path)) for path in paths])
+    """The size, time and SHA-256 of each file by its place, as JSON; not of what is no file, such as a FIFO."""
+    places = _places(paths)
+    return json.dumps({place: (*_stamp(path), _digest(path)) for path, place in places.items() if os.path.isfile(path)})
 
 
 def edited(paths: Sequence[str], versions: str | None) -> list[str]:
     """Those of the files that hold anything but what was written when these were their versions."""
-    known = json.loads(versions or "[]")
-    return [path for path, version in zip(paths, known, strict=False) if _is_edited(path, *version)]
+    known = json.loads(versions or "{}")
+    return [path for path, place in _places(paths).items() if place in known and _is_edited(path, *known[place])]
+
+
+def _places(paths: Sequence[str]) -> dict[str, str]:
+    """Each path as seen from the first, which may have another name or place by now, with its ledger."""
+    first = os.path.realpath(paths[0]) if paths else ""
+    return {path: os.path.relpath(os.path.realpath(path), first) for path in paths}
 
 
 def _stamp(path: str) -> tuple[int, int]:
@@ -55,7 +62,9 @@ def keep(path: str) -> str:
         try:
             os.link(path, name)
         except OSError:  # some file systems have no second name for a file
-            shutil.copy2(path, name)
+            shutil.copyfile(path, name)
+            with suppress(OSError):  # nor modes or times that can be set
+                shutil.copystat(path, name)
     return name
 
 
@@ -66,7 +75,7 @@ def _is_same(path: str, name: str) -> bool:
 def remember_outputs(ledger: str, paths: Sequence[str]) -> None:
     """Store the versions of output files that were written after the run, in its ledger. Raises OutputError."""
     with open_database(ledger) as database:
-        database.execute("INSERT OR REPLACE INTO state VALUES ('outputs', ?)", (versions_of(paths),))
+        database.execute("INSERT OR REPLACE INTO state VALUES ('output_files', ?)", (versions_of(paths),))
 
 
 def outputs_of(ledger: str, shared_by: str = "") -> str | None:
@@ -77,7 +86,7 @@ def outputs_of(ledger: str, shared_by: str = "") -> str | None:
     if not os.path.exists(ledger):
         return None
     with suppress(OutputError), open_database(ledger) as database:
-        key = f"outputs {shared_by}".rstrip()
+        key = f"output_files {shared_by}".rstrip()
         found = database.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
         return str(found[0]) if found else None
     return None

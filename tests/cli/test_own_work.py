@@ -72,7 +72,7 @@ def lose_what_it_knows(work: Path) -> None:
     """Make its ledger one of an earlier version, which knew nothing of its file's content."""
     (work / "k.csv").write_text("edited")
     with closing(sqlite3.connect(work / "k.csv.ledger")) as database, database:
-        database.execute("DELETE FROM state WHERE key = 'outputs'")
+        database.execute("DELETE FROM state WHERE key = 'output_files'")
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_an_edited_report_of_an_evaluation_is_kept(work: Path) -> None:
     (work / "val").mkdir()
     (work / "cat").rename(work / "val" / "cat")
     command = ["eval", "val", *map(str, DEMO), "--json", "eval.json"]
-    for _ in range(2):
-        process = preloaded.beit(command, work)
+    for streamed in ([], ["--mistakes", "/dev/stderr"]):
+        process = preloaded.beit([*command, *streamed], work)
         assert process.returncode == 0, process.stderr
         assert b"is not what" not in process.stderr
     (work / "eval.json").write_text("a note")
