@@ -111,7 +111,7 @@ def test_no_room_for_the_file_leaves_the_old_one(finished: Path, small_disk: Pat
     os.unlink(small_disk / "filler")
     assert counts(light(finished, *SAME, "--out", small_disk / "out.csv").stderr).kept == TOTAL
     assert (small_disk / "out.csv").read_bytes() == expected
-    assert sorted(os.listdir(small_disk)) == ["out.csv", "out.csv.ledger"]
+    assert sorted(os.listdir(small_disk)) == ["out.csv", "out.csv.edited", "out.csv.ledger"]  # "before" is not ours
 
 
 def test_no_room_for_anything_is_one_error(images: Path, small_disk: Path) -> None:
@@ -146,7 +146,8 @@ def test_a_file_that_may_not_grow_is_not_replaced(finished: Path, before: str | 
     assert "too large" in message
     assert (out.read_text() if out.exists() else None) == before
     left = {"out.csv", "out.csv.ledger-wal"}  # that the run ended so is not in the ledger, which may not grow either
-    assert sorted({*os.listdir(finished)} - left) == ["images", "out.csv.ledger"]
+    kept = ["out.csv.edited"] if before else []
+    assert sorted({*os.listdir(finished)} - left) == ["images", *kept, "out.csv.ledger"]
     assert counts(light(finished, *SAME, "--out", "out.csv").stderr).kept == TOTAL
     assert out.read_bytes() == expected
 
