@@ -193,7 +193,7 @@ def assert_both_load_it(model: Path, images: Path) -> None:
 @pytest.mark.slow
 def test_finetuning_the_demo_model_on_other_classes(beit: Beit, images: Path, tmp_path: Path) -> None:
     run = beit(
-        *("train", images, "--finetune", "-m", "demo", "--epochs", "4", "-b", "4", "--accumulate", "2"),
+        *("train", images, "--finetune", "-m", "demo", "--epochs", "8", "-b", "4", "--accumulate", "2"),
         *("--image-size", "40", "--checkpoint-gradients", "--out", "model", "-j", "1"),
         timeout=300,
     )
