@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from beitcli.errors import ModelError, UsageError, first_line
-from beitcli.model.catalog import BY_ALIAS, DEMO_FOLDER, corrected_labels
+from beitcli.model.catalog import BY_ALIAS, DEMO_FOLDER, KNOWN, corrected_labels
 from beitcli.model.weights import check_is_no_pointer, read_tensors
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ def _unreachable(location: str) -> ModelError:
 
 
 def _nearest(location: str) -> str:
-    close = difflib.get_close_matches(location, BY_ALIAS, n=3)
+    aliases = {name: known.alias for known in KNOWN for name in (known.alias, known.location)}
+    close = dict.fromkeys(aliases[name] for name in difflib.get_close_matches(location, aliases, n=3))
     return f"nearest aliases: {', '.join(close)}" if close else "`beit models` lists the aliases"
 
 
