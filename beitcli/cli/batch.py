@@ -12,7 +12,7 @@ from beitcli.cli.exit_status import exit_status
 from beitcli.cli.formats import format_of_file, layout_for, standard_format
 from beitcli.cli.options import OutputOptions, examples, with_options
 from beitcli.cli.preview import print_preview
-from beitcli.jobs.classify import LayoutFor, classify, classify_again, preview_classification
+from beitcli.jobs.classify import LayoutFor, classify, classify_into_file, preview_classification
 from beitcli.jobs.requests import Compute, Inputs, Labels, Limits, ModelChoice, Request, Resume
 from beitcli.jobs.stream import Destination
 from beitcli.outputs.destination import (
@@ -20,11 +20,9 @@ from beitcli.outputs.destination import (
     check_not_overwritten,
     check_writable,
     is_stream,
-    replaced_file,
     standard_output,
     stream_to,
 )
-from beitcli.outputs.lock import exclusive
 
 EXAMPLES = examples(
     "beit batch ./images --out preds.csv",
@@ -65,14 +63,8 @@ def batch(
 
 
 def _write_file(request: Request, layout: LayoutFor, output: OutputOptions) -> NoReturn:
-    out = request.resume.out
     if request.resume.dry_run:
         print_preview(preview_classification(request))
         raise typer.Exit
-    with exclusive(out, request.resume.wait), progress.observer(output.quiet) as observer:
-        if request.resume.no_ledger:
-            opened = partial(replaced_file, request.target, keeps_part=True)
-            report = classify(request, layout, Destination(opened, padded=True, replaces=out), observer)
-        else:
-            report = classify_again(request, layout, observer)
-        raise typer.Exit(exit_status(report, output))
+    with progress.observer(output.quiet) as observer:
+        raise typer.Exit(exit_status(classify_into_file(request, layout, observer), output))

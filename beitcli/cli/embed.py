@@ -17,7 +17,6 @@ from beitcli.jobs.requests import Compute, Inputs, Limits, ModelChoice, Request,
 from beitcli.model.features import Encoding, Pool
 from beitcli.outputs.destination import check_not_overwritten, check_writable
 from beitcli.outputs.feature_files import SUFFIXES, FeatureFile, check_suffix
-from beitcli.outputs.lock import exclusive
 
 EXAMPLES = examples(
     "beit embed ./images --out features.npy",
@@ -68,7 +67,7 @@ def embed(
     if resume.dry_run:
         print_preview(preview_embedding(request, kind))
         return
-    with exclusive(resume.out, resume.wait), progress.observer(output.quiet) as observer:
+    with progress.observer(output.quiet) as observer:
         raise typer.Exit(exit_status(run(request, kind, observer), output))
 
 

@@ -18,6 +18,7 @@ from beitcli.jobs.tasks import Task, classification_task, resumable_classificati
 from beitcli.ledger.database import open_database
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.outputs.destination import replaced_file, writing
+from beitcli.outputs.lock import exclusive
 from beitcli.outputs.provenance import Provenance
 from beitcli.outputs.selection import Selection, indices_of
 from beitcli.outputs.writers import Layout, writer
@@ -70,6 +71,19 @@ def _predictions(
     report.tally.helpful = helpful_stages(request, task)
     settings_of = partial(settings_for, request, task, padded=padded)
     return task, selection, predict_records(found, task, settings_of, report.timings)
+
+
+def classify_into_file(request: Request, layout_for: LayoutFor, observer: Observer) -> Report:
+    """Replace the file `request.target` by the records of the inputs: over its ledger, or without one from scratch.
+
+    Raises BusyError where another run has the file, unless the request is to wait for it; otherwise as
+    `classify_again`.
+    """
+    with exclusive(request.resume.out, request.resume.wait):
+        if not request.resume.no_ledger:
+            return classify_again(request, layout_for, observer)
+        opened = partial(replaced_file, request.target, keeps_part=True)
+        return classify(request, layout_for, Destination(opened, padded=True, replaces=request.resume.out), observer)
 
 
 def classify_again(request: Request, layout_for: LayoutFor, observer: Observer) -> Report:

@@ -13,6 +13,7 @@ from beitcli.jobs.tasks import Task, encoding_task
 from beitcli.ledger.feature_store import FeatureCodec
 from beitcli.model.features import Encoding, shape_of
 from beitcli.outputs.feature_files import FeatureFile
+from beitcli.outputs.lock import exclusive
 from beitcli.records import Embedding, Failure, Skipped
 from beitcli.timings import Timings
 
@@ -21,16 +22,17 @@ def embed(request: Request, kind: Encoding, observer: Observer) -> Report:
     """Process missing or changed images and failures that may pass, then replace `request.target` by all features.
 
     Up-to-date files are not touched. Raises OutputError and leaves the files unchanged if the ledger or they cannot be
-    written, or a folder has lost all its images.
+    written, or a folder has lost all its images; BusyError where another run has them, unless the request is to wait.
     """
     report = Report()
-    begin_stage("features", request, observer)
-    found = find_again(request, report.tally.skipped)
-    with (
-        _encoding(request, kind) as (task, files),
-        updated_ledger(request, found, task, report, observer) as ledger,
-    ):
-        write_files(files, ledger, observer)
+    with exclusive(request.resume.out, request.resume.wait):
+        begin_stage("features", request, observer)
+        found = find_again(request, report.tally.skipped)
+        with (
+            _encoding(request, kind) as (task, files),
+            updated_ledger(request, found, task, report, observer) as ledger,
+        ):
+            write_files(files, ledger, observer)
     return report
 
 

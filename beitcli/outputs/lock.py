@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from threading import Condition
 
 from beitcli.errors import BusyError
 from beitcli.outputs.destination import writing
@@ -15,27 +16,54 @@ from beitcli.records import printable
 
 log = logging.getLogger(__name__)
 
+_holders: dict[str, str] = {}
+"""The lock files that this process holds, with their holders."""
+
+_changed = Condition()
+
 
 @contextmanager
 def exclusive(path: str, wait: bool) -> Iterator[None]:
     """Exclusive access to the file `path`, by a lock on `FILE.lock`, which names its holder and start time.
 
-    The lock ends with its process in every case. Raises BusyError where another run holds it, unless `wait`. A file
-    system without locks gives none, and a notice says so.
+    The lock ends with its process in every case. Raises BusyError where another run holds it, also in another thread,
+    unless `wait`. A file system without locks gives none, and a notice says so.
     """
     lock = f"{os.path.realpath(path)}.lock"
-    with writing():
-        descriptor = _locked(lock, path, wait)
-    try:
+    with _exclusive_in_process(lock, path, wait):
         with writing():
-            started = datetime.now().astimezone().isoformat(" ", "seconds")
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {started}\n".encode(), 0)
+            descriptor = _locked(lock, path, wait)
+        try:
+            with writing():
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{_this_run()}\n".encode(), 0)
+            yield
+        finally:
+            with suppress(OSError):
+                os.unlink(lock)
+            os.close(descriptor)
+
+
+def _this_run() -> str:
+    started = datetime.now().astimezone().isoformat(" ", "seconds")
+    return f"process {os.getpid()} on {socket.gethostname()} since {started}"
+
+
+@contextmanager
+def _exclusive_in_process(lock: str, path: str, wait: bool) -> Iterator[None]:
+    """Exclusive access among the threads of this process, which a lock of the file system does not tell apart."""
+    with _changed:
+        if lock in _holders:
+            _refuse_unless(wait, path, _holders[lock])
+        while lock in _holders:
+            _changed.wait()
+        _holders[lock] = _this_run()
+    try:
         yield
     finally:
-        with suppress(OSError):
-            os.unlink(lock)
-        os.close(descriptor)
+        with _changed:
+            del _holders[lock]
+            _changed.notify_all()
 
 
 def _locked(lock: str, path: str, wait: bool) -> int:
@@ -61,13 +89,17 @@ def _locked(lock: str, path: str, wait: bool) -> int:
 
 def _wait_or_raise(descriptor: int, path: str, wait: bool) -> None:
     holder = printable(os.pread(descriptor, 300, 0).decode(errors="replace").strip())
+    _refuse_unless(wait, path, holder)
+    fcntl.lockf(descriptor, fcntl.LOCK_EX)
+
+
+def _refuse_unless(wait: bool, path: str, holder: str) -> None:
     if not wait:
         message = f"another run is writing `{printable(path)}`: {holder or 'it has just begun'}"
         raise BusyError(
             message, "wait for it (`batch`, `embed` and `eval` do with `wait=True`), or choose another output"
         )
     log.info("waiting for the run that is writing `%s`: %s", path, holder)
-    fcntl.lockf(descriptor, fcntl.LOCK_EX)
 
 
 def _is_still(lock: str, descriptor: int) -> bool:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from beitcli.errors import BusyError
 from beitcli.inputs.sources import shard as shard_of
-from beitcli.jobs.classify import classify, classify_again
+from beitcli.jobs.classify import classify, classify_again, classify_into_file
 from beitcli.jobs.discovery import begin_stage, find
 from beitcli.jobs.observer import Report, Silent
 from beitcli.jobs.requests import Compute, Inputs, ModelChoice, Request, Resume
@@ -21,6 +22,7 @@ from beitcli.jobs.stream import Destination
 from beitcli.jobs.train import train
 from beitcli.jobs.training_requests import Recipe, TrainingImages, TrainingRequest
 from beitcli.model.catalog import DEMO_FOLDER
+from beitcli.outputs.lock import exclusive
 from beitcli.outputs.writers import Layout
 from beitcli.records import Skipped
 from beitcli.training.loop import TrainingProgress
@@ -151,3 +153,12 @@ def test_trainings_start_without_a_command_line(tmp_path: Path, capfd: pytest.Ca
     assert all((Path(each.out) / "model.safetensors").exists() for each in (first, second))
     assert str(tmp_path) not in os.environ.get("TORCHINDUCTOR_CACHE_DIR", "")  # for what is compiled later
     assert capfd.readouterr() == ("", "")
+
+
+def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
+    target = str(tmp_path / "out.csv")
+    of_file = request(resume=Resume(out=target), target=target)
+    with exclusive(target, wait=False), pytest.raises(BusyError):
+        classify_into_file(of_file, lambda columns: Layout("csv", columns), Silent())
+    report = classify_into_file(of_file, lambda columns: Layout("csv", columns), Silent())
+    assert report.tally.decoded == 3

@@ -5,11 +5,13 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from beitcli.errors import OutputError
+from beitcli.errors import BusyError, OutputError
 from beitcli.outputs.lock import exclusive
 
 HOLD = """
@@ -69,3 +71,23 @@ def test_a_link_and_its_target_are_one_output(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="another run"), exclusive(str(tmp_path / "link.csv"), wait=False):
             pass
         process.kill()
+
+
+def test_threads_of_one_process_exclude_each_other(tmp_path: Path) -> None:
+    path = str(tmp_path / "out.csv")
+    held: list[int] = []
+    done: list[int] = []
+
+    def run() -> None:
+        with exclusive(path, wait=True):
+            held.append(1)
+            done.append(len(held))
+            time.sleep(0.05)
+            held.pop()
+
+    with exclusive(path, wait=False), pytest.raises(BusyError, match=f"process {os.getpid()} "):
+        exclusive(path, wait=False).__enter__()
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(run) for _ in range(4)]:
+            future.result()
+    assert done == [1] * 4
