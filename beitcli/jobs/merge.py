@@ -16,6 +16,7 @@ from beitcli.outputs.feature_readers import FeatureReader, holds_features, open_
 from beitcli.outputs.formats import by_suffix, check_bom
 from beitcli.outputs.lock import exclusive
 from beitcli.outputs.merging import Each, RecordTexts, Texts, collection
+from beitcli.outputs.provenance import common
 from beitcli.outputs.readers import RecordReader
 from beitcli.outputs.summary import Tally
 from beitcli.outputs.writers import Layout, writer
@@ -67,7 +68,8 @@ def _merge_records(out: str, parts: list[str], observer: Observer, bom: bool) ->
 
     def write(_: int, records: Iterator[list[Record]]) -> None:
         columns = max(reader.columns for reader in readers)
-        layout = Layout(file_format.name, columns, file_format.gzip, bom=bom)
+        model = common([reader.provenance for reader in readers])
+        layout = Layout(file_format.name, columns, file_format.gzip, bom=bom, provenance=model)
         with replaced_file(out, keeps_part=False) as stream, writer(stream, layout) as rows:
             for some in records:
                 with writing():

@@ -12,6 +12,7 @@ from beitcli.errors import BeitError
 from beitcli.outputs.delimited import BOM, record_of_row, tsv_fields
 from beitcli.outputs.jsonl import record_of
 from beitcli.outputs.parquet import arrow_errors, schema
+from beitcli.outputs.provenance import Provenance
 from beitcli.records import SCORE_COLUMNS, Prediction, Record, column_names, printable
 
 _ROWS_AT_ONCE = 100  # of Parquet: with all labels of a large model a row is megabytes of Python's objects
@@ -21,11 +22,15 @@ _BLOCK = 1 << 16
 
 
 class RecordReader:
-    """Reads the records of one file; `columns` is the number of labels its rows have room for, known after reading."""
+    """Reads the records of one file.
+
+    Known after reading: `columns`, the number of labels that its rows have room for, and `provenance` from Parquet.
+    """
 
     def __init__(self, path: str, file_format: str, compressed: bool) -> None:
         self.path = path
         self.columns = 0
+        self.provenance: Provenance | None = None
         self._format = file_format
         self._compressed = compressed
         self._number = 0  # of the line or row that is being read
@@ -122,6 +127,7 @@ class RecordReader:
         with arrow_errors(), parquet.ParquetFile(self.path) as file:
             if not file.schema_arrow.equals(schema()):
                 raise ValueError("the columns are not those of a file of records")
+            self.provenance = Provenance.of_metadata(file.schema_arrow.metadata)
             self._number = 1
             for batch in file.iter_batches(_ROWS_AT_ONCE, use_threads=False):
                 for row in batch.to_pylist():

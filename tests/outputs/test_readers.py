@@ -12,6 +12,7 @@ from pyarrow import parquet
 
 from beitcli.errors import BeitError
 from beitcli.outputs.parquet import schema
+from beitcli.outputs.provenance import Provenance, common
 from beitcli.outputs.readers import RecordReader
 from beitcli.outputs.writers import Layout, writer
 from beitcli.records import Failure, Prediction, Record, Score, Source
@@ -204,3 +205,19 @@ def test_an_unreadable_file(tmp_path: Path, file_format: str) -> None:
     os.chmod(path, 0)
     with unprivileged(), pytest.raises(BeitError, match=r"cannot read .*(Permission|denied)"):
         list(RecordReader(str(path), file_format, False).records())
+
+
+def test_parquet_tells_its_model_and_parts_of_one_model_share_it(tmp_path: Path) -> None:
+    def read(number: int, model: Provenance | None) -> Provenance | None:
+        path = tmp_path / f"{number}.parquet"
+        with path.open("wb") as stream, writer(stream, Layout("parquet", 1, provenance=model)) as rows:
+            rows.write(RECORDS)
+        reader = RecordReader(str(path), "parquet", False)
+        assert list(reader.records()) == RECORDS
+        return reader.provenance
+
+    one, other = Provenance("demo", "1f", ("0.1.0",)), Provenance("demo", "1f", ("0.2.0",))
+    parts = [read(0, one), read(1, other), read(2, Provenance("demo", "1f", ()))]
+    assert common(parts) == Provenance("demo", "1f", ("0.1.0", "0.2.0"))
+    assert common([*parts, read(3, None)]) is None
+    assert common([*parts, read(4, Provenance("large-384", "2e", ("0.2.0",)))]) is None
