@@ -55,6 +55,7 @@ def val(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_rows_of_batch(beit: Beit, val: Path, tmp_path: Path) -> None:
     process = beit("eval", val, *DEMO, "-b", 4, "--json", "eval.json")
     assert process.returncode == 3

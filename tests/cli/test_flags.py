@@ -41,6 +41,7 @@ def test_parameters_become_flags(message: str, expected: str) -> None:
     assert in_flags(message, FLAGS) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "lines"),
     [

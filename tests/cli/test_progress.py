@@ -122,6 +122,7 @@ STAGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "stages"), STAGES)
 def test_the_bar_names_the_stages_of_each_command(
     on_a_terminal: OnATerminal, tmp_path: Path, command: tuple[object, ...], stages: dict[str, tuple[int, int]]

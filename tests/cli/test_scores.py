@@ -37,6 +37,7 @@ def predictions(jsonl: bytes) -> list[Any]:
     return [json.loads(line)["predictions"] for line in jsonl.splitlines()]
 
 
+@pytest.mark.slow
 def test_raw_scores_travel_through_every_format(beit: Beit, regression: Path, tmp_path: Path) -> None:
     model = ("-m", regression, "--dtype", "fp32")
     outputs = ["a.jsonl", "a.csv", "a.tsv", "a.parquet"]

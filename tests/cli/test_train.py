@@ -63,6 +63,7 @@ def bad_input(folder: Path) -> dict[str, tuple[list[object], str]]:
     }
 
 
+@pytest.mark.slow
 def test_bad_input_is_a_usage_error_that_names_it(beit: Beit, tmp_path: Path) -> None:
     for what, (arguments, named) in bad_input(tmp_path).items():
         run = beit("train", *arguments, *(() if "--out" in arguments else ("--out", "model")))

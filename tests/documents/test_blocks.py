@@ -9,12 +9,12 @@ from beitcli.cli import app
 from tests.documents.blocks import WRITTEN, blocks, commands_of_beit, matches, run, steps
 
 RUN = [path for path in WRITTEN if steps(path)]
-SLOW = ("train",)  # scikit-learn and transformers are imported by it
+FAST = ("README", "resume")  # the others take half a minute together
 
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else []) for path in RUN],
+    [pytest.param(path, id=path.stem, marks=[] if path.stem in FAST else [pytest.mark.slow]) for path in RUN],
 )
 def test_what_is_shown_is_what_is_printed(path: Path, tmp_path: Path) -> None:
     outcomes = run(steps(path), tmp_path)

@@ -155,6 +155,7 @@ def opened(hub: FakeHub, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "weights"),
     [

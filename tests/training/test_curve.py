@@ -35,6 +35,7 @@ def points(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_loss_rate_and_validation_accuracy_by_step(training: Training, tmp_path: Path) -> None:
     run(training)
     found = points(tmp_path / "model")

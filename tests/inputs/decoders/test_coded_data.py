@@ -98,6 +98,7 @@ def drawn(size: tuple[int, int]) -> Image.Image:
     return image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["WEBP", "lossless WEBP", "AVIF", "HEIF", "JPEG2000"])
 @pytest.mark.parametrize("make", FLAT.values(), ids=FLAT)
 def test_images_of_few_colours_are_valid(make: Callable[[tuple[int, int]], Image.Image], file_format: str) -> None:
@@ -129,6 +130,7 @@ def test_a_turned_avif_is_upright(turned: int) -> None:
     assert pixels(data).shape == (shape if turned < 5 else (shape[1], shape[0], 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"lossless_jpeg": False}, {"lossless": True, "lossless_jpeg": False}, {}], ids=str)
 @pytest.mark.parametrize("size", [(64, 48), (640, 480), (333, 5000), (17, 17)])
 def test_the_size_of_a_jpeg_xl_is_known_before_it_is_decoded(size: tuple[int, int], options: dict[str, object]) -> None:
