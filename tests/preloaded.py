@@ -21,8 +21,11 @@ from functools import cache
 from threading import Thread
 from typing import Any
 
-_LIGHT = ("asyncio", "concurrent.futures", "csv", "email.message", "importlib.metadata", "sqlite3", "typer")
-_TORCH = (*_LIGHT, "numpy", "PIL.Image", "torch")
+_LIGHT = (
+    *("asyncio", "concurrent.futures", "csv", "email.message", "importlib.metadata", "importlib.resources.readers"),
+    *("shlex", "sqlite3", "statistics", "typer._adapters"),
+)
+_TORCH = (*_LIGHT, "http.cookiejar", "multiprocessing.synchronize", "numpy", "PIL.Image", "safetensors.torch", "torch")
 _WHOLE = (
     *(*_TORCH, "accelerate", "scipy.stats", "sklearn.linear_model", "sklearn.metrics", "torch._dynamo"),
     *("transformers.models.beit.modeling_beit", "transformers.models.beit.image_processing_pil_beit"),
