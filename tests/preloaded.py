@@ -42,11 +42,12 @@ def beit(
     env: Mapping[str, str] = os.environ,
     timeout: float = 120,
     light: bool = False,
+    refused: Sequence[str] = (),
     **settings: Any,
 ) -> "subprocess.CompletedProcess[bytes]":
     """The finished run of `beit` in a folder, with these bytes on standard input; `light` for one without torch.
 
-    With other settings of `subprocess.run` it is not preloaded.
+    It fails if it has imported a refused package. With other settings of `subprocess.run` it is not preloaded, and may.
     """
     command = [sys.executable, "-m", "beitcli", *arguments]
     wants_all = os.fsdecode(arguments[0] if arguments else "") in ("eval", "train")
@@ -55,7 +56,7 @@ def beit(
         settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
         return subprocess.run(command, cwd=folder, env=env, input=input, timeout=timeout, **settings)
     (its_input, stdin), (stdout, its_output), (stderr, its_errors) = (os.pipe() for _ in range(3))
-    request = pickle.dumps((list(map(os.fsdecode, arguments)), os.fspath(folder), dict(env)))
+    request = pickle.dumps((list(map(os.fsdecode, arguments)), os.fspath(folder), dict(env), refused))
     socket.send_fds(server.connection, [request], [its_input, its_output, its_errors])
     for descriptor in (its_input, its_output, its_errors):
         os.close(descriptor)
@@ -138,7 +139,7 @@ def _serve(connection: socket.socket) -> None:
             sys.exit()
         process_id = os.fork()
         if not process_id:
-            arguments, folder, environment = pickle.loads(request)
+            arguments, folder, environment, refused = pickle.loads(request)
             for number, descriptor in enumerate(descriptors):
                 os.dup2(descriptor, number)
                 os.close(descriptor)
@@ -147,11 +148,20 @@ def _serve(connection: socket.socket) -> None:
             os.environ.update(environment)
             sys.argv[1:] = arguments
             sys.path[0] = folder  # as for `python -m`
+            _refuse(refused)
+            atexit.register(_refuse, refused)
             return
         for descriptor in descriptors:
             os.close(descriptor)
         connection.send(str(process_id).encode())
         connection.send(str(os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1])).encode())
+
+
+def _refuse(packages: Sequence[str]) -> None:
+    """End this process with status 70 if any of the packages is imported."""
+    if imported := sys.modules.keys() & set(packages):
+        os.write(2, f"Traceback: imported {', '.join(imported)}\n".encode())
+        os._exit(70)
 
 
 if __name__ == "__main__":

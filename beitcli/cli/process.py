@@ -1,10 +1,11 @@
-"""Start of a command: what it changes for the whole process, which the library leaves as it is."""
+"""Start and end of a command: what it does to the whole process, which the library leaves as it is."""
 
+import atexit
 import io
 import os
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from beitcli import signals
 from beitcli.model.cpu import heap
@@ -57,6 +58,19 @@ def open_standard_streams() -> None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until exit; `print` would use stdout instead
     sys.stdout, sys.stderr = _blocking(sys.stdout, 1), _blocking(sys.stderr, 2)
+
+
+def end_process(status: int) -> NoReturn:
+    """End the process with this exit status, without the interpreter taking all modules apart.
+
+    With torch imported that takes 0.1 s of a processor, with transformers 0.3 s.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with suppress(OSError):  # what could be said of it was said when the run ended
+                stream.flush()
+    os._exit(status)
 
 
 def _blocking(stream: TextIO, number: int) -> TextIO:

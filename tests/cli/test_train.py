@@ -131,7 +131,7 @@ def test_without_accelerate_the_extra_is_named_first(tmp_path: Path) -> None:
         "find = u.find_spec\n"
         "u.find_spec = lambda name, *more: None if name == 'accelerate' else find(name, *more)\n"
         "sys.argv = ['beit', 'train', 'nowhere', '--finetune', '--out', 'model']\n"
-        "from beitcli.__main__ import main\n"
+        "from beitcli.cli import main\n"
         "sys.exit(main())"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
