@@ -8,53 +8,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from beitcli.inputs.decode import Decoding
 from beitcli.inputs.loader import Decoded, Item, Loader
 from beitcli.records import Failure, Fetched, Source
+from tests.inputs.first_pixel import FirstPixel
 
 LIMITS = Decoding(seconds=20)
 
 # A death is noticed anywhere, also while the standard library uses a socket.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
-
-
-@dataclass(frozen=True)
-class FirstPixel:
-    """Two by two pixels of the image's own colour.
-
-    Red ones crash their decoder, green ones get it killed, and so do blue ones with a lock that torch's loop shares.
-    """
-
-    shape = (2, 2, 3)
-    dtype = "uint8"
-
-    def __call__(self, image: Image.Image) -> np.ndarray:
-        pixels = np.asarray(image.resize((2, 2)))
-        if tuple(pixels[0, 0]) == (255, 0, 0):
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if tuple(pixels[0, 0]) == (0, 255, 0):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if tuple(pixels[0, 0]) == (0, 0, 255) and (event := done_event()):
-            event._cond.acquire()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return pixels
-
-
-def done_event() -> Any:
-    """The event that a worker of torch's DataLoader checks before every list; None in another process."""
-    frame: FrameType | None = sys._getframe()
-    while frame and "done_event" not in frame.f_locals:
-        frame = frame.f_back
-    return frame and frame.f_locals["done_event"]
 
 
 @pytest.fixture
