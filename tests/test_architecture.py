@@ -28,10 +28,11 @@ MAY_IMPORT = {
     "outputs": {"errors", "file_system", "records", "timings", "outputs"},
     "ledger": {"errors", "file_system", "records", "urls", "outputs", "ledger"},
     "evaluation": {"errors", "records", "model", "tables", "evaluation"},
+    "gallery": {"errors", "records", "inputs", "outputs", "evaluation", "gallery"},
     "training": {"", "errors", "file_system", "records", "signals", "inputs", "model", "training"},
     "jobs": {
         *("", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline"),
-        *("evaluation", "ledger", "training", "jobs"),
+        *("evaluation", "gallery", "ledger", "training", "jobs"),
     },
     "api": {"errors", "inputs", "ledger", "model", "pipeline", "records", "jobs"},
     "cli": {
@@ -158,6 +159,8 @@ def test_writers_and_commands_import_nothing_heavy_at_the_top(path: Path) -> Non
         ["batch", "--files-from", "/dev/null", "-m", "demo"],
         ["embed", "--help"],
         ["embed", ".", "--out", "x.unknown"],
+        ["report", "--help"],
+        ["report", "no-such-file", "--out", "page.html"],
         ["runs", "--help"],
         ["runs", "no-such-file"],
         ["merge", "all.csv.gz", "part.jsonl"],

@@ -20,6 +20,8 @@ from beitcli.cli.embed import embed
 from beitcli.cli.evaluate import EXAMPLES as EVAL_EXAMPLES
 from beitcli.cli.evaluate import evaluate
 from beitcli.cli.flags import flags_of
+from beitcli.cli.gallery import EXAMPLES as REPORT_EXAMPLES
+from beitcli.cli.gallery import report
 from beitcli.cli.help import EXAMPLES as HELP_EXAMPLES
 from beitcli.cli.help import show_help
 from beitcli.cli.merge import EXAMPLES as MERGE_EXAMPLES
@@ -52,6 +54,7 @@ app.command(epilog=BATCH_EXAMPLES)(batch)
 app.command(epilog=MERGE_EXAMPLES)(merge)
 app.command(epilog=RUNS_EXAMPLES)(runs)
 app.command(epilog=EMBED_EXAMPLES)(embed)
+app.command(epilog=REPORT_EXAMPLES)(report)
 app.command("eval", epilog=EVAL_EXAMPLES)(evaluate)
 app.command(epilog=BENCH_EXAMPLES)(bench)
 app.command(epilog=TRAIN_EXAMPLES)(train)

@@ -19,6 +19,7 @@ from beitcli.tables import show
 EXAMPLES = examples(
     "beit eval ./val -m base-224 --preprocess paper",
     "beit eval ./val -m demo --json eval.json --plots .",
+    "beit eval ./val -m ./my-model --report report.html",
     "beit eval --labels labels.csv -m ./my-model",
 )
 
@@ -60,6 +61,10 @@ def evaluate(
         str | None,
         typer.Option("--plots", metavar="DIR", help="Write confusion.png, confusion.csv and reliability.png here."),
     ] = None,
+    page: Annotated[
+        str | None,
+        typer.Option("--report", metavar="FILE.html", help="Write a page of all images here, as `beit report` does."),
+    ] = None,
 ) -> None:
     """Measure the accuracy of a model on labelled images.
 
@@ -71,7 +76,7 @@ def evaluate(
     resume = replace(resume, out=out or "-")
     run = Request(inputs, limits, model, compute, resume=resume, tolerated=output.tolerated())
     with progress.observer(output.quiet) as observer:
-        evaluated = job.evaluate(job.EvaluationRequest(run, folder, labels, plots, label_by, mistakes), observer)
+        evaluated = job.evaluate(job.EvaluationRequest(run, folder, labels, plots, label_by, mistakes, page), observer)
     from beitcli.evaluation.report import tables, warning_of
 
     with suppress(ReaderClosed), writing():

@@ -14,6 +14,7 @@ from beitcli.cli import notices, progress
 from beitcli.cli.options import Without, examples, with_options
 from beitcli.errors import UsageError
 from beitcli.jobs import train as job
+from beitcli.jobs.gallery_page import check_page
 from beitcli.jobs.requests import Compute, Inputs, Limits, ModelChoice
 from beitcli.jobs.training_requests import Recipe, TrainingImages, TrainingRequest
 from beitcli.records import printable
@@ -45,6 +46,12 @@ def train(
         bool,
         typer.Option("--replace", help="Replace the model in --out, once the new one is complete.", show_default=False),
     ] = False,
+    page: Annotated[
+        str | None,
+        typer.Option(
+            "--report", metavar="FILE.html", help="Write a page of the validated images here, as `beit report` does."
+        ),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No notices or progress; errors only.", show_default=False)
     ] = False,
@@ -73,8 +80,12 @@ def train(
     if not recipe.is_probe:
         compute = dataclasses.replace(compute, device=_one_gpu(compute.device))
         request = dataclasses.replace(request, compute=compute)
+    if page is not None:
+        check_page(page)
     with progress.observer(quiet) as observer:
         trained = job.train(request, observer)
+        if page is not None:
+            job.show_validated(trained, page, request, observer)
     if not quiet:
         for line in _summary(trained):
             notices.print_line(line)

@@ -139,7 +139,7 @@ def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
                 f"`{printable(path)}`, row 1: `{printable(first[0])}` is no image",
                 f"a header has the columns {', '.join(PATH_COLUMNS)} and {', '.join(LABEL_COLUMNS)}",
             )
-    notice = SpellingNotice(f"`{printable(path)}`", lambda location: os.path.lexists(_found_beside(location, path)))
+    notice = SpellingNotice(f"`{printable(path)}`", lambda location: os.path.lexists(found_beside(location, path)))
     status, failed = _status_column(names), 0
     for number, row in enumerate(rows, start):
         if not any(row):
@@ -154,7 +154,7 @@ def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
             )
         location = os.fsdecode(row[place].encode())  # the table is UTF-8, and names of files are bytes
         notice.look(location)
-        yield Labelled(literal(_found_beside(location, path)), composed(row[label].strip()))
+        yield Labelled(literal(found_beside(location, path)), composed(row[label].strip()))
     if failed:
         log.info("%d rows of `%s` are images that failed, and are left out", failed, path)
 
@@ -162,9 +162,9 @@ def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
 def _check_separator(first: list[str], path: str) -> None:
     """Raises UsageError for a table whose first row has other separators than its suffix says."""
     cell = first[0] if first else ""
-    there = os.path.lexists(_found_beside(cell, path))
+    there = os.path.lexists(found_beside(cell, path))
     for separator, name in _OTHER_SEPARATORS.items():
-        beside = _found_beside(cell.partition(separator)[0], path)
+        beside = found_beside(cell.partition(separator)[0], path)
         if separator in cell and not there and (len(first) == 1 or os.path.lexists(beside)):
             raise UsageError(f"the columns of `{printable(path)}` are separated by {name}", _SEPARATORS)
 
@@ -181,9 +181,10 @@ def _column(names: list[str], known: tuple[str, ...]) -> int | None:
 def _is_column_name(cell: str, table: str) -> bool:
     """True if the cell looks like the name of a column, not of an image."""
     looks_like_a_path = "/" in cell or os.path.splitext(cell)[1]
-    return bool(cell) and not looks_like_a_path and not os.path.lexists(_found_beside(cell, table))
+    return bool(cell) and not looks_like_a_path and not os.path.lexists(found_beside(cell, table))
 
 
-def _found_beside(location: str, table: str) -> str:
+def found_beside(location: str, table: str) -> str:
+    """The path as it is written in a table, or beside the table, in the form in which it exists; else as written."""
     beside = os.path.join(os.path.dirname(table), location)
     return next(filter(os.path.lexists, map(existing_form, (location, beside))), location)

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from beitcli import __version__
 from beitcli.errors import UsageError
 from beitcli.evaluation.ground_truth import Match, Reading, match
+from beitcli.gallery.items import Gallery, Item
 from beitcli.inputs.labelled import Labelled
 from beitcli.jobs.engine import warn_if_demo
 from beitcli.jobs.evaluation_files import EvaluationFiles
+from beitcli.jobs.gallery_page import write_page
 from beitcli.jobs.labelling import read_labels
 from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.requests import Request
@@ -40,8 +42,8 @@ class EvaluationRequest:
 
     The images are those of `folder`, one of class folders, or of the table `labels`. The results are kept beside the
     JSON file that `run.resume.out` names; `plots` is the folder of the plots, `mistakes` the table of the images with a
-    wrong prediction. The inputs of `run` only filter the walk. `label_by` is the reading of the labels, None for the
-    one that fits them all.
+    wrong prediction, and `page` the page of all images. The inputs of `run` only filter the walk. `label_by` is the
+    reading of the labels, None for the one that fits them all.
     """
 
     run: Request
@@ -50,12 +52,13 @@ class EvaluationRequest:
     plots: str | None = None
     label_by: Reading | None = None
     mistakes: str | None = None
+    page: str | None = None
 
     @property
     def files(self) -> EvaluationFiles:
         """The files to write."""
         json = None if self.run.resume.out == "-" else self.run.resume.out
-        return EvaluationFiles(json, self.plots, self.mistakes)
+        return EvaluationFiles(json, self.plots, self.mistakes, self.page)
 
     def check(self) -> None:
         """Raises UsageError for options that contradict each other, OutputError for files that cannot be written."""
@@ -103,8 +106,12 @@ def evaluate(request: EvaluationRequest, observer: Observer) -> Evaluated:
     with nullcontext() if resume.streams else exclusive(resume.out, resume.wait):
         observer.stage("classifying", len(labelled))
         with _updated_ledger(request.run, checkpoint, labelling, report, observer) as ledger:
-            evaluation = _evaluate(request, checkpoint, labelling, report, ledger)
+            records = list(chain.from_iterable(ledger.records()))
+            evaluation = _evaluate(request, checkpoint, labelling, report, ledger, records)
             request.files.write(evaluation)
+        if request.page is not None:
+            gallery = _gallery(request, checkpoint, labelling, records, evaluation)
+            write_page(gallery, request.page, request.run.limits, request.run.compute, observer)
         if not (resume.streams or resume.no_ledger):
             remember_outputs(f"{os.path.realpath(resume.out)}.ledger", request.files.paths)
     return Evaluated(evaluation, report)
@@ -143,6 +150,7 @@ def _evaluate(
     labelling: _Labelling,
     report: Report,
     ledger: Ledger[Prediction],
+    records: Sequence[Prediction | Failure],
 ) -> "Evaluation":
     """Measure all predictions."""
     from beitcli.evaluation.metrics import LabelledPrediction, measure
@@ -150,7 +158,7 @@ def _evaluate(
     predictions, digests, failures = [], [], []
     keep_edited(request.files.paths, ledger)
     dtype = " and ".join(ledger.dtypes())
-    for each, record in zip(labelling.images, chain.from_iterable(ledger.records()), strict=True):
+    for each, record in zip(labelling.images, records, strict=True):
         if isinstance(record, Failure):
             failures.append(record)
         else:
@@ -169,6 +177,25 @@ def _evaluate(
     figures, skipped = measure(predictions, checkpoint.labels), report.tally.skipped
     setting, learnt = _setting(request.run, checkpoint, dtype), _count_learnt(checkpoint, digests)
     return Evaluation(__version__, setting, ground_truth, figures, failures, skipped, learnt)
+
+
+def _gallery(
+    request: EvaluationRequest,
+    checkpoint: Checkpoint,
+    labelling: _Labelling,
+    records: Sequence[Prediction | Failure],
+    evaluation: "Evaluation",
+) -> Gallery:
+    """The page of all images with their true labels."""
+    from beitcli.gallery.accuracy import shown
+
+    items = []
+    for each, record in zip(labelling.images, records, strict=True):
+        source = each.found.source if isinstance(each.found, Failure) else each.found
+        items.append(Item(record, source, checkpoint.labels[labelling.classes[each.label].index]))
+    title = printable(os.path.basename((request.folder or request.labels or "").rstrip("/")))
+    about = [("model", printable(checkpoint.name))]
+    return Gallery(title, items, checkpoint.labels, about, shown(evaluation.figures))
 
 
 def _count_learnt(checkpoint: Checkpoint, digests: Sequence[bytes]) -> int | None:

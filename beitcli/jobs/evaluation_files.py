@@ -1,4 +1,4 @@
-"""Files of an evaluation: the figures as JSON, the plots, and the mistakes."""
+"""Files of an evaluation: the figures as JSON, the plots, the mistakes, and the page of all images."""
 
 import importlib.util
 import json
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from beitcli.errors import OutputError, UsageError
+from beitcli.jobs.gallery_page import check_page
 from beitcli.outputs.destination import check_writable, is_stream, replaced_file, stream_to, writing
 from beitcli.records import printable
 
@@ -19,17 +20,21 @@ _PLOTS = ("confusion.csv", "confusion.png", "reliability.png")
 
 @dataclass(frozen=True, slots=True)
 class EvaluationFiles:
-    """The JSON file, the folder of the plots, and the table of the mistakes; None for those that are not written."""
+    """The JSON file, the folder of the plots, the table of the mistakes and the page; None for those not written.
+
+    The page is written by the job, which has the images that it shows.
+    """
 
     json: str | None
     plots: str | None
     mistakes: str | None
+    page: str | None
 
     @property
     def paths(self) -> list[str]:
         """The paths of all files to write."""
         plots = [] if self.plots is None else [os.path.join(self.plots, name) for name in _PLOTS]
-        return [*filter(None, (self.json, self.mistakes)), *plots]
+        return [*filter(None, (self.json, self.mistakes, self.page)), *plots]
 
     def check(self) -> None:
         """Raises UsageError or OutputError for files that cannot be written."""
@@ -37,6 +42,8 @@ class EvaluationFiles:
             check_writable(path)
         if self.json is not None and self.mistakes is not None and _is_same(self.json, self.mistakes):
             raise UsageError(f"`out=` and `mistakes=` are one file, `{printable(self.json)}`", "name two")
+        if self.page is not None:
+            check_page(self.page)
         if self.plots is None:
             return
         if importlib.util.find_spec("matplotlib") is None:

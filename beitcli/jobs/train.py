@@ -1,17 +1,22 @@
 """Training: a linear probe, fine-tuning, or a new model from scratch; resumable, and written complete or not at all."""
 
 import importlib.util
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from beitcli.errors import UsageError
+from beitcli.gallery.items import Gallery
 from beitcli.jobs.engine import open_beit, workers_for
+from beitcli.jobs.gallery import item_of
+from beitcli.jobs.gallery_page import write_page
 from beitcli.jobs.observer import Observer
 from beitcli.jobs.probe import train_probe
 from beitcli.jobs.training_requests import TrainingRequest
 from beitcli.jobs.validation import Validator
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.outputs.lock import exclusive
+from beitcli.records import Prediction, Score, Source, printable
 from beitcli.training.data.examples import Split
 
 if TYPE_CHECKING:
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
 
 EPOCHS = 30
 """Default number of epochs."""
+
+_TOP = 5  # an image whose true label is among so many is nearly right
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,27 @@ def train(request: TrainingRequest, observer: Observer) -> Trained:
     checkpoint = open_beit(request.model) if request.recipe.finetune else None
     split = request.images.split(request.walk, request.recipe.seed)
     return Trained(request.work.out, _train_layers(request, checkpoint, split, observer))
+
+
+def show_validated(trained: Trained, page: str, request: TrainingRequest, observer: Observer) -> None:
+    """Write a page of the validated images with their true labels. Raises OutputError where it cannot be written."""
+    from beitcli.evaluation.metrics import LabelledPrediction, measure
+    from beitcli.gallery.accuracy import shown
+
+    facts = trained.facts
+    items, predictions = [], []
+    for each in facts.validated:
+        best = Score(facts.classes[each.predicted], each.predicted, each.confidence)
+        item = item_of(Prediction(Source.named(each.path), (best,)), facts.classes[each.true])
+        items.append(item)
+        is_near = 0 < each.rank < _TOP
+        best_five = (each.predicted, each.true) if is_near else (each.predicted,)
+        predictions.append(LabelledPrediction(item.source, each.true, best_five, each.confidence))
+    about = [("model", printable(trained.out)), ("images", f"{len(items)} {facts.held_out}")]
+    figures = shown(measure(predictions, facts.classes))
+    title = printable(os.path.basename(trained.out))
+    gallery = Gallery(title, items, facts.classes, about, figures)
+    write_page(gallery, page, request.limits, request.compute, observer)
 
 
 def _train_layers(request: TrainingRequest, checkpoint: Checkpoint | None, split: Split, observer: Observer) -> "Facts":

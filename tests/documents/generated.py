@@ -32,6 +32,7 @@ COMMANDS = (
     "batch",
     "merge",
     "runs",
+    "report",
     "embed",
     "eval",
     "train",

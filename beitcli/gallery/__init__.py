@@ -1,0 +1,1 @@
+"""A page of images with their labels, which a browser opens without a server."""

@@ -1,0 +1,30 @@
+// The bar at the bottom: a label for the selected images, and the corrections so far.
+
+function drawActions() {
+  const chosen = selection.size, marked = corrections.size;
+  byId("actions").hidden = !chosen && !marked;
+  byId("actions").classList.toggle("selecting", chosen > 0);
+  byId("selected").textContent = chosen ? `${chosen.toLocaleString("en")} selected` : "";
+  byId("unmark").hidden = ![...selection].some((row) => corrections.has(row));
+  byId("corrected").textContent = marked ? `${counted(marked, "correction")}${keepsCorrections ? "" : ", not kept by this browser: save them"}` : "";
+  byId("save").hidden = byId("discard").hidden = !marked;
+}
+
+function markSelected(label) {
+  correct([...selection], label);
+  select([...selection], false);
+  goTo(current);
+}
+
+function startActions() {
+  const enter = labelField(byId("new-label"), markSelected);
+  byId("mark").addEventListener("click", enter);
+  byId("unmark").addEventListener("click", () => markSelected(null));
+  byId("deselect").addEventListener("click", () => { select([...selection], false); goTo(current); });
+  byId("save").addEventListener("click", saveCorrections);
+  byId("discard").addEventListener("click", () => {
+    if (confirm(`Discard ${counted(corrections.size, "correction")}?`)) discardCorrections();
+  });
+  selectionListeners.push(drawActions);
+  correctionListeners.push(redraw, fillKinds, drawActions);
+}

@@ -1,0 +1,63 @@
+// Corrections: labels that the user gives to images, kept in this browser until they are saved or discarded.
+
+const keptUnder = `beit corrections ${document.body.dataset.identity}`;
+
+const corrections = new Map(); // row -> label
+const correctionListeners = [];
+let keepsCorrections = true;
+
+function loadCorrections() {
+  let kept = {};
+  try {
+    kept = JSON.parse(localStorage.getItem(keptUnder) ?? "{}");
+  } catch {
+    keepsCorrections = false; // a browser that keeps nothing for local files
+  }
+  for (let row = 0; row < rows; row++) {
+    const label = kept[pathOf(row)];
+    if (typeof label === "string") corrections.set(row, label);
+  }
+}
+
+function correctionsChanged() {
+  const labels = Object.fromEntries(Array.from(corrections, ([row, label]) => [pathOf(row), label]));
+  try {
+    if (corrections.size) localStorage.setItem(keptUnder, JSON.stringify(labels));
+    else localStorage.removeItem(keptUnder);
+    keepsCorrections = true;
+  } catch {
+    keepsCorrections = false;
+  }
+  for (const listener of correctionListeners) listener();
+}
+
+/* Give the images a label, or with null take the one they were given back. */
+function correct(images, label) {
+  for (const row of images) {
+    if (label === null) corrections.delete(row);
+    else corrections.set(row, label);
+  }
+  correctionsChanged();
+  const what = label === null ? "taken back" : `marked as ${label}`;
+  announce(`${counted(images.length, "image")} ${what}`);
+}
+
+function discardCorrections() {
+  corrections.clear();
+  correctionsChanged();
+}
+
+const csvField = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+
+/* The table that `beit train --labels`, `beit eval --labels` and `beit sort --corrections` take. */
+function correctionsTable() {
+  const inOrder = [...corrections].sort(([one], [other]) => one - other);
+  const lines = inOrder.map(([row, label]) => `${csvField(pathOf(row))},${csvField(label)}\n`);
+  return `path,label\n${lines.join("")}`;
+}
+
+function saveCorrections() {
+  const address = URL.createObjectURL(new Blob([correctionsTable()], { type: "text/csv" }));
+  element("a", { href: address, download: "corrections.csv" }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+}

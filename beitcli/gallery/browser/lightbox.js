@@ -1,0 +1,136 @@
+// One image at a time: large, with all its labels as bars, and the keys to go on and to correct it.
+
+const lightbox = byId("lightbox");
+let shown = 0; // place in the order
+
+function openLightbox(place) {
+  showLarge(place);
+  if (!lightbox.open) lightbox.showModal();
+  byId("next").focus();
+}
+
+function showLarge(place) {
+  shown = Math.max(0, Math.min(order.length - 1, place));
+  const row = order[shown];
+  showImage(row);
+  byId("large-label").textContent = headline(row);
+  byId("large-note").textContent = largeNote(row);
+  byId("bars").replaceChildren(...bars(row));
+  byId("large-unmark").hidden = !corrections.has(row);
+  byId("large-new-label").value = "";
+  byId("path").textContent = pathOf(row);
+  const address = data.addresses[row];
+  byId("original").hidden = !address;
+  if (address) byId("original").href = address;
+  byId("previous").disabled = shown === 0;
+  byId("next").disabled = shown === order.length - 1;
+  const others = identicalTo(row).filter((other) => other !== row);
+  byId("same").replaceChildren();
+  if (others.length) {
+    const paths = others.slice(0, 20).map((other) => element("li", {}, element("code", { textContent: pathOf(other) })));
+    byId("same").append(element("h3", { textContent: `Identical to ${counted(others.length, "other image")}` }), element("ul", {}, ...paths));
+  }
+  lightbox.setAttribute("aria-label", `Image ${shown + 1} of ${order.length}: ${described(row)}`);
+}
+
+/* The thumbnail at once, and the original in its place if the browser can show it. */
+function showImage(row) {
+  const image = byId("large"), text = byId("no-image"), small = thumbnailAddress(row);
+  const reason = failures.get(row) ?? unseen.get(row);
+  image.hidden = small === null;
+  text.hidden = small !== null;
+  text.textContent = reason ? `${reason.code}: ${reason.message}` : "";
+  image.alt = `${headline(row)}: ${data.name[row]}`;
+  image.onerror = () => {
+    image.hidden = true;
+    text.hidden = false;
+    text.textContent = "The thumbnails of this page are not beside it.";
+  };
+  if (small !== null) image.src = small;
+  const address = data.addresses[row];
+  if (!address || /^https?:/i.test(address)) return; // this page asks no server for anything
+  const original = new Image();
+  original.onload = () => {
+    if (order[shown] !== row) return;
+    image.onerror = null;
+    image.src = original.src;
+    image.hidden = false;
+    text.hidden = true;
+  };
+  original.src = address;
+}
+
+function largeNote(row) {
+  const parts = [];
+  if (failures.has(row)) parts.push(failures.get(row).message);
+  if (isCorrect(row)) parts.push("correct");
+  if (isWrong(row)) parts.push(`wrong: the true label is ${truthOf(row)}`);
+  if (corrections.has(row)) parts.push(`corrected by you to ${corrections.get(row)}`);
+  return parts.join("; ");
+}
+
+function bars(row) {
+  const scores = data.predictions[row], made = [];
+  for (let at = 0; at < scores.length; at += 2) {
+    const label = data.labels[scores[at]], value = scores[at + 1], number = at / 2 + 1;
+    const share = (value - lowestScore) / (highestScore - lowestScore || 1);
+    const bar = element("span", { className: "bar" });
+    bar.style.setProperty("--share", share);
+    const mark = element("button", { type: "button", className: "as-label", title: `Mark as ${label}` },
+      element("span", { className: "of", textContent: label }), element("span", { className: "value", textContent: scoreText(value) }), bar);
+    if (number <= 9) mark.append(element("kbd", { textContent: number }));
+    if (truthOf(row) === label) mark.classList.add("true");
+    if (corrections.get(row) === label) mark.classList.add("chosen");
+    mark.addEventListener("click", () => markShown(label));
+    made.push(element("li", {}, mark));
+  }
+  return made;
+}
+
+/* Mark the image that is shown; with null its correction is taken back. */
+function markShown(label) {
+  const row = order[shown];
+  correct([row], label);
+  showLarge(shown);
+}
+
+async function copyPath() {
+  const button = byId("copy");
+  try {
+    await navigator.clipboard.writeText(byId("path").textContent);
+  } catch {
+    getSelection().selectAllChildren(byId("path")); // ready for Ctrl+C
+    document.execCommand("copy");
+  }
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = "Copy path"; }, 1500);
+}
+
+function onLightboxKey(event) {
+  if (event.target.tagName === "INPUT" || event.ctrlKey || event.metaKey || event.altKey) return;
+  const scores = data.predictions[order[shown]];
+  if (event.key === "ArrowLeft") showLarge(shown - 1);
+  else if (event.key === "ArrowRight") showLarge(shown + 1);
+  else if (event.key === "Home") showLarge(0);
+  else if (event.key === "End") showLarge(order.length - 1);
+  else if (event.key === "c") byId("large-new-label").focus();
+  else if (/^[1-9]$/.test(event.key) && scores.length >= 2 * event.key) markShown(data.labels[scores[2 * (event.key - 1)]]);
+  else return;
+  event.preventDefault();
+}
+
+function startLightbox() {
+  const enter = labelField(byId("large-new-label"), (label) => {
+    markShown(label);
+    byId("next").focus();
+  });
+  byId("large-mark").addEventListener("click", enter);
+  byId("large-unmark").addEventListener("click", () => markShown(null));
+  byId("previous").addEventListener("click", () => showLarge(shown - 1));
+  byId("next").addEventListener("click", () => showLarge(shown + 1));
+  byId("close").addEventListener("click", () => lightbox.close());
+  byId("copy").addEventListener("click", copyPath);
+  lightbox.addEventListener("keydown", onLightboxKey);
+  lightbox.addEventListener("click", (event) => event.target === lightbox && lightbox.close());
+  lightbox.addEventListener("close", () => goTo(shown));
+}

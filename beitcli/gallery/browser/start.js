@@ -1,0 +1,10 @@
+// The start: kept corrections, the controls, then the first images.
+
+loadCorrections();
+startGrid();
+startFilters();
+startLightbox();
+startActions();
+startAccuracy();
+viewChanged();
+drawActions();
