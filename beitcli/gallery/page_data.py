@@ -64,11 +64,19 @@ def page_data(
         "predictions": predictions,
         "failures": failures,
         "unseen": [(row, failure.code, failure.message) for row, failure in unseen.items()],
-        "addresses": [addressed.of(item) for item in gallery.items],
+        "addresses": [
+            addressed.of(item) if name is not None or _is_there(item) else None
+            for item, name in zip(gallery.items, names, strict=True)
+        ],
         "thumbnails": [name or 0 for name in names],
         "thumbnail_folder": folder,
         "figures": figures,
     }
+
+
+def _is_there(item: Item) -> bool:
+    """True if the image, which has no thumbnail, might be opened."""
+    return item.source.kind == "url" or os.path.lexists(item.source.location)
 
 
 class _Addresses:
