@@ -185,6 +185,10 @@ def _is_column_name(cell: str, table: str) -> bool:
 
 
 def found_beside(location: str, table: str) -> str:
-    """The path as it is written in a table, or beside the table, in the form in which it exists; else as written."""
-    beside = os.path.join(os.path.dirname(table), location)
-    return next(filter(os.path.lexists, map(existing_form, (location, beside))), location)
+    """The path as a table has it, or beside the table, in the spelling in which it exists; else as the table has it.
+
+    A name that is not UTF-8 may be written as records write it, `\\xNN` for a byte.
+    """
+    spellings = [location, Source.named(Source(location).name).location] if "\\x" in location else [location]
+    paths = (path for each in spellings for path in (each, os.path.join(os.path.dirname(table), each)))
+    return next(filter(os.path.lexists, map(existing_form, paths)), location)

@@ -185,6 +185,17 @@ def test_paths_in_a_table_that_exist_in_another_spelling_get_one_notice(
     assert caplog.messages == [f"`{tmp_path}/t.csv` {notice}"]
 
 
+def test_a_name_that_is_not_utf8_is_found_as_records_write_it(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
+    with open(path, "wb") as stream:
+        stream.write(b"an image")
+    grown(tmp_path, "as \\xe9 itself.jpg")
+    table = tmp_path / "corrections.csv"
+    table.write_text("path,label\ncaf\\xe9.jpg,cat\nas \\xe9 itself.jpg,dog\ngone \\xe9.jpg,dog\n")
+    locations = [each.found.location for each in by_table(str(table)) if isinstance(each.found, Source)]
+    assert locations == [os.fsdecode(path), f"{tmp_path}/as \\xe9 itself.jpg", "gone \\xe9.jpg"]
+
+
 def test_urls_in_a_table_are_urls(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("http://h/a.jpg,cat\n")
     assert by_table(str(tmp_path / "t.csv"))[0].found == Source("http://h/a.jpg", "url")
