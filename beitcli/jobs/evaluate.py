@@ -106,12 +106,11 @@ def evaluate(request: EvaluationRequest, observer: Observer) -> Evaluated:
     with nullcontext() if resume.streams else exclusive(resume.out, resume.wait):
         observer.stage("classifying", len(labelled))
         with _updated_ledger(request.run, checkpoint, labelling, report, observer) as ledger:
-            records = list(chain.from_iterable(ledger.records()))
-            evaluation = _evaluate(request, checkpoint, labelling, report, ledger, records)
+            evaluation = _evaluate(request, checkpoint, labelling, report, ledger)
             request.files.write(evaluation)
-        if request.page is not None:
-            gallery = _gallery(request, checkpoint, labelling, records, evaluation)
-            write_page(gallery, request.page, request.run.limits, request.run.compute, observer)
+            if request.page is not None:
+                gallery = _gallery(request, checkpoint, labelling, ledger, evaluation)
+                write_page(gallery, request.page, request.run.limits, request.run.compute, observer)
         if not (resume.streams or resume.no_ledger):
             remember_outputs(f"{os.path.realpath(resume.out)}.ledger", request.files.paths)
     return Evaluated(evaluation, report)
@@ -150,7 +149,6 @@ def _evaluate(
     labelling: _Labelling,
     report: Report,
     ledger: Ledger[Prediction],
-    records: Sequence[Prediction | Failure],
 ) -> "Evaluation":
     """Measure all predictions."""
     from beitcli.evaluation.metrics import LabelledPrediction, measure
@@ -158,7 +156,7 @@ def _evaluate(
     predictions, digests, failures = [], [], []
     keep_edited(request.files.paths, ledger)
     dtype = " and ".join(ledger.dtypes())
-    for each, record in zip(labelling.images, records, strict=True):
+    for each, record in zip(labelling.images, chain.from_iterable(ledger.records()), strict=True):
         if isinstance(record, Failure):
             failures.append(record)
         else:
@@ -183,14 +181,14 @@ def _gallery(
     request: EvaluationRequest,
     checkpoint: Checkpoint,
     labelling: _Labelling,
-    records: Sequence[Prediction | Failure],
+    ledger: Ledger[Prediction],
     evaluation: "Evaluation",
 ) -> Gallery:
     """The page of all images with their true labels."""
     from beitcli.gallery.accuracy import shown
 
     items = []
-    for each, record in zip(labelling.images, records, strict=True):
+    for each, record in zip(labelling.images, chain.from_iterable(ledger.records()), strict=True):
         source = each.found.source if isinstance(each.found, Failure) else each.found
         items.append(Item(record, source, checkpoint.labels[labelling.classes[each.label].index]))
     title = printable(os.path.basename((request.folder or request.labels or "").rstrip("/")))

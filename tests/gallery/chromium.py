@@ -5,6 +5,7 @@ from typing import Any
 
 KEYS = {"Enter": "\ue007", "Escape": "\ue00c", "Space": " ", "Left": "\ue012", "Up": "\ue013", "Right": "\ue014"}
 KEYS |= {"Down": "\ue015", "End": "\ue010", "Home": "\ue011", "PageDown": "\ue00f", "Shift": "\ue008", "Tab": "\ue004"}
+CONTROL = "\ue009"
 
 
 class Chromium:

@@ -1,14 +1,19 @@
 """The page in Chromium: every control, by mouse and by keys; corrections, untrusted names, 100,000 images."""
 
 import csv
+import json
 import os
 import re
 import shutil
+import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from beitcli.gallery.items import Gallery, Item
 from beitcli.gallery.page import page
@@ -16,12 +21,14 @@ from beitcli.gallery.page_data import page_data
 from beitcli.inputs.labelled import by_table
 from beitcli.jobs.gallery_page import MOST_EMBEDDED
 from beitcli.records import Prediction, Record, Score, Source
-from tests.gallery.chromium import Chromium
+from tests.conftest import SAMPLES
+from tests.gallery.chromium import CONTROL, Chromium
 from tests.gallery.pages import LABELS, failed, photographs, predicted, report, write_labels, write_records
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 Open = Callable[..., Chromium]
+Beit = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 COUNT = 1000
 
@@ -62,6 +69,17 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Album:
 def flat(browser: Chromium) -> Chromium:
     browser.choose("#group", "none")
     return browser
+
+
+def saved(browser: Chromium) -> Path:
+    """The corrections as the browser downloads them."""
+    path = browser.downloads / "corrections.csv"
+    browser.click("#save")
+    until = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return path
 
 
 def test_it_opens_by_label_with_counts_and_the_best_first(opened: Open, album: Album) -> None:
@@ -224,7 +242,7 @@ def test_the_grid_by_keys(opened: Open, album: Album) -> None:
     browser.keys("Home", "Enter")
     assert browser.text("#path").endswith(expected[0])
     browser.keys("Escape")
-    browser.driver.switch_to.active_element.send_keys("\ue009", "a")
+    browser.driver.switch_to.active_element.send_keys(CONTROL, "a")
     assert browser.text("#selected") == "1,000 selected"
 
 
@@ -288,19 +306,13 @@ def test_corrections_of_several_at_once_are_saved_as_a_table_of_labels(
     browser.keys("Escape")
     browser.reload()
     assert browser.text("#corrected") == "5 corrections"  # kept by the browser
-    saved = browser.downloads / "corrections.csv"
-    saved.unlink(missing_ok=True)
-    browser.click("#save")
-    browser.wait("true")
-    while not saved.exists():
-        browser.wait("true")
-    with saved.open(newline="") as stream:
+    shutil.move(saved(browser), album.page.parent / "corrections.csv")
+    with (album.page.parent / "corrections.csv").open(newline="") as stream:
         rows = list(csv.reader(stream))
     labels = [*["cow, moo cow"] * 3, "a new, odd “label”", second]
     chosen = dict(zip([*expected[:3], *expected[5:7]], labels, strict=True))
     assert rows[0] == ["path", "label"]
     assert {os.path.basename(path): label for path, label in rows[1:]} == chosen
-    shutil.copy(saved, album.page.parent / "corrections.csv")
     labelled = by_table(str(album.page.parent / "corrections.csv"))
     assert {each.label for each in labelled} == set(labels)
     assert all(isinstance(each.found, Source) and os.path.exists(each.found.location) for each in labelled)
@@ -428,6 +440,47 @@ def test_it_is_printed_whole(opened: Open, album: Album) -> None:
     assert len(browser.all(".card")) == COUNT
     browser.js("dispatchEvent(new Event('afterprint'))")
     assert len(browser.all(".card")) < 100
+
+
+def accuracy(beit: Beit, model: str, folder: Path) -> float:
+    process = beit("eval", "val", "-m", model, "--dtype", "fp32", "--json", f"{model}.json", cwd=folder)
+    assert process.returncode == 0, process.stderr
+    value: float = json.loads((folder / f"{model}.json").read_text())["figures"]["top1"]["value"]
+    return value
+
+
+def test_corrections_make_a_better_model(opened: Open, beit: Beit, tmp_path: Path) -> None:
+    """The circle of the manual: batch, report, corrections in the browser, train, eval."""
+    random = np.random.default_rng(2)
+    for label in ("cat", "boats", "coffee"):
+        with Image.open(SAMPLES / f"{label}.jpg") as opened_image:
+            whole = opened_image.convert("RGB").resize((320, 240))
+        for number in range(40):
+            left, top = (int(value) for value in random.integers(0, (160, 80)))
+            part = "val" if number % 2 else "train"
+            (tmp_path / part / label).mkdir(parents=True, exist_ok=True)
+            whole.crop((left, top, left + 160, top + 160)).save(tmp_path / part / label / f"{label}_{number:02}.png")
+    wrong = {f"train/coffee/coffee_{number:02}.png": "boats" for number in range(0, 30, 2)}
+    right = {
+        f"train/{label}/{label}_{n:02}.png": label for label in ("cat", "boats", "coffee") for n in range(0, 40, 2)
+    }
+    write_labels(tmp_path / "labels.csv", right | wrong)
+    common = ("-m", "demo", "--dtype", "fp32")
+    assert beit("train", "--labels", "labels.csv", *common, "--out", "first").returncode == 0
+    assert beit("batch", "train", "-m", "first", "--dtype", "fp32", "--out", "preds.csv").returncode == 0
+    assert beit("report", "preds.csv", "--labels", "labels.csv", "--out", "report.html").returncode == 0
+    browser = flat(opened(tmp_path / "report.html"))
+    for label in ("cat", "boats", "coffee"):
+        browser.one("#search").clear()
+        browser.one("#search").send_keys(f"{label}_")
+        browser.wait("document.getElementById('count').textContent === '20 of 60 images'")
+        browser.js("document.querySelector('.card').focus()")
+        browser.driver.switch_to.active_element.send_keys(CONTROL, "a")
+        browser.keys("c", label, "Enter")
+    shutil.move(saved(browser), tmp_path / "corrections.csv")
+    assert beit("train", "--labels", "corrections.csv", *common, "--out", "second").returncode == 0
+    first, second = (accuracy(beit, model, tmp_path) for model in ("first", "second"))
+    assert second > max(first, 0.9)
 
 
 def test_many_images_have_their_thumbnails_beside_the_page(opened: Open, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Scripts and styles of the page, which run in the browser."""
