@@ -272,7 +272,7 @@ def test_the_other_pictures_have_their_numbers_beside_them(opened: Open, album: 
     titles = browser.texts("#accuracy h2")
     assert titles == ["Confusion matrix", "Most confident mistakes", "Accuracy of each class", "Reliability"]
     wrong = album.names(lambda each: each.label != album.truth[each.source.name])
-    assert [os.path.basename(text) for text in browser.texts("#accuracy td.path")] == wrong[:24]
+    assert [os.path.basename(text) for text in browser.texts("#accuracy .beside .path")] == wrong[:24]
     bins = browser.texts("#accuracy section:last-child tbody td:nth-child(2)")
     assert sum(map(int, bins)) == len(album.predictions)
     assert len(browser.all(".reliability rect")) == len(bins)

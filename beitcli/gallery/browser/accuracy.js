@@ -1,5 +1,7 @@
 // The accuracy of the model on images whose true labels are known, each figure as a picture and as numbers.
 
+const MOST_MISTAKES = 24;
+
 const interval = (share) => (share ? `${(100 * share.low).toFixed(1)}–${(100 * share.high).toFixed(1)} %` : "");
 const shareText = (share) => (share ? percent(share.value) : "–");
 
@@ -10,6 +12,7 @@ function pickPair(real, predicted) {
   showImages();
 }
 
+/* Show the images of one true label, the most confident mistakes first. */
 function pickTruth(label) {
   clearFilters();
   view.truth = numberOfLabel.get(label);
@@ -31,82 +34,87 @@ function showPart(name) {
   }
 }
 
-function section(title, note, picture, numbers) {
-  const parts = element("div", { className: "pair" }, element("div", { className: "drawn" }, picture), element("div", { className: "beside" }, numbers));
-  return element("section", {}, element("h2", { textContent: title }), element("p", { className: "hint", textContent: note }), parts);
-}
-
-function tile(title, value, note) {
-  return element("div", { className: "tile" }, element("span", { textContent: title }), element("b", { textContent: value }), element("small", { textContent: note }));
+function addSection(title, note, picture, numbers) {
+  const pair = element("div", { className: "pair" },
+    element("div", { className: "drawn" }, picture), element("div", { className: "beside" }, numbers));
+  const hint = element("p", { className: "hint" }, note);
+  byId("accuracy").append(element("section", {}, element("h2", {}, title), hint, pair));
 }
 
 function tiles(figures) {
-  return element("div", { className: "tiles" },
-    tile("Accuracy (top-1)", shareText(figures.top1), interval(figures.top1)),
-    tile("Among the best five", shareText(figures.top5), interval(figures.top5)),
-    tile("Mean of the classes", shareText(figures.macro), interval(figures.macro)),
-    tile("Calibration error", figures.ece === null ? "–" : figures.ece.toFixed(4), `${figures.bins.length} bins`),
-    tile("Images", figures.images.toLocaleString("en"), `${counted(figures.classes.length, "class", "classes")}`));
+  const values = [
+    ["Accuracy (top-1)", shareText(figures.top1), interval(figures.top1)],
+    ["Among the best five", shareText(figures.top5), interval(figures.top5)],
+    ["Mean of the classes", shareText(figures.macro), interval(figures.macro)],
+    ["Calibration error", figures.ece === null ? "–" : figures.ece.toFixed(4), `${figures.bins.length} bins`],
+    ["Images", number(figures.images), counted(figures.classes.length, "class", "classes")],
+  ];
+  return element("div", { className: "tiles" }, ...values.map(([title, value, note]) =>
+    element("div", { className: "tile" }, element("span", {}, title), element("b", {}, value), element("small", {}, note))));
 }
 
 /* Accuracy by score, over the line of perfect calibration. */
 function reliabilityDiagram(bins) {
-  const side = 300, left = 34, bottom = 28, x = (value) => left + value * side, y = (value) => 8 + (1 - value) * side;
+  const side = 300, left = 34, top = 8, bottom = 28;
+  const x = (value) => left + value * side, y = (value) => top + (1 - value) * side;
   const parts = [];
   for (const value of [0, 0.25, 0.5, 0.75, 1]) {
+    const text = String(100 * value);
     parts.push(drawing("line", { x1: x(0), x2: x(1), y1: y(value), y2: y(value), class: "rule" }));
-    parts.push(drawing("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, String(100 * value)));
-    parts.push(drawing("text", { x: x(value), y: y(0) + 18, "text-anchor": "middle" }, String(100 * value)));
+    parts.push(drawing("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, text));
+    parts.push(drawing("text", { x: x(value), y: y(0) + 18, "text-anchor": "middle" }, text));
   }
-  for (const bin of bins) {
-    if (!bin.images) continue;
-    parts.push(drawing("rect", { x: x(bin.low) + 1, y: y(bin.accuracy), width: (bin.high - bin.low) * side - 2, height: Math.max(1, bin.accuracy * side), class: "accuracy" }));
-    parts.push(drawing("line", { x1: x(bin.low) + 1, x2: x(bin.high) - 1, y1: y(bin.confidence), y2: y(bin.confidence), class: "mean" }));
+  for (const { low, high, images, accuracy, confidence } of bins) {
+    if (!images) continue;
+    const from = x(low) + 1, width = x(high) - 1 - from, height = Math.max(1, accuracy * side), level = y(confidence);
+    parts.push(drawing("rect", { x: from, y: y(0) - height, width, height, class: "accuracy" }));
+    parts.push(drawing("line", { x1: from, x2: from + width, y1: level, y2: level, class: "mean" }));
   }
   parts.push(drawing("line", { x1: x(0), y1: y(0), x2: x(1), y2: y(1), class: "perfect" }));
-  const label = "Reliability diagram: accuracy by the score of the best label, in percent; the table beside it has its numbers";
-  return drawing("svg", { viewBox: `0 0 ${left + side + 12} ${8 + side + bottom}`, role: "img", "aria-label": label, class: "reliability" }, ...parts);
+  const words = "Reliability diagram: accuracy by the score of the best label, in percent; the numbers are beside it";
+  const viewBox = `0 0 ${left + side + 12} ${top + side + bottom}`;
+  return drawing("svg", { viewBox, role: "img", "aria-label": words, class: "reliability" }, ...parts);
 }
 
 function reliabilityTable(bins) {
-  return numbersTable(["Score", "Images", "Mean score", "Accuracy"], bins.filter((bin) => bin.images).map((bin) => element("tr", {},
-    element("td", { textContent: `${(100 * bin.low).toFixed(0)}–${(100 * bin.high).toFixed(0)} %` }), element("td", { textContent: bin.images.toLocaleString("en") }),
-    element("td", { textContent: percent(bin.confidence) }), element("td", { textContent: percent(bin.accuracy) }))));
+  const lines = bins.filter((bin) => bin.images).map((bin) => [
+    `${(100 * bin.low).toFixed(0)}–${(100 * bin.high).toFixed(0)} %`, number(bin.images),
+    percent(bin.confidence), percent(bin.accuracy)]);
+  return numbersTable(["Score", "Images", "Mean score", "Accuracy"], lines);
 }
 
-const measuredClasses = (figures) =>
-  figures.classes.filter((each) => each.recall).sort((one, other) => one.recall.value - other.recall.value || other.images - one.images);
+function worstFirst({ classes }) {
+  const measured = classes.filter((each) => each.recall);
+  return measured.sort((one, other) => one.recall.value - other.recall.value || other.images - one.images);
+}
 
-/* The classes as bars, the worst first; a click shows the images. */
+/* The classes as bars; a click shows the images. */
 function classBars(figures) {
-  const lines = measuredClasses(figures).slice(0, MOST_PAIRS).map((each) => {
-    const bar = element("span", { className: "bar" });
-    bar.style.setProperty("--share", each.recall.value);
-    const button = element("button", { type: "button", className: "as-label", title: "Show its images" },
-      element("span", { className: "of", textContent: cellName(each.label) }), element("span", { className: "value", textContent: percent(each.recall.value) }), bar);
-    button.addEventListener("click", () => pickTruth(each.label));
+  const lines = worstFirst(figures).slice(0, MOST_PAIRS).map(({ label, recall }) => {
+    const button = barButton(shortLabel(label), percent(recall.value), recall.value, "Show its images");
+    button.addEventListener("click", () => pickTruth(label));
     return element("li", {}, button);
   });
   return element("ol", { className: "class-bars" }, ...lines);
 }
 
 function classTable(figures) {
-  return numbersTable(["Class", "Images", "Accuracy", "95 % interval", "Precision", "F1"], measuredClasses(figures).map((each) => element("tr", {},
-    element("td", { textContent: cellName(each.label), title: each.label }), element("td", { textContent: each.images.toLocaleString("en") }),
-    element("td", { textContent: percent(each.recall.value) }), element("td", { textContent: interval(each.recall) }),
-    element("td", { textContent: each.precision === null ? "–" : percent(each.precision) }), element("td", { textContent: each.f1.toFixed(3) }))));
+  const lines = worstFirst(figures).map((each) => [
+    shortLabel(each.label), number(each.images), percent(each.recall.value), interval(each.recall),
+    each.precision === null ? "–" : percent(each.precision), each.f1.toFixed(3)]);
+  return numbersTable(["Class", "Images", "Accuracy", "95 % interval", "Precision", "F1"], lines);
 }
 
-function mistakes() {
+function worstMistakes() {
   const wrong = [];
   for (let row = 0; row < rows; row++) if (isWrong(row)) wrong.push(row);
-  return wrong.sort(SORTS.highest[1]).slice(0, 24);
+  return wrong.sort(SORTS.highest[1]).slice(0, MOST_MISTAKES);
 }
 
 function mistakePictures(wrong) {
   return element("div", { className: "strip" }, ...wrong.map((row) => {
-    const button = element("button", { type: "button", className: "mistake", title: pathOf(row) }, picture(row),
-      element("span", { textContent: `${headline(row)}, is ${shortLabel(truthOf(row))}` }));
+    const words = element("span", {}, `${headline(row)}, is ${shortLabel(truthOf(row))}`);
+    const button = element("button", { type: "button", className: "mistake", title: pathOf(row) }, picture(row), words);
     button.addEventListener("click", () => {
       pickPair(truthOf(row), labelOf(row));
       openLightbox(order.indexOf(row));
@@ -116,23 +124,36 @@ function mistakePictures(wrong) {
 }
 
 function mistakeTable(wrong) {
-  return numbersTable(["Score", "True label", "Predicted label", "Image"], wrong.map((row) => element("tr", {},
-    element("td", { textContent: scoreText(score[row]) }), element("td", { textContent: shortLabel(truthOf(row)) }),
-    element("td", { textContent: headline(row) }), element("td", { className: "path", textContent: pathOf(row) }))));
+  return numbersTable(["Score", "True label", "Predicted label", "Image"], wrong.map((row) =>
+    [scoreText(score[row]), shortLabel(truthOf(row)), headline(row), element("span", { className: "path" }, pathOf(row))]));
 }
 
 function startAccuracy() {
   const { figures } = data;
   if (!figures) return;
   byId("tabs").hidden = false;
-  byId("show-images").addEventListener("click", () => { showPart("images"); layOut(arranged()); });
-  byId("show-accuracy").addEventListener("click", () => { showPart("accuracy"); scrollTo(0, 0); });
-  const few = figures.classes.length <= MOST_NAMED, wrong = mistakes();
+  byId("show-images").addEventListener("click", () => {
+    showPart("images");
+    layOut(arranged());
+  });
+  byId("show-accuracy").addEventListener("click", () => {
+    showPart("accuracy");
+    scrollTo(0, 0);
+  });
   byId("accuracy").append(tiles(figures));
-  byId("accuracy").append(section("Confusion matrix", "Rows are true labels, columns predicted ones; click a cell to see its images. Darker is a larger share of the true label.",
-    (few ? matrixTable : matrixMap)(figures, pickPair), confusionTable(figures, pickPair)));
-  if (wrong.length) byId("accuracy").append(section("Most confident mistakes", "Often the true label is the mistake: look here first.", mistakePictures(wrong), mistakeTable(wrong)));
-  byId("accuracy").append(section("Accuracy of each class", "The share of its images that are predicted correctly (recall), the worst class first.", classBars(figures), classTable(figures)));
-  byId("accuracy").append(section("Reliability", "A bar is the accuracy of the images of one range of scores, and the mark their mean score: perfectly calibrated, both are equal, on the dashed line.",
-    reliabilityDiagram(figures.bins), reliabilityTable(figures.bins)));
+  const matrix = figures.classes.length <= MOST_NAMED ? matrixTable : matrixMap;
+  addSection("Confusion matrix",
+    "Rows are true labels, columns predicted ones; click a cell to see its images. Darker is a larger share of the true label.",
+    matrix(figures, pickPair), confusionTable(figures, pickPair));
+  const wrong = worstMistakes();
+  if (wrong.length) {
+    addSection("Most confident mistakes", "Often the true label is the mistake: look here first.",
+      mistakePictures(wrong), mistakeTable(wrong));
+  }
+  addSection("Accuracy of each class", "The share of its images that are predicted correctly (recall), the worst class first.",
+    classBars(figures), classTable(figures));
+  addSection("Reliability",
+    "A bar is the accuracy of the images of one range of scores, and the mark their mean score. Where the two are equal, on " +
+    "the dashed line, the scores are well calibrated.",
+    reliabilityDiagram(figures.bins), reliabilityTable(figures.bins));
 }

@@ -4,9 +4,10 @@ function drawActions() {
   const chosen = selection.size, marked = corrections.size;
   byId("actions").hidden = !chosen && !marked;
   byId("actions").classList.toggle("selecting", chosen > 0);
-  byId("selected").textContent = chosen ? `${chosen.toLocaleString("en")} selected` : "";
+  byId("selected").textContent = chosen ? `${number(chosen)} selected` : "";
   byId("unmark").hidden = ![...selection].some((row) => corrections.has(row));
-  byId("corrected").textContent = marked ? `${counted(marked, "correction")}${keepsCorrections ? "" : ", not kept by this browser: save them"}` : "";
+  const warning = keepsCorrections ? "" : ", not kept by this browser: save them";
+  byId("corrected").textContent = marked ? `${counted(marked, "correction")}${warning}` : "";
   byId("save").hidden = byId("discard").hidden = !marked;
 }
 

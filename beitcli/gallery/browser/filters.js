@@ -3,8 +3,9 @@
 const MOST_LABELS = 300; // in the list at once
 
 const countByLabel = new Map(); // number of a predicted label -> its images
-for (let row = 0; row < rows; row++) if (best[row] >= 0) countByLabel.set(best[row], (countByLabel.get(best[row]) ?? 0) + 1);
-const labelsByCount = [...countByLabel].sort((one, other) => other[1] - one[1] || compareTexts(lowerLabels[one[0]], lowerLabels[other[0]]));
+for (const label of best) if (label >= 0) countByLabel.set(label, (countByLabel.get(label) ?? 0) + 1);
+const labelsByCount = [...countByLabel].sort(([one, images], [other, others]) =>
+  others - images || compareTexts(lowerLabels[one], lowerLabels[other]));
 
 function fillChoice(id, choices, isOffered = () => true) {
   const options = Object.entries(choices).filter(([value]) => isOffered(value));
@@ -25,7 +26,7 @@ function fillKinds() {
   const counts = offeredKinds();
   const offered = Object.keys(KINDS).filter((kind) => counts[kind] || kind === "all" || kind === view.kind);
   byId("kind").replaceChildren(...offered.map((kind) =>
-    element("option", { value: kind, textContent: `${KINDS[kind][0]} (${counts[kind].toLocaleString("en")})` })));
+    element("option", { value: kind, textContent: `${KINDS[kind][0]} (${number(counts[kind])})` })));
   byId("kind").value = view.kind;
 }
 
@@ -33,7 +34,8 @@ function fillLabels() {
   const wanted = byId("find-label").value.trim().toLowerCase();
   const found = labelsByCount.filter(([label]) => lowerLabels[label].includes(wanted));
   const most = labelsByCount.length ? labelsByCount[0][1] : 1;
-  byId("label-list").replaceChildren(...found.slice(0, MOST_LABELS).map(([label, count]) => labelChoice(label, count, most)));
+  const choices = found.slice(0, MOST_LABELS).map(([label, count]) => labelChoice(label, count, most));
+  byId("label-list").replaceChildren(...choices);
   byId("more-labels").hidden = found.length <= MOST_LABELS;
   byId("more-labels").textContent = `${counted(found.length - MOST_LABELS, "more label")}: find them by name.`;
   byId("all-labels").hidden = !view.labels.size;
@@ -48,15 +50,16 @@ function labelChoice(label, count, most) {
   });
   const share = element("span", { className: "share" });
   share.style.setProperty("--share", count / most);
-  const name = element("span", { className: "of", textContent: shortLabel(data.labels[label]), title: data.labels[label] });
-  return element("label", { className: "choice" }, box, name, element("span", { className: "number", textContent: count.toLocaleString("en") }), share);
+  const title = data.labels[label], name = element("span", { className: "of", title }, shortLabel(title));
+  return element("label", { className: "choice" }, box, name, element("span", { className: "number" }, number(count)), share);
 }
 
 /* What of the filters is on, in words. */
 function filtersInWords() {
   const parts = [];
-  if (view.pair) parts.push(`${shortLabel(data.labels[view.pair[0]])} predicted as ${shortLabel(data.labels[view.pair[1]])}`);
-  if (view.truth !== null) parts.push(`true label ${shortLabel(data.labels[view.truth])}`);
+  const named = (label) => shortLabel(data.labels[label]);
+  if (view.pair) parts.push(`${named(view.pair[0])} predicted as ${named(view.pair[1])}`);
+  if (view.truth !== null) parts.push(`true label ${named(view.truth)}`);
   return parts.length ? `: ${parts.join(", ")}` : "";
 }
 
@@ -81,9 +84,9 @@ function viewChanged() {
   current = 0;
   layOut(arrangement);
   drawHistogram();
-  const all = arrangement.order.length === rows ? counted(rows, "image") : `${arrangement.order.length.toLocaleString("en")} of ${counted(rows, "image")}`;
-  const sampled = data.left_out ? ` (a sample: ${data.left_out.toLocaleString("en")} more are left out)` : "";
-  byId("count").textContent = `${all}${filtersInWords()}${sampled}`;
+  const passing = arrangement.order.length, some = passing === rows ? "" : `${number(passing)} of `;
+  const sampled = data.left_out ? ` (a sample: ${number(data.left_out)} more are left out)` : "";
+  byId("count").textContent = `${some}${counted(rows, "image")}${filtersInWords()}${sampled}`;
   byId("nothing").hidden = arrangement.order.length > 0;
   byId("clear-filters").hidden = !isFiltered();
   if (scrollY > grid.offsetTop) scrollTo(0, Math.max(0, grid.offsetTop - 80));

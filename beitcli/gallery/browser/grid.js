@@ -182,7 +182,7 @@ function redraw() {
 
 function select(images, selected) {
   for (const row of images) selected ? selection.add(row) : selection.delete(row);
-  for (const cell of grid.querySelectorAll(".card")) cell.setAttribute("aria-selected", String(selection.has(order[cell.dataset.place])));
+  for (const cell of grid.querySelectorAll(".card")) cell.ariaSelected = String(selection.has(order[cell.dataset.place]));
   for (const listener of selectionListeners) listener();
 }
 
@@ -229,8 +229,10 @@ function onGridKey(event) {
   };
   const page = Math.max(1, Math.floor(innerHeight / shape.line) - 1) * shape.columns;
   const moves = {
-    ArrowLeft: () => current - 1, ArrowRight: () => current + 1, ArrowUp: () => vertical(-1), ArrowDown: () => vertical(1),
-    Home: () => 0, End: () => order.length - 1, PageUp: () => current - page, PageDown: () => current + page,
+    ArrowLeft: () => current - 1, ArrowRight: () => current + 1,
+    ArrowUp: () => vertical(-1), ArrowDown: () => vertical(1),
+    PageUp: () => current - page, PageDown: () => current + page,
+    Home: () => 0, End: () => order.length - 1,
   };
   if (moves[event.key]) {
     goTo(moves[event.key]());
@@ -255,6 +257,19 @@ function onGridClick(event) {
   if (event.shiftKey) selectTo(place);
   else if (event.target.closest(".check") || event.ctrlKey || event.metaKey) toggle(place);
   else openLightbox(place);
+}
+
+/* Draw all images that pass the filters, up to a number that a printer stands. */
+function drawForPrint() {
+  const { order: all, groups } = arranged();
+  byId("cut").hidden = all.length <= MOST_PRINTED;
+  byId("cut").textContent = `Printed: the first ${number(MOST_PRINTED)} of ${counted(all.length, "image")}.`;
+  const printed = groups.filter(([, first]) => first < MOST_PRINTED);
+  layOut({
+    order: all.slice(0, MOST_PRINTED),
+    groups: printed.map(([name, first, count]) => [name, first, Math.min(count, MOST_PRINTED - first)]),
+  });
+  draw(true);
 }
 
 function startGrid() {
@@ -285,15 +300,7 @@ function startGrid() {
     if (cell) current = Number(cell.dataset.place);
   });
   grid.addEventListener("focusout", () => { hasFocus = false; });
-  addEventListener("beforeprint", () => {
-    const chosen = arranged();
-    if (chosen.order.length > MOST_PRINTED) byId("cut").textContent = `Printed: the first ${counted(MOST_PRINTED, "image")} of ${chosen.order.length.toLocaleString("en")}.`;
-    byId("cut").hidden = chosen.order.length <= MOST_PRINTED;
-    chosen.order = chosen.order.slice(0, MOST_PRINTED);
-    chosen.groups = chosen.groups.filter(([, first]) => first < MOST_PRINTED).map(([name, first, count]) => [name, first, Math.min(count, MOST_PRINTED - first)]);
-    layOut(chosen);
-    draw(true);
-  });
+  addEventListener("beforeprint", drawForPrint);
   addEventListener("afterprint", () => {
     byId("cut").hidden = true;
     layOut(arranged());

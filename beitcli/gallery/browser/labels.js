@@ -25,29 +25,29 @@ function completions(text) {
 function labelField(input, onEnter) {
   const list = element("ul", { id: `${input.id}-list`, role: "listbox", hidden: true, className: "completions" });
   input.after(list);
-  for (const [name, value] of [["role", "combobox"], ["aria-controls", list.id], ["aria-expanded", "false"], ["aria-autocomplete", "list"]])
-    input.setAttribute(name, value);
+  Object.assign(input, { role: "combobox", ariaExpanded: "false", ariaAutoComplete: "list" });
+  input.setAttribute("aria-controls", list.id);
   let active = -1;
 
   function close() {
     list.hidden = true;
     active = -1;
-    input.setAttribute("aria-expanded", "false");
+    input.ariaExpanded = "false";
     input.removeAttribute("aria-activedescendant");
   }
 
   function open() {
     const labels = completions(input.value), text = input.value.trim();
     active = -1;
-    list.replaceChildren(...labels.map((label, number) => option(label, number, label)));
+    list.replaceChildren(...labels.map((label, place) => option(label, place, label)));
     if (text && !labels.includes(text)) list.append(option(text, labels.length, `new label: ${text}`));
     list.hidden = !list.children.length;
-    input.setAttribute("aria-expanded", String(!list.hidden));
+    input.ariaExpanded = String(!list.hidden);
     input.removeAttribute("aria-activedescendant");
   }
 
-  function option(label, number, shown) {
-    const made = element("li", { id: `${list.id}-${number}`, role: "option", textContent: shown });
+  function option(label, place, shown) {
+    const made = element("li", { id: `${list.id}-${place}`, role: "option", textContent: shown });
     made.dataset.label = label;
     made.addEventListener("mousedown", (event) => {
       event.preventDefault(); // the field keeps the focus
@@ -62,7 +62,7 @@ function labelField(input, onEnter) {
     const options = list.children;
     if (!options.length) return;
     active = (active + step + options.length + (active < 0 && step < 0 ? 1 : 0)) % options.length;
-    for (let number = 0; number < options.length; number++) options[number].setAttribute("aria-selected", String(number === active));
+    for (const [place, each] of [...options].entries()) each.ariaSelected = String(place === active);
     input.setAttribute("aria-activedescendant", options[active].id);
     options[active].scrollIntoView({ block: "nearest" });
   }

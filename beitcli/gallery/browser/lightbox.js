@@ -24,13 +24,15 @@ function showLarge(place) {
   if (address) byId("original").href = address;
   byId("previous").disabled = shown === 0;
   byId("next").disabled = shown === order.length - 1;
-  const others = identicalTo(row).filter((other) => other !== row);
-  byId("same").replaceChildren();
-  if (others.length) {
-    const paths = others.slice(0, 20).map((other) => element("li", {}, element("code", { textContent: pathOf(other) })));
-    byId("same").append(element("h3", { textContent: `Identical to ${counted(others.length, "other image")}` }), element("ul", {}, ...paths));
-  }
+  byId("same").replaceChildren(...identicalOnes(row));
   lightbox.setAttribute("aria-label", `Image ${shown + 1} of ${order.length}: ${described(row)}`);
+}
+
+function identicalOnes(row) {
+  const others = identicalTo(row).filter((other) => other !== row);
+  if (!others.length) return [];
+  const paths = others.slice(0, 20).map((other) => element("li", {}, element("code", {}, pathOf(other))));
+  return [element("h3", {}, `Identical to ${counted(others.length, "other image")}`), element("ul", {}, ...paths)];
 }
 
 /* The thumbnail at once, and the original in its place if the browser can show it. */
@@ -69,18 +71,23 @@ function largeNote(row) {
   return parts.join("; ");
 }
 
+/* A button that is a bar: a name, its value, and how long the bar is, from 0 to 1. */
+function barButton(name, value, share, title) {
+  const bar = element("span", { className: "bar" });
+  bar.style.setProperty("--share", share);
+  return element("button", { type: "button", className: "as-label", title },
+    element("span", { className: "of" }, name), element("span", { className: "value" }, value), bar);
+}
+
 function bars(row) {
   const scores = data.predictions[row], made = [];
   for (let at = 0; at < scores.length; at += 2) {
-    const label = data.labels[scores[at]], value = scores[at + 1], number = at / 2 + 1;
+    const label = data.labels[scores[at]], value = scores[at + 1], rank = at / 2 + 1;
     const share = (value - lowestScore) / (highestScore - lowestScore || 1);
-    const bar = element("span", { className: "bar" });
-    bar.style.setProperty("--share", share);
-    const mark = element("button", { type: "button", className: "as-label", title: `Mark as ${label}` },
-      element("span", { className: "of", textContent: label }), element("span", { className: "value", textContent: scoreText(value) }), bar);
-    if (number <= 9) mark.append(element("kbd", { textContent: number }));
-    if (truthOf(row) === label) mark.classList.add("true");
-    if (corrections.get(row) === label) mark.classList.add("chosen");
+    const mark = barButton(label, scoreText(value), share, `Mark as ${label}`);
+    if (rank <= 9) mark.append(element("kbd", {}, String(rank)));
+    mark.classList.toggle("true", truthOf(row) === label);
+    mark.classList.toggle("chosen", corrections.get(row) === label);
     mark.addEventListener("click", () => markShown(label));
     made.push(element("li", {}, mark));
   }
@@ -108,13 +115,13 @@ async function copyPath() {
 
 function onLightboxKey(event) {
   if (event.target.tagName === "INPUT" || event.ctrlKey || event.metaKey || event.altKey) return;
-  const scores = data.predictions[order[shown]];
+  const scores = data.predictions[order[shown]], ranked = 2 * (Number(event.key) - 1);
   if (event.key === "ArrowLeft") showLarge(shown - 1);
   else if (event.key === "ArrowRight") showLarge(shown + 1);
   else if (event.key === "Home") showLarge(0);
   else if (event.key === "End") showLarge(order.length - 1);
   else if (event.key === "c") byId("large-new-label").focus();
-  else if (/^[1-9]$/.test(event.key) && scores.length >= 2 * event.key) markShown(data.labels[scores[2 * (event.key - 1)]]);
+  else if (/^[1-9]$/.test(event.key) && ranked < scores.length) markShown(data.labels[scores[ranked]]);
   else return;
   event.preventDefault();
 }

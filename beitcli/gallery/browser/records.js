@@ -15,10 +15,11 @@ const best = Int32Array.from(data.predictions, (scores) => (scores.length ? scor
 const score = Float64Array.from(data.predictions, (scores) => (scores.length ? scores[1] : NaN));
 const truth = data.true ? Int32Array.from(data.true) : null;
 
-/* Scores are in [0, 1], unless they are those of a regression. */
-const [lowestScore, highestScore] = score.reduce(
-  ([low, high], value) => [value < low ? value : low, value > high ? value : high], [0, 1]);
-const inPercent = lowestScore >= 0 && highestScore <= 1;
+/* Scores are from 0 to 1, unless they are quantities of a regression, whose own range counts. */
+const extremes = score.reduce(
+  ([low, high], value) => [value < low ? value : low, value > high ? value : high], [Infinity, -Infinity]);
+const inPercent = !(extremes[0] < 0 || extremes[1] > 1);
+const [lowestScore, highestScore] = inPercent ? [0, 1] : extremes;
 
 const pathOf = (row) => data.folders[data.folder[row]] + data.name[row];
 const labelOf = (row) => (best[row] < 0 ? null : data.labels[best[row]]);
@@ -29,7 +30,8 @@ const isCorrect = (row) => truth !== null && truth[row] >= 0 && best[row] === tr
 /* The name that people use: of `tabby, tabby cat` the first one. */
 const shortLabel = (label) => label.split(",", 1)[0];
 
-const counted = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+const number = (count) => count.toLocaleString("en");
+const counted = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 const scoreText = (value) => (inPercent ? percent(value) : value.toPrecision(4));
 
@@ -48,14 +50,16 @@ function thumbnailAddress(row) {
 
 /* Images whose bytes are identical: the rows by the second half of the name of their thumbnail. */
 const identical = new Map();
-for (let row = 0; row < rows; row++) {
-  if (!data.thumbnails[row]) continue;
-  const digest = data.thumbnails[row].slice(17);
-  const others = identical.get(digest);
-  if (others) others.push(row);
-  else identical.set(digest, [row]);
+{
+  const first = new Map(); // the one row of most digests, without a list of its own
+  for (let row = 0; row < rows; row++) {
+    if (!data.thumbnails[row]) continue;
+    const digest = data.thumbnails[row].slice(17);
+    if (identical.has(digest)) identical.get(digest).push(row);
+    else if (first.has(digest)) identical.set(digest, [first.get(digest), row]);
+    else first.set(digest, row);
+  }
 }
-for (const [digest, members] of identical) if (members.length < 2) identical.delete(digest);
 
 const identicalTo = (row) => (data.thumbnails[row] && identical.get(data.thumbnails[row].slice(17))) || [];
 

@@ -3,8 +3,9 @@
 const BINS = 40;
 const STEPS = 1000; // of a handle
 
-const scoreAt = (step) => lowestScore + ((highestScore - lowestScore) * step) / STEPS;
-const binOf = (value) => Math.min(BINS - 1, Math.floor(((value - lowestScore) / (highestScore - lowestScore || 1)) * BINS));
+/* The score at a share of the range, and the share of a score. */
+const scoreAt = (share) => lowestScore + (highestScore - lowestScore) * share;
+const shareOf = (value) => (value - lowestScore) / (highestScore - lowestScore || 1);
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -18,22 +19,25 @@ function drawing(tag, attributes = {}, ...children) {
 
 function drawHistogram() {
   const counts = new Array(BINS).fill(0);
-  for (let row = 0; row < rows; row++) if (!Number.isNaN(score[row]) && passes(row, "scores")) counts[binOf(score[row])]++;
+  for (let row = 0; row < rows; row++) {
+    if (best[row] < 0 || !passes(row, "scores")) continue;
+    counts[Math.min(BINS - 1, Math.floor(shareOf(score[row]) * BINS))]++;
+  }
   const most = Math.max(1, ...counts);
   const bars = counts.map((count, bin) => {
     // The root of a share, so that rare scores are seen beside common ones.
     const height = count ? Math.max(1.5, 40 * Math.sqrt(count / most)) : 0;
-    const middle = lowestScore + ((bin + 0.5) / BINS) * (highestScore - lowestScore);
-    const inside = middle >= view.lowest && middle <= view.highest;
-    return drawing("rect", { x: bin + 0.08, y: 40 - height, width: 0.84, height, class: inside ? "inside" : "outside" });
+    const middle = scoreAt((bin + 0.5) / BINS);
+    const name = middle >= view.lowest && middle <= view.highest ? "inside" : "outside";
+    return drawing("rect", { x: bin + 0.08, y: 40 - height, width: 0.84, height, class: name });
   });
   const svg = byId("histogram");
   svg.setAttribute("viewBox", `0 0 ${BINS} 40`);
   svg.replaceChildren(...bars);
   byId("histogram-table").tBodies[0].replaceChildren(...counts.flatMap((count, bin) => {
     if (!count) return [];
-    const [from, to] = [bin, bin + 1].map((edge) => scoreText(lowestScore + (edge / BINS) * (highestScore - lowestScore)));
-    return [element("tr", {}, element("th", { scope: "row", textContent: `${from} to ${to}` }), element("td", { textContent: count.toLocaleString("en") }))];
+    const [from, to] = [bin, bin + 1].map((edge) => scoreText(scoreAt(edge / BINS)));
+    return [element("tr", {}, element("th", { scope: "row" }, `${from} to ${to}`), element("td", {}, number(count)))];
   }));
   byId("score-range").textContent = `${scoreText(view.lowest)} – ${scoreText(view.highest)}`;
 }
@@ -46,8 +50,8 @@ function startScores(onChange) {
   const moved = (moving) => {
     // A handle stops at the other one.
     if (Number(lowest.value) > Number(highest.value)) moving.value = moving === lowest ? highest.value : lowest.value;
-    view.lowest = Number(lowest.value) === 0 ? lowestScore : scoreAt(Number(lowest.value));
-    view.highest = Number(highest.value) === STEPS ? highestScore : scoreAt(Number(highest.value));
+    view.lowest = Number(lowest.value) === 0 ? lowestScore : scoreAt(Number(lowest.value) / STEPS);
+    view.highest = Number(highest.value) === STEPS ? highestScore : scoreAt(Number(highest.value) / STEPS);
     lowest.setAttribute("aria-valuetext", scoreText(view.lowest));
     highest.setAttribute("aria-valuetext", scoreText(view.highest));
     lowest.classList.toggle("above", Number(lowest.value) > STEPS / 2); // both can be reached where they meet

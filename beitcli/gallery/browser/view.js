@@ -24,21 +24,20 @@ const lowerFolders = data.folders.map((folder) => folder.toLowerCase());
 const lowerLabels = data.labels.map((label) => label.toLowerCase());
 
 const compareTexts = (one, other) => (one < other ? -1 : one > other ? 1 : 0);
-const byPath = (one, other) =>
-  compareTexts(data.folders[data.folder[one]], data.folders[data.folder[other]]) || compareTexts(data.name[one], data.name[other]);
+const folderOf = (row) => data.folders[data.folder[row]];
+const byPath = (one, other) => compareTexts(folderOf(one), folderOf(other)) || compareTexts(data.name[one], data.name[other]);
 
 /* Without a score an image comes last. */
-const scored = (compare) => (one, other) => {
-  const difference = Number(Number.isNaN(score[one])) - Number(Number.isNaN(score[other])) || compare(score[one], score[other]);
-  return difference || one - other;
-};
+const scored = (compare) => (one, other) =>
+  Number(best[one] < 0) - Number(best[other] < 0) || compare(score[one], score[other]) || one - other;
+const wrongFirst = (one, other) => Number(isWrong(other)) - Number(isWrong(one)) || SORTS.highest[1](one, other);
 
 const SORTS = {
   highest: ["Score, highest first", scored((one, other) => other - one)],
   lowest: ["Score, lowest first", scored((one, other) => one - other)],
   name: ["Name", (one, other) => compareTexts(lowerNames()[one], lowerNames()[other]) || byPath(one, other)],
   folder: ["Folder", byPath],
-  mistakes: ["Most confident mistakes", (one, other) => Number(isWrong(other)) - Number(isWrong(one)) || SORTS.highest[1](one, other)],
+  mistakes: ["Most confident mistakes", wrongFirst],
 };
 
 const GROUPS = {
@@ -53,18 +52,19 @@ const GROUPS = {
 };
 
 function containsText(row, text) {
-  const label = best[row], given = corrections.get(row);
-  return lowerNames()[row].includes(text) || lowerFolders[data.folder[row]].includes(text) ||
-    (label >= 0 && lowerLabels[label].includes(text)) || (truth !== null && truth[row] >= 0 && lowerLabels[truth[row]].includes(text)) ||
-    (given !== undefined && given.toLowerCase().includes(text)) ||
-    (failures.has(row) && `${failures.get(row).code} ${failures.get(row).message}`.toLowerCase().includes(text));
+  if (lowerNames()[row].includes(text) || lowerFolders[data.folder[row]].includes(text)) return true;
+  if (best[row] >= 0 && lowerLabels[best[row]].includes(text)) return true;
+  if (truth !== null && truth[row] >= 0 && lowerLabels[truth[row]].includes(text)) return true;
+  const { code, message } = failures.get(row) ?? { code: "", message: "" };
+  return `${corrections.get(row) ?? ""} ${code} ${message}`.toLowerCase().includes(text);
 }
 
-/* True for an image that passes all filters but those named. */
+/* True for an image that passes all filters, but perhaps the one of scores. */
 function passes(row, except = "") {
   const { lowest, highest, text } = view;
-  if (except !== "scores" && (lowest > lowestScore || highest < highestScore) && !(score[row] >= lowest && score[row] <= highest)) return false;
-  if (except !== "labels" && view.labels.size && !view.labels.has(best[row])) return false;
+  const isNarrowed = lowest > lowestScore || highest < highestScore;
+  if (except !== "scores" && isNarrowed && !(score[row] >= lowest && score[row] <= highest)) return false;
+  if (view.labels.size && !view.labels.has(best[row])) return false;
   if (view.pair && !(truth && truth[row] === view.pair[0] && best[row] === view.pair[1])) return false;
   if (view.truth !== null && !(truth && truth[row] === view.truth)) return false;
   return KINDS[view.kind][1](row) && (!text || containsText(row, text));
