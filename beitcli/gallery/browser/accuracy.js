@@ -143,7 +143,8 @@ function startAccuracy() {
   byId("accuracy").append(tiles(figures));
   const matrix = figures.classes.length <= MOST_NAMED ? matrixTable : matrixMap;
   addSection("Confusion matrix",
-    "Rows are true labels, columns predicted ones; click a cell to see its images. Darker is a larger share of the true label.",
+    "Rows are true labels, columns predicted ones; click a cell to see its images. The stronger its colour, the larger its " +
+    "share of the true label.",
     matrix(figures, pickPair), confusionTable(figures, pickPair));
   const wrong = worstMistakes();
   if (wrong.length) {
