@@ -221,6 +221,24 @@ def test_one_image_large_with_its_labels_and_the_keys(opened: Open, album: Album
     assert browser.focused() == expected[3]
 
 
+def test_the_keys_reach_the_last_and_the_first_image(opened: Open, album: Album) -> None:
+    """Where there is no next image, the button that has the focus is off."""
+    browser = flat(opened(album.page))
+    browser.choose("#kind", "predicted")
+    browser.click(".card", 1)
+    browser.keys("End")
+    browser.keys("1")
+    assert browser.texts("#bars .chosen .of") == browser.texts("#bars .of")[:1]
+    browser.keys("Left")
+    browser.keys("Right")
+    browser.keys("2")
+    browser.keys("Home")
+    browser.keys("3")
+    assert browser.texts("#bars .chosen .of") == browser.texts("#bars .of")[2:3]
+    browser.keys("Escape")
+    assert browser.text("#corrected") == "2 corrections"
+
+
 def test_the_grid_by_keys(opened: Open, album: Album) -> None:
     browser = flat(opened(album.page))
     expected = album.names()

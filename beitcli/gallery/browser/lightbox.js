@@ -22,8 +22,9 @@ function showLarge(place) {
   const address = data.addresses[row];
   byId("original").hidden = !address;
   if (address) byId("original").href = address;
-  byId("previous").disabled = shown === 0;
-  byId("next").disabled = shown === order.length - 1;
+  // Not `disabled`: a button that has the focus would lose it, and the keys would reach nothing.
+  byId("previous").ariaDisabled = String(shown === 0);
+  byId("next").ariaDisabled = String(shown === order.length - 1);
   byId("same").replaceChildren(...identicalOnes(row));
   lightbox.setAttribute("aria-label", `Image ${shown + 1} of ${order.length}: ${described(row)}`);
 }
