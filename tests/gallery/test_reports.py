@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from beitcli.errors import BeitError, OutputError, UsageError
+from beitcli.jobs.evaluation_files import EvaluationFiles
 from beitcli.jobs.gallery import GalleryRequest, show
 from beitcli.jobs.gallery_page import MOST_EMBEDDED, WrittenPage
 from beitcli.jobs.observer import Silent
@@ -96,6 +97,7 @@ def test_true_labels_are_those_of_a_table_in_the_words_of_the_model(tmp_path: Pa
     assert {each["label"] for each in data["figures"]["classes"]} <= {*LABELS, "a new one"}
 
 
+@pytest.mark.slow
 def test_more_images_have_their_thumbnails_in_a_folder(tmp_path: Path) -> None:
     [path] = photographs(tmp_path / "in", 1)
     paths = [path.with_name(f"{number}.jpg") for number in range(MOST_EMBEDDED + 1)]
@@ -139,6 +141,11 @@ def test_refused(tmp_path: Path, photos: list[Path]) -> None:
     strangers = write_labels(tmp_path / "labels.csv", {"strange.jpg": "cat"})
     with pytest.raises(UsageError, match="label of none of these images"):
         show(request(results, out=out, labels=str(strangers)), Silent())
+
+
+def test_a_page_of_an_evaluation_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="ends in .html"):
+        EvaluationFiles(None, None, None, str(tmp_path / "page.txt")).check()
 
 
 def test_a_page_that_another_run_is_writing_is_left_alone(tmp_path: Path, photos: list[Path]) -> None:
