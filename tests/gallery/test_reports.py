@@ -144,7 +144,7 @@ def test_refused(tmp_path: Path, photos: list[Path]) -> None:
 
 
 def test_a_page_of_an_evaluation_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="ends in .html"):
+    with pytest.raises(UsageError, match="a page is a file"):
         EvaluationFiles(None, None, None, str(tmp_path / "page.txt")).check()
 
 
