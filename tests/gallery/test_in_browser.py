@@ -338,6 +338,27 @@ def test_corrections_of_several_at_once_are_saved_as_a_table_of_labels(
     assert browser.text("#count") == "5 of 1,000 images"
 
 
+def test_corrections_stay_while_their_images_are_not_on_the_page(opened: Open, tmp_path: Path) -> None:
+    paths = [str(path) for path in photographs(tmp_path / "in", 30)]
+    results, out = write_records(tmp_path / "preds.csv", predicted(paths)), tmp_path / "page.html"
+    report(results, out=out)
+    browser = flat(opened(out))
+    browser.js("document.querySelector('.card').focus()")
+    browser.driver.switch_to.active_element.send_keys(CONTROL, "a")
+    browser.keys("c", "zebra", "Enter")
+    assert browser.text("#corrected") == "30 corrections"
+    report(results, out=out, sample=1)
+    browser.reload()
+    shown = int(browser.text("#corrected").split()[0])
+    assert 0 < shown < 30
+    browser.click(".card")
+    browser.click("#large-unmark")
+    browser.keys("Escape")
+    report(results, out=out)
+    browser.reload()
+    assert browser.text("#corrected") == "29 corrections"
+
+
 HOSTILE = (
     "<script>window.hacked = 1<",
     "<img src=x onerror=window.hacked=2>.jpg",

@@ -3,27 +3,28 @@
 const keptUnder = `beit corrections ${document.body.dataset.identity}`;
 
 const corrections = new Map(); // row -> label
+const elsewhere = new Map(); // path -> label, of images that an earlier version of this page had
 const correctionListeners = [];
 let keepsCorrections = true;
 
 function loadCorrections() {
-  let kept = {};
   try {
-    kept = JSON.parse(localStorage.getItem(keptUnder) ?? "{}");
+    const kept = Object.entries(JSON.parse(localStorage.getItem(keptUnder) ?? "{}"));
+    for (const [path, label] of kept) if (typeof label === "string") elsewhere.set(path, label);
   } catch {
     keepsCorrections = false; // a browser that keeps nothing for local files
   }
-  for (let row = 0; row < rows; row++) {
-    const label = kept[pathOf(row)];
-    if (typeof label === "string") corrections.set(row, label);
+  for (let row = 0; elsewhere.size && row < rows; row++) {
+    const label = elsewhere.get(pathOf(row));
+    if (label !== undefined) corrections.set(row, label);
   }
+  for (const row of corrections.keys()) elsewhere.delete(pathOf(row));
 }
 
 function correctionsChanged() {
-  const labels = Object.fromEntries(Array.from(corrections, ([row, label]) => [pathOf(row), label]));
+  const here = Array.from(corrections, ([row, label]) => [pathOf(row), label]);
   try {
-    if (corrections.size) localStorage.setItem(keptUnder, JSON.stringify(labels));
-    else localStorage.removeItem(keptUnder);
+    localStorage.setItem(keptUnder, JSON.stringify(Object.fromEntries([...elsewhere, ...here])));
     keepsCorrections = true;
   } catch {
     keepsCorrections = false;
