@@ -308,7 +308,7 @@ def test_corrections_of_several_at_once_are_saved_as_a_table_of_labels(
     browser.keys("Space", "Right", "Space", "Right", "Space", "c")
     browser.keys("c")
     assert browser.texts("#new-label-list li") == ["cow, moo cow", "new label: c"]
-    browser.keys("Down", "Enter")
+    browser.keys("Enter")
     assert browser.text("#corrected") == "3 corrections"
     assert not browser.one("#new-label").is_displayed()  # nothing is selected any more
     assert browser.texts(".given") == ["cow"] * 3
@@ -336,6 +336,34 @@ def test_corrections_of_several_at_once_are_saved_as_a_table_of_labels(
     assert all(isinstance(each.found, Source) and os.path.exists(each.found.location) for each in labelled)
     browser.choose("#kind", "corrected")
     assert browser.text("#count") == "5 of 1,000 images"
+
+
+def test_what_is_typed_is_completed_by_what_is_highlighted(opened: Open, album: Album) -> None:
+    browser = flat(opened(album.page))
+
+    def offered(text: str) -> tuple[list[str], list[str]]:
+        browser.one("#new-label").clear()
+        browser.one("#new-label").send_keys(text)
+        return browser.texts("#new-label-list li"), browser.texts("#new-label-list [aria-selected=true]")
+
+    browser.js("document.querySelector('.card').focus()")
+    browser.keys("Space", "c")
+    assert offered("D") == (["dog", "new label: D"], ["dog"])
+    assert offered("moo COW") == (["cow, moo cow"], ["cow, moo cow"])  # a synonym, in any case
+    assert offered("o") == (["cow, moo cow", "dog", "new label: o"], ["new label: o"])  # neither begins with it
+    assert offered("do") == (["dog", "new label: do"], ["dog"])
+    browser.keys("Up")
+    assert browser.texts("#new-label-list [aria-selected=true]") == ["new label: do"]
+    browser.click("#mark")
+    assert browser.texts(".given") == ["do"]
+    browser.keys("Space", "c")
+    assert offered("d") == (["do", "dog", "new label: d"], ["do"])
+    browser.keys("Down", "Enter")
+    assert browser.texts(".given") == ["dog"]
+    browser.keys("Space", "c")
+    browser.one("#new-label").send_keys("e")
+    browser.click("#new-label-list li", 1)
+    assert browser.texts(".given") == ["bee"]
 
 
 def test_corrections_stay_while_their_images_are_not_on_the_page(opened: Open, tmp_path: Path) -> None:

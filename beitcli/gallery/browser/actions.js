@@ -18,8 +18,7 @@ function markSelected(label) {
 }
 
 function startActions() {
-  const enter = labelField(byId("new-label"), markSelected);
-  byId("mark").addEventListener("click", enter);
+  labelField(byId("new-label"), byId("mark"), markSelected);
   byId("unmark").addEventListener("click", () => markSelected(null));
   byId("deselect").addEventListener("click", () => { select([...selection], false); goTo(current); });
   byId("save").addEventListener("click", saveCorrections);

@@ -8,21 +8,25 @@ function allLabels() {
   return [...givenLabels, ...data.labels];
 }
 
-/* Labels that contain the text: those that begin with it first. */
-function completions(text) {
-  const wanted = text.trim().toLowerCase();
-  const beginning = [], inside = [];
-  for (const label of allLabels()) {
-    const at = label.toLowerCase().indexOf(wanted);
-    if (at === 0) beginning.push(label);
-    else if (at > 0) inside.push(label);
-    if (beginning.length >= MOST_COMPLETIONS) break;
-  }
-  return [...beginning, ...inside].slice(0, MOST_COMPLETIONS);
+/* How well a label fits a text in small letters: 0 for one of its names, 1 for its beginning, 2 for a part, 3 for none. */
+function fit(label, wanted) {
+  const lower = label.toLowerCase(), at = lower.indexOf(wanted);
+  if (at < 0) return 3;
+  if (lower === wanted || lower.split(",").some((name) => name.trim() === wanted)) return 0;
+  return at === 0 ? 1 : 2;
 }
 
-/* Make an input a field with completion (ARIA: combobox with a list); `onEnter` gets the label that is entered. */
-function labelField(input, onEnter) {
+/* The labels that fit a text best, and whether the first of them is what is meant, unless the user says otherwise. */
+function completions(text) {
+  const wanted = text.trim().toLowerCase(), byFit = [[], [], [], []];
+  for (const label of allLabels()) byFit[fit(label, wanted)].push(label);
+  const labels = byFit.slice(0, 3).flat().slice(0, MOST_COMPLETIONS);
+  return { labels, isMeant: wanted !== "" && byFit[0].length + byFit[1].length > 0, isLabel: byFit[0].length > 0 };
+}
+
+/* Make an input a field with completion (ARIA: combobox with a list). `onEnter` gets the label that is entered by Enter,
+   by the button or by a click: the one that is highlighted. */
+function labelField(input, button, onEnter) {
   const list = element("ul", { id: `${input.id}-list`, role: "listbox", hidden: true, className: "completions" });
   input.after(list);
   Object.assign(input, { role: "combobox", ariaExpanded: "false", ariaAutoComplete: "list" });
@@ -37,13 +41,19 @@ function labelField(input, onEnter) {
   }
 
   function open() {
-    const labels = completions(input.value), text = input.value.trim();
-    active = -1;
+    const text = input.value.trim(), { labels, isMeant, isLabel } = completions(text);
     list.replaceChildren(...labels.map((label, place) => option(label, place, label)));
-    if (text && !labels.includes(text)) list.append(option(text, labels.length, `new label: ${text}`));
+    if (text && !isLabel) list.append(option(text, labels.length, `new label: ${text}`));
     list.hidden = !list.children.length;
     input.ariaExpanded = String(!list.hidden);
-    input.removeAttribute("aria-activedescendant");
+    highlight(text ? (isMeant ? 0 : labels.length) : -1);
+  }
+
+  function highlight(place) {
+    active = place;
+    for (const [number, each] of [...list.children].entries()) each.ariaSelected = String(number === active);
+    if (active < 0) input.removeAttribute("aria-activedescendant");
+    else input.setAttribute("aria-activedescendant", list.children[active].id);
   }
 
   function option(label, place, shown) {
@@ -51,27 +61,23 @@ function labelField(input, onEnter) {
     made.dataset.label = label;
     made.addEventListener("mousedown", (event) => {
       event.preventDefault(); // the field keeps the focus
-      input.value = label;
-      enter();
+      enter(label);
     });
     return made;
   }
 
   function move(step) {
     if (list.hidden) open();
-    const options = list.children;
-    if (!options.length) return;
-    active = (active + step + options.length + (active < 0 && step < 0 ? 1 : 0)) % options.length;
-    for (const [place, each] of [...options].entries()) each.ariaSelected = String(place === active);
-    input.setAttribute("aria-activedescendant", options[active].id);
-    options[active].scrollIntoView({ block: "nearest" });
+    const count = list.children.length;
+    if (count) highlight(active < 0 && step < 0 ? count - 1 : (active + step + count) % count);
   }
 
-  function enter() {
-    const label = (active >= 0 ? list.children[active].dataset.label : input.value).trim();
+  function enter(chosen) {
+    if (list.hidden) open();
+    const label = chosen ?? list.children[active]?.dataset.label;
     close();
     if (!label) return;
-    if (!data.labels.includes(label)) givenLabels.add(label);
+    if (!allLabels().includes(label)) givenLabels.add(label);
     input.value = "";
     onEnter(label);
   }
@@ -87,5 +93,6 @@ function labelField(input, onEnter) {
     event.preventDefault();
     event.stopPropagation();
   });
-  return enter;
+  button.addEventListener("mousedown", (event) => event.preventDefault()); // the list stays, and what is highlighted
+  button.addEventListener("click", () => enter());
 }

@@ -128,11 +128,10 @@ function onLightboxKey(event) {
 }
 
 function startLightbox() {
-  const enter = labelField(byId("large-new-label"), (label) => {
+  labelField(byId("large-new-label"), byId("large-mark"), (label) => {
     markShown(label);
     byId("next").focus();
   });
-  byId("large-mark").addEventListener("click", enter);
   byId("large-unmark").addEventListener("click", () => markShown(null));
   byId("previous").addEventListener("click", () => showLarge(shown - 1));
   byId("next").addEventListener("click", () => showLarge(shown + 1));
