@@ -29,14 +29,15 @@ MAY_IMPORT = {
     "ledger": {"errors", "file_system", "records", "urls", "outputs", "ledger"},
     "evaluation": {"errors", "records", "model", "tables", "evaluation"},
     "training": {"", "errors", "file_system", "records", "signals", "inputs", "model", "training"},
+    "sorting": {"errors", "file_system", "inputs", "records", "sorting"},
     "jobs": {
         *("", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline"),
-        *("evaluation", "ledger", "training", "jobs"),
+        *("evaluation", "ledger", "sorting", "training", "jobs"),
     },
     "api": {"errors", "inputs", "ledger", "model", "pipeline", "records", "jobs"},
     "cli": {
         *("", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline"),
-        *("bench", "evaluation", "tables", "training", "jobs", "cli"),
+        *("bench", "evaluation", "sorting", "tables", "training", "jobs", "cli"),
     },
     "__main__": {"cli"},
 }
@@ -161,6 +162,7 @@ def test_writers_and_commands_import_nothing_heavy_at_the_top(path: Path) -> Non
         ["runs", "--help"],
         ["runs", "no-such-file"],
         ["merge", "all.csv.gz", "part.jsonl"],
+        ["sort", "part.jsonl", "--to", "sorted", "--dry-run"],
         ["--show-completion", "bash"],
         ["help"],
         ["help", "resume"],

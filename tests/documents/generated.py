@@ -32,6 +32,7 @@ COMMANDS = (
     "batch",
     "merge",
     "runs",
+    "sort",
     "embed",
     "eval",
     "train",
