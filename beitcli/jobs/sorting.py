@@ -157,7 +157,7 @@ def _opened(folder: str) -> Iterator[Journal]:
 
 
 def _plan(request: SortRequest, journal: Journal, observer: Observer) -> Plan:
-    keys, found = Keys(), list[Wish]()
+    keys, found = Keys(journal), list[Wish]()
     corrections = _corrections(request.corrections, keys)
     observer.stage("reading", unit="rows")
     for path in request.results:
@@ -167,7 +167,7 @@ def _plan(request: SortRequest, journal: Journal, observer: Observer) -> Plan:
         found += wishes(reader.records(), corrections, request.threshold, keys, as_of)
     _report_unknown(corrections, found)
     plan = Planner(journal, request.mode, request.failures).decide(found)
-    _check_any_is_there(plan, found)
+    _check_any_is_there(plan)
     if plan.newer:
         name = printable(plan.newer[0])
         log.warning("%d images have changed since the results were written, such as %s", len(plan.newer), name)
@@ -186,11 +186,11 @@ def _report_unknown(corrections: dict[str, str], found: list[Wish]) -> None:
         log.warning("%d corrections are of no image of the results, such as %s", len(unknown), printable(min(unknown)))
 
 
-def _check_any_is_there(plan: Plan, found: list[Wish]) -> None:
-    """Raises UsageError where every image of the results is missing."""
-    if len(plan.failed) == len(found) > 0:
+def _check_any_is_there(plan: Plan) -> None:
+    """Raises UsageError where no image can be sorted, and some should be."""
+    if plan.failed and not plan.tasks and not plan.kept:
         name, reason = plan.failed[0]
         raise UsageError(
-            f"none of the {len(found)} images can be sorted, such as `{printable(name)}`: {reason}",
+            f"no image can be sorted, such as `{printable(name)}`: {reason}",
             "are the paths of the results relative to another folder? start `beit sort` there",
         )

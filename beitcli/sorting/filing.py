@@ -14,6 +14,7 @@ from beitcli.sorting import transfer
 from beitcli.sorting.folders import shortened
 from beitcli.sorting.journal import Journal, Step
 from beitcli.sorting.plan import GONE, Plan, Task
+from beitcli.sorting.sidecars import is_sidecar
 
 log = logging.getLogger(__name__)
 
@@ -38,15 +39,16 @@ class Filing:
     _batch: list[tuple[Task, Step]] = field(default_factory=list)
     _reserved: dict[str, str] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
+    _stems: dict[str, dict[str, bool]] = field(default_factory=dict)  # by folder: has it a sidecar?
+    _contents_to_come: set[tuple[str, int]] = field(default_factory=set)
     _contents: dict[tuple[str, int], list[str]] = field(default_factory=dict)
 
     def settle(self) -> None:
         """Finish what a killed run has begun, and drop what it has only announced. Raises OutputError."""
+        self.journal.clear_parts()
         for number in sorted(self.journal.unfinished):
             step = self.journal.steps[number]
             files = list(self.journal.files(step))
-            with suppress(OSError):
-                os.unlink(self.journal.part(os.path.dirname(files[0][1])))
             try:
                 if not self._has_arrived(step, *files[0]):
                     self.journal.drop(step)
@@ -54,8 +56,29 @@ class Filing:
             except OSError as error:
                 self._fail(step.image, error)
                 continue
-            self._make(step, [each for each in files[1:] if not self._has_arrived(step, *each)], has_image=True)
+            self._make_missing(step, files[1:])
             self.journal.finish(step)
+        if self.journal.has_undone:
+            self._complete_groups()
+            self.journal.end_undoing()
+
+    def _complete_groups(self) -> None:
+        """Bring again what an unfinished undoing has taken back of an image that is still there."""
+        placed = [(each, os.path.join(self.journal.root, each.path)) for each in self.journal.placed().values()]
+        there = {each.step.image for each, path in placed if each.is_image and os.path.lexists(path)}
+        for each, path in placed:
+            if each.step.image in there:
+                self._make_missing(each.step, [(each.origin, path)])
+
+    def _make_missing(self, step: Step, files: list[tuple[str, str]]) -> None:
+        for source, target in files:
+            try:
+                has_arrived = self._has_arrived(step, source, target)
+            except OSError as error:
+                self._fail(source, error)
+                continue
+            if not has_arrived:
+                self._make(step, [(source, target)], has_image=True)
 
     def carry_out(self, plan: Plan) -> None:
         """Do all tasks on files. Raises OutputError where the disk is full, or the journal cannot be written."""
@@ -85,14 +108,15 @@ class Filing:
         if not self.by_content or task.status is None:
             return False
         key = (task.folder, task.status.st_size)
-        if key in self._contents:
+        if key in self._contents_to_come:
             self._flush()
-            path = os.path.join(task.origin, task.image)
-            with suppress(OSError):
-                if any(transfer.is_equal(os.path.realpath(path), each) for each in self._contents[key]):
-                    self.identical += 1
-                    self.on_done(1)
-                    return True
+        path = os.path.realpath(os.path.join(task.origin, task.image))
+        with suppress(OSError):
+            if any(transfer.is_equal(path, each) for each in self._contents.get(key, ())):
+                self.identical += 1
+                self.on_done(1)
+                return True
+        self._contents_to_come.add(key)
         return False
 
     def _note_content(self, path: str) -> None:
@@ -102,7 +126,7 @@ class Filing:
             self._contents.setdefault(key, []).append(os.path.realpath(file))
 
     def _names_for(self, task: Task) -> tuple[tuple[str, str], ...]:
-        """A new name for the image and each sidecar, all with the same number, none of which is taken."""
+        """A free name for the image and each sidecar, all with the same number."""
         olds = (task.image, *task.sidecars)
         stem = os.path.splitext(task.image)[0]
         begun = f"{task.folder}/{task.image}"
@@ -115,13 +139,33 @@ class Filing:
 
     def _reserve(self, folder: str, names: list[str]) -> bool:
         """True if all names are free in the folder, and from now on reserved."""
+        if self._shares_sidecars(folder, names):
+            return False
         paths = [f"{folder}/{name}" for name in names]
         if any(self._reserved.get(path.casefold(), path) != path for path in paths):
             self._flush()  # if their case makes no difference there, the file system says so then
         if any(path.casefold() in self._reserved or self._exists(path) for path in paths):
             return False
         self._reserved.update((path.casefold(), path) for path in paths)
+        for name in names:
+            self._note_stem(self._stems[folder], name)
         return True
+
+    def _shares_sidecars(self, folder: str, names: list[str]) -> bool:
+        """True if a sidecar would be that of two images, as one of them came from another folder."""
+        if folder not in self._stems:
+            self._stems[folder] = {}
+            with suppress(OSError):
+                for name in os.listdir(os.path.join(self.journal.root, folder)):
+                    self._note_stem(self._stems[folder], name)
+        stems, stem = self._stems[folder], os.path.splitext(names[0])[0]
+        has_own = any(os.path.splitext(name)[0] == stem for name in names[1:])
+        return stems.get(names[0], False) or stems.get(stem, False) or (has_own and stem in stems)
+
+    @staticmethod
+    def _note_stem(stems: dict[str, bool], name: str) -> None:
+        stem = os.path.splitext(name)[0]
+        stems[stem] = stems.get(stem, False) or is_sidecar(name)
 
     def _exists(self, path: str) -> bool:
         return os.path.lexists(os.path.join(self.journal.root, path))
@@ -138,6 +182,7 @@ class Filing:
         """Announce the collected steps, and make them."""
         batch, self._batch = self._batch, []
         self._reserved.clear()
+        self._contents_to_come.clear()
         if not batch:
             return
         self._make_folders([task for task, _ in batch], [step for _, step in batch])

@@ -159,6 +159,10 @@ class Journal:
         with suppress(OutputError):
             self.write([{"undoing": True}], is_sure=True)
 
+    def end_undoing(self) -> None:
+        """Note that files come again."""
+        self.write([{"undoing": False}])
+
     def write(self, lines: list[dict[str, Any]], is_sure: bool = False) -> None:
         """Append the lines, all or none; if they are to be sure, they are on the disk then. Raises OutputError."""
         if self._descriptor is None:
@@ -191,6 +195,19 @@ class Journal:
                 found.pop(path, None)  # to be the last one
                 found[path] = now
         return found
+
+    def images(self) -> dict[str, str]:
+        """The image of every absolute path below the folder to which one was brought, also if it has left it."""
+        return {os.path.join(self.root, step.folder, step.names[0][1]): step.image for step in self.steps.values()}
+
+    def clear_parts(self) -> None:
+        """Delete the files that a kill has left unfinished."""
+        folders = {os.path.join(self.root, name) for name in self.folders}
+        if self.has_undone:
+            folders.update(os.path.dirname(each.origin) for each in self.placed().values() if each.way == "move")
+        for folder in folders:
+            with suppress(OSError):
+                os.unlink(self.part(folder))
 
     def files(self, step: Step) -> Iterator[tuple[str, str]]:
         """The absolute paths of each file of the step, before and after."""
@@ -228,8 +245,8 @@ class Journal:
             case {"dropped": number}:
                 self.unfinished.discard(number)
                 self.steps.pop(number, None)
-            case {"undoing": True}:
-                self.has_undone = True
+            case {"undoing": bool(undoing)}:
+                self.has_undone = undoing
             case _:
                 raise ValueError("unknown")
 

@@ -74,10 +74,15 @@ class Plan:
 
 
 class Keys:
-    """Keys of images: the absolute path, through no link of a folder, or the URL."""
+    """Keys of images: the absolute path, through no link of a folder, or the URL; for a sorted image, that before.
 
-    def __init__(self) -> None:
+    Paths that a sorted image had until its label was corrected are also its own.
+    """
+
+    def __init__(self, journal: Journal) -> None:
         self._folders: dict[str, str] = {}
+        self._images = journal.images()
+        self._placed = {os.path.join(journal.root, path) for path in journal.placed()}
 
     def of(self, source: Source) -> str:
         if source.kind != "path":
@@ -85,7 +90,10 @@ class Keys:
         folder, name = os.path.split(source.location)
         if folder not in self._folders:
             self._folders[folder] = os.path.realpath(folder or os.curdir)
-        return os.path.join(self._folders[folder], name)
+        path = os.path.join(self._folders[folder], name)
+        if path in self._images and (path in self._placed or not os.path.lexists(path)):
+            return self._images[path]
+        return path
 
 
 def wishes(
@@ -114,7 +122,6 @@ class Planner:
         self._root, self._mode, self._failures = journal.root, mode, failures
         self._folders = Folders(journal.of_labels, (NAME, f"{NAME}.lock"), self._is_usable)
         self._placed = {each.step.image: each for each in journal.placed().values() if each.is_image}
-        self._images = {os.path.join(self._root, each.path): image for image, each in self._placed.items()}
         self._sidecars = Sidecars()
         self._device = _device(self._root)
         self._real = cache(lambda folder: os.path.realpath(os.path.join(self._root, folder)))
@@ -124,7 +131,7 @@ class Planner:
         chosen: dict[str, Wish] = {}
         several = []
         for wish in found:
-            first = chosen.setdefault(self._images.get(wish.key, wish.key), wish)
+            first = chosen.setdefault(wish.key, wish)
             if first is not wish:
                 self.plan.left["listed twice"] += 1
                 if (first.label, first.code) != (wish.label, wish.code):

@@ -14,6 +14,11 @@ def is_raw(name: str) -> bool:
     return name.lower().endswith(_RAW)
 
 
+def is_sidecar(name: str) -> bool:
+    """True for the name of a file that is some image's, if there is one of its name."""
+    return name.lower().endswith((*_DATA, *_RAW))
+
+
 class Sidecars:
     """Sidecars by image: `IMG_1.xmp`, `IMG_1.jpg.xmp`, `IMG_1.json` and `IMG_1.CR2` are those of `IMG_1.jpg`.
 
@@ -38,9 +43,9 @@ def _by_stem(folder: str) -> dict[str, list[str]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                stem, suffix = os.path.splitext(entry.name)
-                if suffix.lower() in (*_DATA, *_RAW) and entry.is_file(follow_symlinks=False):
-                    found[stem].append(entry.name)
+                is_relative = entry.is_symlink() and not os.path.isabs(os.readlink(entry.path))
+                if is_sidecar(entry.name) and entry.is_file() and not is_relative:  # which elsewhere would lead astray
+                    found[os.path.splitext(entry.name)[0]].append(entry.name)
     except OSError:  # the image says it better
         return {}
     return dict(found)

@@ -32,10 +32,15 @@ class Undoing:
     def take_back(self) -> None:
         """Take all files back. Raises OutputError where a disk is full."""
         placed = self.journal.placed()
+        moved = {each.step.image for each in placed.values() if each.is_image and each.way == "move"}
+        ours = {
+            path: each for path, each in placed.items() if each.step.way != "refile" or each.step.image not in moved
+        }
+        self.journal.clear_parts()
         self.journal.begin_undoing()
-        for each in reversed(placed.values()):
+        for each in reversed(ours.values()):
             if each.is_image and each.way == "move":
-                self._take_sidecars_back(each, placed)
+                self._take_sidecars_back(each, ours)
             self._try(each.path, each, os.path.join(self.journal.root, each.path))
             self.on_done(1)
 
@@ -93,12 +98,12 @@ class Undoing:
         self.moved += 1
         return None
 
-    def _take_sidecars_back(self, image: Placed, placed: Mapping[str, Placed]) -> None:
-        """Take those back that lie beside an image that goes back and have come since, so that they do not lose it."""
+    def _take_sidecars_back(self, image: Placed, ours: Mapping[str, Placed]) -> None:
+        """Take those back that have come since, beside an image that goes back: they would lose it."""
         folder, name = os.path.split(image.path)
         stem, original = (os.path.splitext(path)[0] for path in (name, image.origin))
         for sidecar in self._sidecars.take(os.path.join(self.journal.root, folder), name):
             path = f"{folder}/{sidecar}"
-            if path not in placed:
+            if path not in ours:
                 back = Placed(path, original + sidecar[len(stem) :], image.step, is_image=False)
                 self._try(path, back, os.path.join(self.journal.root, path))
