@@ -4,7 +4,7 @@ import errno
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from beitcli.errors import MAKE_ROOM, OutputError
 from beitcli.records import printable
@@ -31,6 +31,7 @@ class Undoing:
 
     def take_back(self) -> None:
         """Take all files back. Raises OutputError where a disk is full."""
+        self._forget_what_was_only_announced()
         placed = self.journal.placed()
         moved = {each.step.image for each in placed.values() if each.is_image and each.way == "move"}
         ours = {
@@ -43,6 +44,15 @@ class Undoing:
                 self._take_sidecars_back(each, ours)
             self._try(each.path, each, os.path.join(self.journal.root, each.path))
             self.on_done(1)
+
+    def _forget_what_was_only_announced(self) -> None:
+        """Forget, for this undoing, the changes of folders that a killed run has not made; a full disk has no room."""
+        for number in self.journal.unfinished:
+            step = self.journal.steps[number]
+            if step.way == "refile":
+                files = zip(step.names, self.journal.files(step), strict=True)
+                names = tuple(name for name, paths in files if transfer.finish_move(*paths))
+                self.journal.steps[number] = replace(step, names=names)
 
     def clear_up(self) -> None:
         """Delete the folders that were made and are empty, and the journal if no file is left. Raises OutputError."""

@@ -15,14 +15,14 @@ from typing import cast
 
 from beitcli.jobs.sorting import Sorted, Undone
 from beitcli.sorting.plan import Mode
-from tests.sorting.trees import fill, ok, results, sorted_into, tree, undone
+from tests.sorting.trees import Tree, fill, ok, results, sorted_into, tree, undone
 
 _CALLS = frozenset(
     f"os.{name}" for name in ("link", "symlink", "remove", "rename", "mkdir", "rmdir", "truncate", "utime", "chmod")
 ) | {"open", "shutil.copyfile", "shutil.copystat"}
 
 
-def _is_killed(work: Callable[[], Sorted | Undone], call: int) -> bool:
+def _is_killed(work: Callable[[], object], call: int) -> bool:
     """True if the work, in a process of its own, has not come to its end before the call of that number."""
     process = os.fork()
     if not process:
@@ -43,44 +43,51 @@ def _is_killed(work: Callable[[], Sorted | Undone], call: int) -> bool:
     return status != 0
 
 
+def _in_folders(trees: tuple[Tree, Tree]) -> list[tuple[str, str | bytes]]:
+    """The files without their names: those that have been taken back already are named anew."""
+    return sorted((os.path.dirname(path), data) for each in trees for path, data in each.items())
+
+
 def main(mode: Mode, folder: Path, other: Path, every: int) -> None:
-    photos, to, predictions = folder / "photos", other / "sorted", folder / "preds.jsonl"
-    pristine = folder / "pristine"
+    photos, pristine, to = folder / "photos", folder / "pristine", other / "sorted"
     fill(pristine, "a/cat.jpg", "a/cat.xmp", "b/cat.jpg", "b/cat.jpg.json", "b/dog.png", "b/dog.NEF")
-    labels = {"a/cat.jpg": "cat", "b/cat.jpg": "cat", "b/dog.png": "dog"}
-    shutil.copytree(pristine, photos)
-    results(predictions, *(ok(photos / name, label) for name, label in labels.items()))
-    before = tree(photos)
+    before = tree(pristine)
 
-    def sort() -> Sorted:
-        return sorted_into(to, predictions, mode=mode)
+    def sorting(name: str, *labels: str) -> Callable[[], Sorted]:
+        lines = map(ok, (photos / image for image in ("a/cat.jpg", "b/cat.jpg", "b/dog.png")), labels)
+        predictions = results(folder / f"{name}.jsonl", *lines)
+        return lambda: sorted_into(to, predictions, mode=mode)
 
-    def again() -> None:
-        shutil.rmtree(photos)
-        shutil.rmtree(to, ignore_errors=True)
+    def undo() -> Undone | None:
+        return undone(to) if (to / "beit-sort.jsonl").exists() else None
+
+    def after(*works: Callable[[], object]) -> tuple[Tree, Tree]:
+        for place in (photos, to):
+            shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(pristine, photos)
+        for work in works:
+            work()
+        return tree(photos), tree(to)
 
-    sort()
-    sorted_photos, sorted_to = tree(photos), tree(to)
+    sort, correct = sorting("predictions", "cat", "cat", "dog"), sorting("corrected", "cat", "ape", "dog")
+    cases = [([], sort), ([sort], correct), ([sort, correct], undo)]
     instants = 0
-    for first, seconds in ((sort, (sort, lambda: undone(to))), (lambda: undone(to), (lambda: undone(to), sort))):
-        for then in seconds:
+    for earlier, work in cases:
+        again = correct if work is undo else work
+        for then, expected in ((again, after(*earlier, again)), (undo, (before, {}))):
             call, is_killed = 1 - every, True
             while is_killed:
                 call += every
-                again()
-                if first is not sort:
-                    sort()
-                is_killed = _is_killed(first, call)
+                after(*earlier)
+                is_killed = _is_killed(work, call)
                 instants += is_killed
-                if then is sort:
-                    sort()
-                    assert (tree(photos), tree(to)) == (sorted_photos, sorted_to), (call, tree(photos), tree(to))
-                elif to.exists() and (to / "beit-sort.jsonl").exists():
-                    then()
-                if then is not sort:
-                    assert tree(photos) == before, (call, tree(photos).keys())
-                    assert tree(to) == {}, (call, tree(to).keys())
+                then()
+                found = tree(photos), tree(to)
+                is_named_anew = work is undo and then is again
+                assert found == expected or (is_named_anew and _in_folders(found) == _in_folders(expected)), (
+                    call,
+                    found,
+                )
     sys.stdout.write(f"{instants}\n")
 
 
