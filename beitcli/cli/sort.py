@@ -14,7 +14,7 @@ from beitcli.jobs import sorting as job
 from beitcli.jobs.requests import Limits
 from beitcli.jobs.sorting import Sorted, SortRequest, Undone
 from beitcli.records import printable
-from beitcli.sorting.plan import Failures, Mode, Plan
+from beitcli.sorting.plan import Failures, Mode, SortingPlan
 
 EXAMPLES = examples(
     "beit sort preds.csv --to sorted --dry-run",
@@ -86,7 +86,14 @@ def sort(
     if dry_run:
         with progress.observer(quiet, records_on_stdout=True) as observer:
             plan = job.preview_sorting(request, observer)
-        print_preview({**_lines(plan), "already there": plan.kept, **_reasons(plan.left), "cannot": len(plan.failed)})
+        print_preview(
+            {
+                **_lines(plan),
+                "already there": plan.kept,
+                **_reasons(plan.left),
+                "that cannot be sorted": len(plan.failed),
+            }
+        )
         return
     with progress.observer(quiet) as observer:
         done = job.sort(request, observer, lambda plan: _announce(plan, quiet))
@@ -114,7 +121,7 @@ def _undo(folder: str, dry_run: bool, quiet: bool) -> ExitStatus:
     return _report(undone.left, f"files are left in `{printable(folder)}`")
 
 
-def _lines(plan: Plan) -> dict[str, int]:
+def _lines(plan: SortingPlan) -> dict[str, int]:
     return {f"{printable(folder)}/": count for folder, count in sorted(plan.by_folder().items())}
 
 
@@ -122,7 +129,7 @@ def _reasons(left: Counter[str]) -> dict[str, int]:
     return {f"left: {reason}": count for reason, count in left.items()}
 
 
-def _announce(plan: Plan, quiet: bool) -> None:
+def _announce(plan: SortingPlan, quiet: bool) -> None:
     """Print how many images go where; of many folders, the largest."""
     if quiet or not plan.tasks:
         return

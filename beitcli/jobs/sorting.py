@@ -17,7 +17,7 @@ from beitcli.outputs.readers import RecordReader
 from beitcli.records import Source, printable
 from beitcli.sorting.filing import Filing
 from beitcli.sorting.journal import Journal
-from beitcli.sorting.plan import Failures, Keys, Mode, Plan, Planner, Wish, wishes
+from beitcli.sorting.plan import Failures, Keys, Mode, SortingPlan, Planner, Wish, wishes
 from beitcli.sorting.undo import Undoing
 
 log = logging.getLogger(__name__)
@@ -69,13 +69,13 @@ class Undone:
     left: tuple[tuple[str, str], ...] = ()
 
 
-def preview_sorting(request: SortRequest, observer: Observer) -> Plan:
+def preview_sorting(request: SortRequest, observer: Observer) -> SortingPlan:
     """The plan of the request, nothing of which is carried out. Raises as `sort`."""
     request.check()
     return _plan(request, Journal.read(os.path.realpath(request.to)), observer)
 
 
-def sort(request: SortRequest, observer: Observer, announce: Callable[[Plan], object]) -> Sorted:
+def sort(request: SortRequest, observer: Observer, announce: Callable[[SortingPlan], object]) -> Sorted:
     """Bring the images of the results into folders; the same request finishes one that was killed.
 
     `announce` gets the plan before any image moves. Raises UsageError for what cannot be sorted so, BusyError where
@@ -156,7 +156,7 @@ def _opened(folder: str) -> Iterator[Journal]:
                 os.rmdir(root)
 
 
-def _plan(request: SortRequest, journal: Journal, observer: Observer) -> Plan:
+def _plan(request: SortRequest, journal: Journal, observer: Observer) -> SortingPlan:
     keys, found = Keys(journal), list[Wish]()
     corrections = _corrections(request.corrections, keys)
     observer.stage("reading", unit="rows")
@@ -186,7 +186,7 @@ def _report_unknown(corrections: dict[str, str], found: list[Wish]) -> None:
         log.warning("%d corrections are of no image of the results, such as %s", len(unknown), printable(min(unknown)))
 
 
-def _check_any_is_there(plan: Plan) -> None:
+def _check_any_is_there(plan: SortingPlan) -> None:
     """Raises UsageError where no image can be sorted, and some should be."""
     if plan.failed and not plan.tasks and not plan.kept:
         name, reason = plan.failed[0]

@@ -13,7 +13,7 @@ from beitcli.records import Failure, Fetched, Source, printable
 from beitcli.sorting import transfer
 from beitcli.sorting.folders import shortened
 from beitcli.sorting.journal import Journal, Step
-from beitcli.sorting.plan import GONE, Plan, Task
+from beitcli.sorting.plan import GONE, SortingPlan, Placement
 from beitcli.sorting.sidecars import is_sidecar
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Filing:
     sidecars: int = 0
     identical: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
-    _batch: list[tuple[Task, Step]] = field(default_factory=list)
+    _batch: list[tuple[Placement, Step]] = field(default_factory=list)
     _reserved: dict[str, str] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
     _stems: dict[str, dict[str, bool]] = field(default_factory=dict)  # by folder: has it a sidecar?
@@ -80,7 +80,7 @@ class Filing:
             if not has_arrived:
                 self._make(step, [(source, target)], has_image=True)
 
-    def carry_out(self, plan: Plan) -> None:
+    def carry_out(self, plan: SortingPlan) -> None:
         """Do all tasks on files. Raises OutputError where the disk is full, or the journal cannot be written."""
         if self.by_content:
             for each in self.journal.placed().values():
@@ -91,7 +91,7 @@ class Filing:
                 self._announce(task, self._names_for(task))
         self._flush()
 
-    def download(self, plan: Plan, bodies: Iterable[Fetched | Failure | Source]) -> None:
+    def download(self, plan: SortingPlan, bodies: Iterable[Fetched | Failure | Source]) -> None:
         """Do the tasks on URLs, whose bodies come in the order of the tasks. Raises OutputError as `carry_out`."""
         tasks = (task for task in plan.tasks if task.way == "download")
         for task, body in zip(tasks, bodies, strict=True):
@@ -103,7 +103,7 @@ class Filing:
             self._announce(task, self._names_for(task), body.data)
             self._flush(body.data)
 
-    def _is_there(self, task: Task) -> bool:
+    def _is_there(self, task: Placement) -> bool:
         """True if a file of the same bytes is in the task's folder already, and is to do for both."""
         if not self.by_content or task.status is None:
             return False
@@ -125,7 +125,7 @@ class Filing:
             key = (os.path.dirname(path), os.stat(file).st_size)
             self._contents.setdefault(key, []).append(os.path.realpath(file))
 
-    def _names_for(self, task: Task) -> tuple[tuple[str, str], ...]:
+    def _names_for(self, task: Placement) -> tuple[tuple[str, str], ...]:
         """A free name for the image and each sidecar, all with the same number."""
         olds = (task.image, *task.sidecars)
         stem = os.path.splitext(task.image)[0]
@@ -170,7 +170,7 @@ class Filing:
     def _exists(self, path: str) -> bool:
         return os.path.lexists(os.path.join(self.journal.root, path))
 
-    def _announce(self, task: Task, names: tuple[tuple[str, str], ...], data: bytes | None = None) -> None:
+    def _announce(self, task: Placement, names: tuple[tuple[str, str], ...], data: bytes | None = None) -> None:
         size, time = (task.status.st_size, task.status.st_mtime_ns) if task.status else (None, None)
         digest = None if data is None else hashlib.sha256(data).hexdigest()
         step = Step(self.journal.number(), task.way, task.wish.key, task.origin, task.folder, names, size, time, digest)
@@ -197,7 +197,7 @@ class Filing:
                 self.journal.drop(step)
             self.on_done(1)
 
-    def _make_folders(self, tasks: list[Task], steps: list[Step]) -> None:
+    def _make_folders(self, tasks: list[Placement], steps: list[Step]) -> None:
         """Announce the folders and the steps, and make the folders."""
         labels = {task.folder: task.wish.label for task in tasks}
         wanted = dict.fromkeys(part for folder in labels for part in _with_parent(folder))

@@ -39,7 +39,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Placement:
     """An image to bring into a folder, and its sidecars: from `origin`, absolute, or below the sorted one for `refile`.
 
     `status` is the image's, where it is a file.
@@ -55,13 +55,13 @@ class Task:
 
 
 @dataclass(slots=True)
-class Plan:
+class SortingPlan:
     """The tasks, the number of images that are in place already, those left by reason, and those that cannot be done.
 
     `labels` are the folders of the labels, `newer` the images that have changed since their results were written.
     """
 
-    tasks: list[Task] = field(default_factory=list)
+    tasks: list[Placement] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
     kept: int = 0
     left: Counter[str] = field(default_factory=Counter)
@@ -117,7 +117,7 @@ class Planner:
     """Decides for one image after another; the journal's images are where its steps have brought them."""
 
     def __init__(self, journal: Journal, mode: Mode, failures: Failures) -> None:
-        self.plan = Plan()
+        self.plan = SortingPlan()
         self._journal = journal
         self._root, self._mode, self._failures = journal.root, mode, failures
         self._folders = Folders(journal.of_labels, (NAME, f"{NAME}.lock"), self._is_usable)
@@ -126,7 +126,7 @@ class Planner:
         self._device = _device(self._root)
         self._real = cache(lambda folder: os.path.realpath(os.path.join(self._root, folder)))
 
-    def decide(self, found: Iterable[Wish]) -> Plan:
+    def decide(self, found: Iterable[Wish]) -> SortingPlan:
         """The plan for all of them. Raises UsageError where no hard link leads to an image."""
         chosen: dict[str, Wish] = {}
         several = []
@@ -174,7 +174,7 @@ class Planner:
             self.plan.kept += 1
             return
         sidecars = self._sidecars.take(os.path.join(self._root, origin), image)
-        self.plan.tasks.append(Task(wish, "refile", origin, image, tuple(sidecars), folder))
+        self.plan.tasks.append(Placement(wish, "refile", origin, image, tuple(sidecars), folder))
 
     def _claim_original(self, placed: Placed) -> None:
         """Leave no other image the sidecars that this one had at its origin."""
@@ -188,7 +188,7 @@ class Planner:
             self.plan.left["URL, which only `copy=True` takes"] += 1
         else:
             folder, name = self._folder_of(wish), name_of_url(wish.source.location)
-            self.plan.tasks.append(Task(wish, "download", wish.source.location, name, (), folder))
+            self.plan.tasks.append(Placement(wish, "download", wish.source.location, name, (), folder))
 
     def _bring(self, wish: Wish) -> None:
         folder, image = os.path.split(wish.key)
@@ -221,7 +221,7 @@ class Planner:
             )
         if status.st_mtime_ns > wish.as_of:
             self.plan.newer.append(wish.name)
-        self.plan.tasks.append(Task(wish, self._mode, origin, image, tuple(sidecars), folder, status))
+        self.plan.tasks.append(Placement(wish, self._mode, origin, image, tuple(sidecars), folder, status))
 
     def _folder_of(self, wish: Wish) -> str:
         if wish.code is not None:
