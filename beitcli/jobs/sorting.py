@@ -17,7 +17,7 @@ from beitcli.outputs.readers import RecordReader
 from beitcli.records import Source, printable
 from beitcli.sorting.filing import Filing
 from beitcli.sorting.journal import Journal
-from beitcli.sorting.plan import Failures, Keys, Mode, SortingPlan, Planner, Wish, wishes
+from beitcli.sorting.plan import Failures, Keys, Mode, Planner, SortingPlan, Wish, wishes
 from beitcli.sorting.undo import Undoing
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from beitcli.records import Failure, Fetched, Source, printable
 from beitcli.sorting import transfer
 from beitcli.sorting.folders import shortened
 from beitcli.sorting.journal import Journal, Step
-from beitcli.sorting.plan import GONE, SortingPlan, Placement
+from beitcli.sorting.plan import GONE, Placement, SortingPlan
 from beitcli.sorting.sidecars import is_sidecar
 
 log = logging.getLogger(__name__)
