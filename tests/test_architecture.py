@@ -29,15 +29,17 @@ MAY_IMPORT = {
     "ledger": {"errors", "file_system", "records", "urls", "outputs", "ledger"},
     "evaluation": {"errors", "records", "model", "tables", "evaluation"},
     "training": {"", "errors", "file_system", "records", "signals", "inputs", "model", "training"},
-    "sorting": {"errors", "file_system", "inputs", "records", "sorting"},
+    "decisions": {"errors", "inputs", "records"},
+    "sorting": {"decisions", "errors", "file_system", "inputs", "records", "sorting"},
+    "tagging": {"errors", "file_system", "records", "tagging"},
     "jobs": {
         *("", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline"),
-        *("evaluation", "ledger", "sorting", "training", "jobs"),
+        *("decisions", "evaluation", "file_system", "ledger", "sorting", "tagging", "training", "jobs"),
     },
     "api": {"errors", "inputs", "ledger", "model", "pipeline", "records", "jobs"},
     "cli": {
         *("", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline"),
-        *("bench", "evaluation", "sorting", "tables", "training", "jobs", "cli"),
+        *("bench", "evaluation", "sorting", "tables", "tagging", "training", "jobs", "cli"),
     },
     "__main__": {"cli"},
 }
@@ -163,6 +165,7 @@ def test_writers_and_commands_import_nothing_heavy_at_the_top(path: Path) -> Non
         ["runs", "no-such-file"],
         ["merge", "all.csv.gz", "part.jsonl"],
         ["sort", "part.jsonl", "--to", "sorted", "--dry-run"],
+        ["tag", "part.jsonl"],
         ["--show-completion", "bash"],
         ["help"],
         ["help", "resume"],

@@ -32,6 +32,8 @@ from beitcli.cli.runs import EXAMPLES as RUNS_EXAMPLES
 from beitcli.cli.runs import runs
 from beitcli.cli.sort import EXAMPLES as SORT_EXAMPLES
 from beitcli.cli.sort import sort
+from beitcli.cli.tag import EXAMPLES as TAG_EXAMPLES
+from beitcli.cli.tag import tag
 from beitcli.cli.train import EXAMPLES as TRAIN_EXAMPLES
 from beitcli.cli.train import train
 from beitcli.errors import BeitError, ExitStatus, OutputError
@@ -54,6 +56,7 @@ app.command(epilog=BATCH_EXAMPLES)(batch)
 app.command(epilog=MERGE_EXAMPLES)(merge)
 app.command(epilog=RUNS_EXAMPLES)(runs)
 app.command(epilog=SORT_EXAMPLES)(sort)
+app.command(epilog=TAG_EXAMPLES)(tag)
 app.command(epilog=EMBED_EXAMPLES)(embed)
 app.command("eval", epilog=EVAL_EXAMPLES)(evaluate)
 app.command(epilog=BENCH_EXAMPLES)(bench)

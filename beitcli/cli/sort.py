@@ -1,17 +1,18 @@
 """`beit sort`: images into a folder for each label, and back."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from beitcli.cli import notices, progress
+from beitcli.cli.left import print_failures, reasons
 from beitcli.cli.options import Without, examples, with_options
 from beitcli.cli.preview import print_preview
 from beitcli.errors import ExitStatus, UsageError
 from beitcli.jobs import sorting as job
 from beitcli.jobs.requests import Limits
+from beitcli.jobs.results import Results
 from beitcli.jobs.sorting import Sorted, SortRequest, Undone
 from beitcli.records import printable
 from beitcli.sorting.plan import Failures, Mode, SortingPlan
@@ -24,7 +25,6 @@ EXAMPLES = examples(
 )
 
 _FOLDERS_SHOWN = 20
-_FAILURES_SHOWN = 10
 
 _PAST = {"copy": "copied", "hardlink": "linked", "symlink": "linked", "move": "moved"}
 
@@ -82,7 +82,8 @@ def sort(
     if to is None:
         raise UsageError("no folder to sort into", "name one by `to=DIR`")
     mode = _mode({"copy": copy, "hardlink": hardlink, "symlink": symlink, "move": move})
-    request = SortRequest(tuple(results or ()), to, mode, threshold, failures, corrections, dedupe, limits)
+    files = Results(tuple(results or ()), corrections, threshold)
+    request = SortRequest(files, to, mode, failures, dedupe, limits)
     if dry_run:
         with progress.observer(quiet, records_on_stdout=True) as observer:
             plan = job.preview_sorting(request, observer)
@@ -99,7 +100,7 @@ def sort(
         done = job.sort(request, observer, lambda plan: _announce(plan, quiet))
     if not quiet:
         _summarize(done, mode)
-    raise typer.Exit(_report(done.failed, "images could not be sorted"))
+    raise typer.Exit(print_failures(done.failed, "images could not be sorted"))
 
 
 def _mode(given: dict[Mode, bool]) -> Mode:
@@ -118,7 +119,7 @@ def _undo(folder: str, dry_run: bool, quiet: bool) -> ExitStatus:
         undone: Undone = job.undo(folder, observer)
     if not quiet:
         notices.print_line(f"{undone.moved} files moved back, {undone.deleted} copies and links deleted")
-    return _report(undone.left, f"files are left in `{printable(folder)}`")
+    return print_failures(undone.left, f"files are left in `{printable(folder)}`")
 
 
 def _lines(plan: SortingPlan) -> dict[str, int]:
@@ -150,19 +151,4 @@ def _summarize(done: Sorted, mode: Mode) -> None:
     if done.sidecars:
         notices.print_line(f"with them: {done.sidecars} sidecars")
     if done.left:
-        notices.print_line("left: " + ", ".join(f"{count} {reason}" for reason, count in done.left.most_common()))
-
-
-def _report(failed: Sequence[tuple[str, str]], what: str) -> ExitStatus:
-    """Print the first of what could not be done, also if quiet."""
-    if not failed:
-        return ExitStatus.OK
-    _print_all(f"`{printable(name)}`: {reason}" for name, reason in failed[:_FAILURES_SHOWN])
-    more = f", {_FAILURES_SHOWN} of which are named here" if len(failed) > _FAILURES_SHOWN else ""
-    notices.print_line(f"beit: error: {len(failed)} {what}{more}")
-    return ExitStatus.SOME_FAILED
-
-
-def _print_all(lines: Iterable[str]) -> None:
-    for line in lines:
-        notices.print_line(line)
+        notices.print_line(reasons(done.left))

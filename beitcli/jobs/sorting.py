@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 
+from beitcli.decisions import Keys
 from beitcli.errors import OutputError, UsageError
-from beitcli.inputs.labelled import by_table
 from beitcli.jobs.observer import Observer
 from beitcli.jobs.requests import Limits
-from beitcli.outputs.formats import by_suffix
+from beitcli.jobs.results import Results
 from beitcli.outputs.lock import exclusive
-from beitcli.outputs.readers import RecordReader
-from beitcli.records import Source, printable
+from beitcli.records import printable
 from beitcli.sorting.filing import Filing
 from beitcli.sorting.journal import Journal
-from beitcli.sorting.plan import Failures, Keys, Mode, Planner, SortingPlan, Wish, wishes
+from beitcli.sorting.plan import Failures, Mode, Planner, SortingPlan
 from beitcli.sorting.undo import Undoing
 
 log = logging.getLogger(__name__)
@@ -25,26 +24,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SortRequest:
-    """Files of records, and how their images come into the folder `to`; see the options of `beit sort`."""
+    """Results, and how their images come into the folder `to`; see the options of `beit sort`."""
 
-    results: tuple[str, ...]
+    results: Results
     to: str
     mode: Mode = "copy"
-    threshold: float | None = None
     failures: Failures = "folder"
-    corrections: str | None = None
     dedupe: bool = False
     limits: Limits = field(default_factory=Limits)
 
     def check(self) -> None:
         """Raises UsageError for files that are not there, and a folder that can be none."""
         self.limits.check()
-        if not self.results:
-            raise UsageError("nothing to sort", "name a file of `beit batch`")
-        for path in filter(None, (*self.results, self.corrections)):
-            if not os.path.isfile(path):
-                reason = "is no file" if os.path.exists(path) else "does not exist"
-                raise UsageError(f"`{printable(path)}` {reason}")
+        self.results.check()
         if not self.to or (os.path.lexists(self.to) and not os.path.isdir(self.to)):
             raise UsageError(f"`to={printable(self.to)}` is no folder")
 
@@ -89,7 +81,7 @@ def sort(request: SortRequest, observer: Observer, announce: Callable[[SortingPl
         announce(plan)
         observer.stage("sorting", len(plan.tasks))
         filing.carry_out(plan)
-        urls = [task.wish.source for task in plan.tasks if task.way == "download"]
+        urls = [task.decision.source for task in plan.tasks if task.way == "download"]
         if urls:
             from beitcli.inputs.fetch import fetch
 
@@ -157,33 +149,15 @@ def _opened(folder: str) -> Iterator[Journal]:
 
 
 def _plan(request: SortRequest, journal: Journal, observer: Observer) -> SortingPlan:
-    keys, found = Keys(journal), list[Wish]()
-    corrections = _corrections(request.corrections, keys)
-    observer.stage("reading", unit="rows")
-    for path in request.results:
-        reader = RecordReader(path, *by_suffix(path))
-        observer.countable(reader.count)
-        as_of = os.stat(path).st_mtime_ns
-        found += wishes(reader.records(), corrections, request.threshold, keys, as_of)
-    _report_unknown(corrections, found)
+    placed = {os.path.join(journal.root, path) for path in journal.placed()}
+    found, repeated = request.results.decisions(Keys(journal.images(), placed), observer)
     plan = Planner(journal, request.mode, request.failures).decide(found)
+    plan.left += Counter({"listed twice": repeated})
     _check_any_is_there(plan)
     if plan.newer:
         name = printable(plan.newer[0])
         log.warning("%d images have changed since the results were written, such as %s", len(plan.newer), name)
     return plan
-
-
-def _corrections(path: str | None, keys: Keys) -> dict[str, str]:
-    """Corrected labels by key; the last of several counts."""
-    labelled = by_table(path) if path else []
-    return {keys.of(each.found): each.label for each in labelled if isinstance(each.found, Source)}
-
-
-def _report_unknown(corrections: dict[str, str], found: list[Wish]) -> None:
-    unknown = corrections.keys() - {wish.key for wish in found}
-    if unknown:
-        log.warning("%d corrections are of no image of the results, such as %s", len(unknown), printable(min(unknown)))
 
 
 def _check_any_is_there(plan: SortingPlan) -> None:

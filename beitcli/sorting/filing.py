@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from beitcli.decisions import GONE
 from beitcli.errors import MAKE_ROOM, OutputError
 from beitcli.records import Failure, Fetched, Source, printable
 from beitcli.sorting import transfer
 from beitcli.sorting.folders import shortened
 from beitcli.sorting.journal import Journal, Step
-from beitcli.sorting.plan import GONE, Placement, SortingPlan
+from beitcli.sorting.plan import Placement, SortingPlan
 from beitcli.sorting.sidecars import is_sidecar
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Filing:
         for task, body in zip(tasks, bodies, strict=True):
             if not isinstance(body, Fetched):
                 reason = f"{body.code}: {body.message}" if isinstance(body, Failure) else "not fetched"
-                self.failed.append((task.wish.name, reason))
+                self.failed.append((task.decision.name, reason))
                 self.on_done(1)
                 continue
             self._announce(task, self._names_for(task), body.data)
@@ -173,7 +174,9 @@ class Filing:
     def _announce(self, task: Placement, names: tuple[tuple[str, str], ...], data: bytes | None = None) -> None:
         size, time = (task.status.st_size, task.status.st_mtime_ns) if task.status else (None, None)
         digest = None if data is None else hashlib.sha256(data).hexdigest()
-        step = Step(self.journal.number(), task.way, task.wish.key, task.origin, task.folder, names, size, time, digest)
+        step = Step(
+            self.journal.number(), task.way, task.decision.key, task.origin, task.folder, names, size, time, digest
+        )
         self._batch.append((task, step))
         if len(self._batch) == _AT_ONCE:
             self._flush()
@@ -199,7 +202,7 @@ class Filing:
 
     def _make_folders(self, tasks: list[Placement], steps: list[Step]) -> None:
         """Announce the folders and the steps, and make the folders."""
-        labels = {task.folder: task.wish.label for task in tasks}
+        labels = {task.folder: task.decision.label for task in tasks}
         wanted = dict.fromkeys(part for folder in labels for part in _with_parent(folder))
         new = [(name, labels.get(name), not self._exists(name)) for name in wanted if name not in self.journal.folders]
         self.journal.announce(new, steps)

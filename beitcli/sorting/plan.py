@@ -3,15 +3,14 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
+from beitcli.decisions import GONE, Decision
 from beitcli.errors import UsageError
-from beitcli.inputs.sources import literal
-from beitcli.inputs.spelling import existing_form
-from beitcli.records import Failure, Record, Source, composed, printable
+from beitcli.records import printable
 from beitcli.sorting.folders import FAILED, UNSURE, Folders, portable
 from beitcli.sorting.journal import NAME, Journal, Placed, Way
 from beitcli.sorting.sidecars import Sidecars, is_raw
@@ -19,23 +18,6 @@ from beitcli.sorting.transfer import is_equal
 
 Mode = Literal["copy", "hardlink", "symlink", "move"]
 Failures = Literal["folder", "leave"]
-
-GONE = "no such file: was it moved or deleted since?"
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """An image of the results with its label, or its error's code; neither where no label is sure enough.
-
-    `key` is its absolute path or its URL, `name` as messages show it, `as_of` the time of the results in nanoseconds.
-    """
-
-    key: str
-    name: str
-    source: Source
-    label: str | None
-    code: str | None = None
-    as_of: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +27,7 @@ class Placement:
     `status` is the image's, where it is a file.
     """
 
-    wish: Wish
+    decision: Decision
     way: Way
     origin: str
     image: str
@@ -73,46 +55,6 @@ class SortingPlan:
         return Counter(task.folder for task in self.tasks)
 
 
-class Keys:
-    """Keys of images: the absolute path, through no link of a folder, or the URL; for a sorted image, that before.
-
-    Paths that a sorted image had until its label was corrected are also its own.
-    """
-
-    def __init__(self, journal: Journal) -> None:
-        self._folders: dict[str, str] = {}
-        self._images = journal.images()
-        self._placed = {os.path.join(journal.root, path) for path in journal.placed()}
-
-    def of(self, source: Source) -> str:
-        if source.kind != "path":
-            return source.location
-        folder, name = os.path.split(source.location)
-        if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder or os.curdir)
-        path = os.path.join(self._folders[folder], name)
-        if path in self._images and (path in self._placed or not os.path.lexists(path)):
-            return self._images[path]
-        return path
-
-
-def wishes(
-    records: Iterable[Record], corrections: Mapping[str, str], threshold: float | None, keys: Keys, as_of: int
-) -> Iterator[Wish]:
-    """The wish for each record: its corrected label, else its best one where it scores at least the threshold."""
-    for record in records:
-        location = record.source.location
-        source = Source(location, "stdin") if location == "-" else literal(existing_form(location))
-        key, name = keys.of(source), record.source.name
-        if key in corrections:
-            yield Wish(key, name, source, corrections[key], as_of=as_of)
-        elif isinstance(record, Failure):
-            yield Wish(key, name, source, None, record.code, as_of)
-        else:
-            is_sure = record.scores and (threshold is None or record.scores[0].score >= threshold)
-            yield Wish(key, name, source, composed(record.scores[0].label) if is_sure else None, as_of=as_of)
-
-
 class Planner:
     """Decides for one image after another; the journal's images are where its steps have brought them."""
 
@@ -126,107 +68,95 @@ class Planner:
         self._device = _device(self._root)
         self._real = cache(lambda folder: os.path.realpath(os.path.join(self._root, folder)))
 
-    def decide(self, found: Iterable[Wish]) -> SortingPlan:
-        """The plan for all of them. Raises UsageError where no hard link leads to an image."""
-        chosen: dict[str, Wish] = {}
-        several = []
-        for wish in found:
-            first = chosen.setdefault(wish.key, wish)
-            if first is not wish:
-                self.plan.left["listed twice"] += 1
-                if (first.label, first.code) != (wish.label, wish.code):
-                    several.append(wish.name)
-        if several:
-            raise UsageError(
-                f"{len(several)} images have two results that differ, such as `{printable(several[0])}`",
-                "sort by the results of one run",
-            )
-        leaders = {os.path.splitext(key)[0] for key in chosen if not is_raw(key)}
-        for key, wish in chosen.items():
-            if is_raw(key) and os.path.splitext(key)[0] in leaders and wish.source.kind == "path":
+    def decide(self, found: Sequence[Decision]) -> SortingPlan:
+        """The plan for all, each of which is named once. Raises UsageError where no hard link leads to an image."""
+        leaders = {os.path.splitext(each.key)[0] for each in found if not is_raw(each.key)}
+        for decision in found:
+            is_file = decision.source.kind == "path"
+            if is_file and is_raw(decision.key) and os.path.splitext(decision.key)[0] in leaders:
                 self.plan.left["raw of another image, with which it goes"] += 1
             else:
-                self._decide(key, wish)
+                self._decide(decision)
         self.plan.labels = self._folders.of_labels
         return self.plan
 
-    def _decide(self, key: str, wish: Wish) -> None:
-        if wish.source.kind == "stdin":
+    def _decide(self, decision: Decision) -> None:
+        if decision.source.kind == "stdin":
             self.plan.left["standard input"] += 1
             return
-        if wish.code is not None and self._failures == "leave":
+        if decision.code is not None and self._failures == "leave":
             self.plan.left["failed"] += 1
             return
-        placed = self._placed.get(key)
+        placed = self._placed.get(decision.key)
         place = placed and os.path.join(self._root, placed.path)
-        if placed and place and os.path.lexists(place) and not self._is_another(key, placed, place):
-            self._refile(wish, placed)
-        elif wish.source.kind == "url":
-            self._download(wish)
+        if placed and place and os.path.lexists(place) and not self._is_another(decision.key, placed, place):
+            self._refile(decision, placed)
+        elif decision.source.kind == "url":
+            self._download(decision)
         else:
-            self._bring(wish)
+            self._bring(decision)
 
-    def _refile(self, wish: Wish, placed: Placed) -> None:
+    def _refile(self, decision: Decision, placed: Placed) -> None:
         origin, image = os.path.split(placed.path)
         self._claim_original(placed)
-        folder = self._folder_of(wish)
+        folder = self._folder_of(decision)
         if origin == folder:
             self.plan.kept += 1
             return
         sidecars = self._sidecars.take(os.path.join(self._root, origin), image)
-        self.plan.tasks.append(Placement(wish, "refile", origin, image, tuple(sidecars), folder))
+        self.plan.tasks.append(Placement(decision, "refile", origin, image, tuple(sidecars), folder))
 
     def _claim_original(self, placed: Placed) -> None:
         """Leave no other image the sidecars that this one had at its origin."""
         if placed.way not in ("move", "download"):
             self._sidecars.take(*os.path.split(placed.origin))
 
-    def _download(self, wish: Wish) -> None:
-        if wish.code is not None:
+    def _download(self, decision: Decision) -> None:
+        if decision.code is not None:
             self.plan.left["URL that failed"] += 1
         elif self._mode != "copy":
             self.plan.left["URL, which only `copy=True` takes"] += 1
         else:
-            folder, name = self._folder_of(wish), name_of_url(wish.source.location)
-            self.plan.tasks.append(Placement(wish, "download", wish.source.location, name, (), folder))
+            folder, name = self._folder_of(decision), name_of_url(decision.source.location)
+            self.plan.tasks.append(Placement(decision, "download", decision.source.location, name, (), folder))
 
-    def _bring(self, wish: Wish) -> None:
-        folder, image = os.path.split(wish.key)
+    def _bring(self, decision: Decision) -> None:
+        folder, image = os.path.split(decision.key)
         try:
-            status = os.stat(wish.key)
+            status = os.stat(decision.key)
         except OSError as error:
             status = None
             reason = GONE if isinstance(error, FileNotFoundError) else error.strerror or str(error)
-        if wish.code is not None and not (status and stat.S_ISREG(status.st_mode)):
+        if decision.code is not None and not (status and stat.S_ISREG(status.st_mode)):
             self.plan.left["failed, and no file"] += 1
         elif status is None:
-            self.plan.failed.append((wish.name, reason))
+            self.plan.failed.append((decision.name, reason))
         elif not stat.S_ISREG(status.st_mode):
-            self.plan.failed.append((wish.name, "no regular file"))
-        elif self._mode == "move" and os.path.islink(wish.key):
+            self.plan.failed.append((decision.name, "no regular file"))
+        elif self._mode == "move" and os.path.islink(decision.key):
             self.plan.left["link, which `move=True` leaves"] += 1
         else:
-            self._bring_file(wish, folder, image, status)
+            self._bring_file(decision, folder, image, status)
 
-    def _bring_file(self, wish: Wish, origin: str, image: str, status: os.stat_result) -> None:
-        sidecars, folder = self._sidecars.take(origin, image), self._folder_of(wish)
+    def _bring_file(self, decision: Decision, origin: str, image: str, status: os.stat_result) -> None:
+        sidecars, folder = self._sidecars.take(origin, image), self._folder_of(decision)
         if origin == self._real(folder):
             self.plan.kept += 1
             return
         if self._mode == "hardlink" and status.st_dev != self._device:
             raise UsageError(
-                f"`{printable(wish.name)}` is on another file system than `to={printable(self._root)}`, "
+                f"`{printable(decision.name)}` is on another file system than `to={printable(self._root)}`, "
                 "and no hard link leads there",
                 "`symlink=True`, or `copy=True`",
             )
-        if status.st_mtime_ns > wish.as_of:
-            self.plan.newer.append(wish.name)
-        self.plan.tasks.append(Placement(wish, self._mode, origin, image, tuple(sidecars), folder, status))
+        if status.st_mtime_ns > decision.as_of:
+            self.plan.newer.append(decision.name)
+        self.plan.tasks.append(Placement(decision, self._mode, origin, image, tuple(sidecars), folder, status))
 
-    def _folder_of(self, wish: Wish) -> str:
-        if wish.code is not None:
-            return f"{FAILED}/{portable(wish.code)}"
-        return UNSURE if wish.label is None else self._folders.of(wish.label)
+    def _folder_of(self, decision: Decision) -> str:
+        if decision.code is not None:
+            return f"{FAILED}/{portable(decision.code)}"
+        return UNSURE if decision.label is None else self._folders.of(decision.label)
 
     def _is_another(self, key: str, placed: Placed, place: str) -> bool:
         """True if the file that is now at the origin is not the one that was brought."""

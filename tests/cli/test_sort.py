@@ -79,7 +79,7 @@ def test_what_was_not_done_is_named_also_if_quiet(beit: Beit, predictions: Path,
     ("arguments", "message"),
     [
         (["preds.jsonl"], "no folder to sort into\nhint: name one by --to DIR"),
-        (["--to", "sorted"], "nothing to sort\nhint: name a file of `beit batch`"),
+        (["--to", "sorted"], "no results\nhint: name a file of `beit batch`"),
         (["preds.jsonl", "--to", "sorted", "--move", "--copy"], "--copy and --move exclude each other"),
         (["preds.jsonl", "--to", "preds.jsonl"], "--to preds.jsonl is no folder"),
         (["gone.csv", "--to", "sorted"], "`gone.csv` does not exist"),

@@ -33,6 +33,7 @@ COMMANDS = (
     "merge",
     "runs",
     "sort",
+    "tag",
     "embed",
     "eval",
     "train",

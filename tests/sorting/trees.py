@@ -4,8 +4,10 @@ import json
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 from beitcli.jobs.observer import Silent
+from beitcli.jobs.results import Results
 from beitcli.jobs.sorting import Sorted, SortRequest, Undone, sort, undo
 
 Tree = dict[str, bytes | str]
@@ -45,9 +47,11 @@ def results(path: Path, *lines: str) -> Path:
     return path
 
 
-def sorted_into(to: Path, *files: Path, **options: object) -> Sorted:
+def sorted_into(
+    to: Path, *files: Path, corrections: str | None = None, threshold: float | None = None, **options: Any
+) -> Sorted:
     """A sorting in this process."""
-    request = SortRequest(tuple(map(str, files)), str(to), **options)  # type: ignore[arg-type]
+    request = SortRequest(Results(tuple(map(str, files)), corrections, threshold), str(to), **options)
     return sort(request, Silent(), lambda plan: None)
 
 
