@@ -132,7 +132,7 @@ def _reasons(left: Counter[str]) -> dict[str, int]:
 
 def _announce(plan: SortingPlan, quiet: bool) -> None:
     """Print how many images go where; of many folders, the largest."""
-    if quiet or not plan.tasks:
+    if quiet or not plan.placements:
         return
     counts = plan.by_folder().most_common()
     for folder, count in counts[:_FOLDERS_SHOWN]:

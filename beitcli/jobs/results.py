@@ -3,6 +3,7 @@
 import logging
 import os
 from dataclasses import dataclass
+from itertools import chain
 
 from beitcli.decisions import Decision, Keys, decisions, each_once
 from beitcli.errors import UsageError
@@ -34,11 +35,11 @@ class Results:
     def decisions(self, keys: Keys, observer: Observer) -> tuple[list[Decision], int]:
         """Each image once, and the number of those left out. Raises UsageError for results that differ, BeitError."""
         corrections, found = self._corrections(keys), list[Decision]()
+        readers = [RecordReader(path, *by_suffix(path)) for path in self.files]
         observer.stage("reading", unit="rows")
-        for path in self.files:
-            reader = RecordReader(path, *by_suffix(path))
-            observer.countable(reader.count)
-            as_of = os.stat(path).st_mtime_ns
+        observer.countable(lambda: chain.from_iterable(reader.count() for reader in readers))
+        for reader in readers:
+            as_of = os.stat(reader.path).st_mtime_ns
             for decision in decisions(reader.records(), corrections, self.threshold, keys, as_of):
                 found.append(decision)
                 observer.progress(1)

@@ -79,9 +79,9 @@ def sort(request: SortRequest, observer: Observer, announce: Callable[[SortingPl
         filing.settle()
         plan = _plan(request, journal, observer)
         announce(plan)
-        observer.stage("sorting", len(plan.tasks))
+        observer.stage("sorting", len(plan.placements))
         filing.carry_out(plan)
-        urls = [task.decision.source for task in plan.tasks if task.way == "download"]
+        urls = [placement.decision.source for placement in plan.placements if placement.way == "download"]
         if urls:
             from beitcli.inputs.fetch import fetch
 
@@ -162,7 +162,7 @@ def _plan(request: SortRequest, journal: Journal, observer: Observer) -> Sorting
 
 def _check_any_is_there(plan: SortingPlan) -> None:
     """Raises UsageError where no image can be sorted, and some should be."""
-    if plan.failed and not plan.tasks and not plan.kept:
+    if plan.failed and not plan.placements and not plan.kept:
         name, reason = plan.failed[0]
         raise UsageError(
             f"no image can be sorted, such as `{printable(name)}`: {reason}",

@@ -1,4 +1,4 @@
-"""The tasks of a plan, carried out: announced in the journal some at a time, then made one after another."""
+"""The placements of a plan, carried out: announced in the journal some at a time, then made one after another."""
 
 import errno
 import hashlib
@@ -28,7 +28,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(slots=True)
 class Filing:
-    """Carries out tasks; counts images done, sidecars with them and identical ones left, and collects failures."""
+    """Carries out placements; counts images done, sidecars with them and identical ones left, and collects failures."""
 
     journal: Journal
     by_content: bool
@@ -82,36 +82,36 @@ class Filing:
                 self._make(step, [(source, target)], has_image=True)
 
     def carry_out(self, plan: SortingPlan) -> None:
-        """Do all tasks on files. Raises OutputError where the disk is full, or the journal cannot be written."""
+        """Do all placements on files. Raises OutputError where the disk is full, or the journal cannot be written."""
         if self.by_content:
             for each in self.journal.placed().values():
                 if each.is_image:
                     self._note_content(each.path)
-        for task in plan.tasks:
-            if task.way != "download" and not self._is_there(task):
-                self._announce(task, self._names_for(task))
+        for placement in plan.placements:
+            if placement.way != "download" and not self._is_there(placement):
+                self._announce(placement, self._names_for(placement))
         self._flush()
 
     def download(self, plan: SortingPlan, bodies: Iterable[Fetched | Failure | Source]) -> None:
-        """Do the tasks on URLs, whose bodies come in the order of the tasks. Raises OutputError as `carry_out`."""
-        tasks = (task for task in plan.tasks if task.way == "download")
-        for task, body in zip(tasks, bodies, strict=True):
+        """Do those of URLs, whose bodies come in the order of the placements. Raises OutputError as `carry_out`."""
+        placements = (placement for placement in plan.placements if placement.way == "download")
+        for placement, body in zip(placements, bodies, strict=True):
             if not isinstance(body, Fetched):
                 reason = f"{body.code}: {body.message}" if isinstance(body, Failure) else "not fetched"
-                self.failed.append((task.decision.name, reason))
+                self.failed.append((placement.decision.name, reason))
                 self.on_done(1)
                 continue
-            self._announce(task, self._names_for(task), body.data)
+            self._announce(placement, self._names_for(placement), body.data)
             self._flush(body.data)
 
-    def _is_there(self, task: Placement) -> bool:
-        """True if a file of the same bytes is in the task's folder already, and is to do for both."""
-        if not self.by_content or task.status is None:
+    def _is_there(self, placement: Placement) -> bool:
+        """True if a file of the same bytes is in the placement's folder already, and is to do for both."""
+        if not self.by_content or placement.status is None:
             return False
-        key = (task.folder, task.status.st_size)
+        key = (placement.folder, placement.status.st_size)
         if key in self._contents_to_come:
             self._flush()
-        path = os.path.realpath(os.path.join(task.origin, task.image))
+        path = os.path.realpath(os.path.join(placement.origin, placement.image))
         with suppress(OSError):
             if any(transfer.is_equal(path, each) for each in self._contents.get(key, ())):
                 self.identical += 1
@@ -126,14 +126,14 @@ class Filing:
             key = (os.path.dirname(path), os.stat(file).st_size)
             self._contents.setdefault(key, []).append(os.path.realpath(file))
 
-    def _names_for(self, task: Placement) -> tuple[tuple[str, str], ...]:
+    def _names_for(self, placement: Placement) -> tuple[tuple[str, str], ...]:
         """A free name for the image and each sidecar, all with the same number."""
-        olds = (task.image, *task.sidecars)
-        stem = os.path.splitext(task.image)[0]
-        begun = f"{task.folder}/{task.image}"
+        olds = (placement.image, *placement.sidecars)
+        stem = os.path.splitext(placement.image)[0]
+        begun = f"{placement.folder}/{placement.image}"
         longest = max(len(os.fsencode(old)) for old in olds)
         number = self._numbers.get(begun, 1)
-        while not self._reserve(task.folder, news := [_numbered(old, stem, number, longest) for old in olds]):
+        while not self._reserve(placement.folder, news := [_numbered(old, stem, number, longest) for old in olds]):
             number += 1
         self._numbers[begun] = number
         return tuple(zip(olds, news, strict=True))
@@ -171,13 +171,21 @@ class Filing:
     def _exists(self, path: str) -> bool:
         return os.path.lexists(os.path.join(self.journal.root, path))
 
-    def _announce(self, task: Placement, names: tuple[tuple[str, str], ...], data: bytes | None = None) -> None:
-        size, time = (task.status.st_size, task.status.st_mtime_ns) if task.status else (None, None)
+    def _announce(self, placement: Placement, names: tuple[tuple[str, str], ...], data: bytes | None = None) -> None:
+        size, time = (placement.status.st_size, placement.status.st_mtime_ns) if placement.status else (None, None)
         digest = None if data is None else hashlib.sha256(data).hexdigest()
         step = Step(
-            self.journal.number(), task.way, task.decision.key, task.origin, task.folder, names, size, time, digest
+            self.journal.number(),
+            placement.way,
+            placement.decision.key,
+            placement.origin,
+            placement.folder,
+            names,
+            size,
+            time,
+            digest,
         )
-        self._batch.append((task, step))
+        self._batch.append((placement, step))
         if len(self._batch) == _AT_ONCE:
             self._flush()
 
@@ -188,7 +196,7 @@ class Filing:
         self._contents_to_come.clear()
         if not batch:
             return
-        self._make_folders([task for task, _ in batch], [step for _, step in batch])
+        self._make_folders([placement for placement, _ in batch], [step for _, step in batch])
         for _, step in batch:
             files = list(self.journal.files(step))
             if self._make(step, files, data=data):
@@ -200,9 +208,9 @@ class Filing:
                 self.journal.drop(step)
             self.on_done(1)
 
-    def _make_folders(self, tasks: list[Placement], steps: list[Step]) -> None:
+    def _make_folders(self, placements: list[Placement], steps: list[Step]) -> None:
         """Announce the folders and the steps, and make the folders."""
-        labels = {task.folder: task.decision.label for task in tasks}
+        labels = {placement.folder: placement.decision.label for placement in placements}
         wanted = dict.fromkeys(part for folder in labels for part in _with_parent(folder))
         new = [(name, labels.get(name), not self._exists(name)) for name in wanted if name not in self.journal.folders]
         self.journal.announce(new, steps)

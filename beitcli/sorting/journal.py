@@ -236,8 +236,11 @@ class Journal:
                     self.of_labels[label] = name
                 if made:
                     self.made.append(name)
-            case {"step": int(number), "names": names, **values}:
-                self.steps[number] = Step(number, names=tuple((old, new) for old, new in names), **values)
+            case {"step": int(number), "names": names, "folder": folder, **values}:
+                names = tuple((old, new) for old, new in names)
+                if not _is_below([folder, *(new for _, new in names)]):
+                    raise ValueError("a place outside the folder")
+                self.steps[number] = Step(number, names=names, folder=folder, **values)
                 self.unfinished.add(number)
                 self._next = max(self._next, number + 1)
             case {"done": number}:
@@ -252,3 +255,8 @@ class Journal:
 
     def _error(self, error: OSError) -> OutputError:
         return OutputError(f"cannot write `{printable(self.path)}`: {error.strerror}", hint_for(error))
+
+
+def _is_below(paths: Iterable[str]) -> bool:
+    """True if none of the paths leads out of the folder that it begins in: a journal may come from anywhere."""
+    return not any(part in ("", os.pardir) for path in paths for part in path.split("/"))

@@ -38,12 +38,12 @@ class Placement:
 
 @dataclass(slots=True)
 class SortingPlan:
-    """The tasks, the number of images that are in place already, those left by reason, and those that cannot be done.
+    """The placements, the number of images in place already, those left by reason, and those that cannot be placed.
 
     `labels` are the folders of the labels, `newer` the images that have changed since their results were written.
     """
 
-    tasks: list[Placement] = field(default_factory=list)
+    placements: list[Placement] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
     kept: int = 0
     left: Counter[str] = field(default_factory=Counter)
@@ -52,7 +52,7 @@ class SortingPlan:
 
     def by_folder(self) -> Counter[str]:
         """The number of images that go into each folder."""
-        return Counter(task.folder for task in self.tasks)
+        return Counter(placement.folder for placement in self.placements)
 
 
 class Planner:
@@ -104,7 +104,7 @@ class Planner:
             self.plan.kept += 1
             return
         sidecars = self._sidecars.take(os.path.join(self._root, origin), image)
-        self.plan.tasks.append(Placement(decision, "refile", origin, image, tuple(sidecars), folder))
+        self.plan.placements.append(Placement(decision, "refile", origin, image, tuple(sidecars), folder))
 
     def _claim_original(self, placed: Placed) -> None:
         """Leave no other image the sidecars that this one had at its origin."""
@@ -118,7 +118,7 @@ class Planner:
             self.plan.left["URL, which only `copy=True` takes"] += 1
         else:
             folder, name = self._folder_of(decision), name_of_url(decision.source.location)
-            self.plan.tasks.append(Placement(decision, "download", decision.source.location, name, (), folder))
+            self.plan.placements.append(Placement(decision, "download", decision.source.location, name, (), folder))
 
     def _bring(self, decision: Decision) -> None:
         folder, image = os.path.split(decision.key)
@@ -151,7 +151,7 @@ class Planner:
             )
         if status.st_mtime_ns > decision.as_of:
             self.plan.newer.append(decision.name)
-        self.plan.tasks.append(Placement(decision, self._mode, origin, image, tuple(sidecars), folder, status))
+        self.plan.placements.append(Placement(decision, self._mode, origin, image, tuple(sidecars), folder, status))
 
     def _folder_of(self, decision: Decision) -> str:
         if decision.code is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from beitcli.errors import BusyError, OutputError, UsageError
+from beitcli.errors import BeitError, BusyError, OutputError, UsageError
 from beitcli.jobs.observer import Silent
 from beitcli.jobs.results import Results
 from beitcli.jobs.sorting import SortRequest, preview_sorting, preview_undoing, sort
@@ -391,10 +391,31 @@ def test_a_name_that_another_program_takes_meanwhile(photos: Path, predictions: 
     assert all(json.loads(line) for line in (TO / "beit-sort.jsonl").read_text().splitlines())
 
 
+@pytest.mark.parametrize("mode", ["copy", "move", "symlink"])
+def test_a_sorted_folder_may_move(photos: Path, predictions: Path, mode: str) -> None:
+    before = tree(photos)
+    sorted_into(TO, predictions, mode=mode)
+    TO.rename("elsewhere")
+    assert sorted_into(Path("elsewhere"), predictions, mode=mode).kept == 4
+    assert undone(Path("elsewhere")).left == ()
+    assert (tree(photos), Path("elsewhere").exists()) == (before, False)
+
+
+@pytest.mark.parametrize(("key", "value"), [("folder", "../photos"), ("folder", "/etc"), ("new", "../../photos/b.jpg")])
+def test_a_journal_leads_nowhere_else(photos: Path, predictions: Path, key: str, value: str) -> None:
+    sorted_into(TO, predictions)
+    journal = TO / "beit-sort.jsonl"
+    text = journal.read_text().replace('"folder": "dog", "names": [["b.jpg", "b.jpg"]]', "HERE")
+    folder, name = (value, "b.jpg") if key == "folder" else ("dog", value)
+    journal.write_text(text.replace("HERE", f'"folder": "{folder}", "names": [["b.jpg", "{name}"]]'))
+    with pytest.raises(BeitError, match="no line of a journal"):
+        undone(TO)
+
+
 @pytest.mark.parametrize("line", ["no JSON", "[]", '{"other": 1}', '{"version": 2, "token": "x", "made": true}'])
 def test_a_journal_of_others_is_an_error(photos: Path, predictions: Path, line: str) -> None:
     TO.mkdir()
     (TO / "beit-sort.jsonl").write_text(f"{line}\n")
-    with pytest.raises(Exception, match="line 1: no line of a journal"):
+    with pytest.raises(BeitError, match="line 1: no line of a journal"):
         sorted_into(TO, predictions)
     assert (TO / "beit-sort.jsonl").read_text() == f"{line}\n"
