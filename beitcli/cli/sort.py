@@ -38,7 +38,7 @@ def sort(
     limits: Annotated[Limits, Without("fast_decode", "max_pixels", "decode_timeout")],
     results: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RESULTS...", help="Files that `beit batch` wrote, in any format.", show_default=False),
+        typer.Argument(metavar="RESULTS", help="Files that `beit batch` wrote, in any format.", show_default=False),
     ] = None,
     to: Annotated[
         str | None,

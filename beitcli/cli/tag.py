@@ -21,7 +21,7 @@ EXAMPLES = examples(
 def tag(
     results: Annotated[
         list[str],
-        typer.Argument(metavar="RESULTS...", help="Files that `beit batch` wrote, in any format.", show_default=False),
+        typer.Argument(metavar="RESULTS", help="Files that `beit batch` wrote, in any format.", show_default=False),
     ],
     sidecar_style: Annotated[
         SidecarStyle,

@@ -1,6 +1,7 @@
 """Results of earlier runs, with corrections -> a decision for each image."""
 
 import logging
+import math
 import os
 from dataclasses import dataclass
 from itertools import chain
@@ -25,7 +26,9 @@ class Results:
     threshold: float | None = None
 
     def check(self) -> None:
-        """Raises UsageError for no file, and for files that are not there."""
+        """Raises UsageError for no file, for files that are not there, and a threshold that is no number."""
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise UsageError(f"`threshold={self.threshold}`: no score", "a number that a score may be, such as 0.5")
         if not self.files:
             raise UsageError("no results", "name a file of `beit batch`")
         for path in filter(None, (*self.files, self.corrections)):

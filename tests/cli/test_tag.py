@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from beitcli.errors import OutputError
+from beitcli.jobs.observer import Silent
+from beitcli.jobs.results import Results
+from beitcli.jobs.tag import TagRequest, tag_images
 from beitcli.tagging.xmp import retagged
 from tests.conftest import SAMPLES
+from tests.sorting.test_sorting import tiny_disk
 from tests.sorting.trees import Tree, failed, fill, ok, results, tree
 from tests.tagging.test_xmp import BY_OTHERS, exiftool, read_back
 
-assert exiftool  # a fixture
+assert exiftool and tiny_disk  # fixtures
 
 Beit = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
@@ -114,6 +119,20 @@ def test_what_cannot_be_tagged_is_named_and_kept(beit: Beit, predictions: Path, 
         "beit: error: 2 images could not be tagged",
     ]
     assert (tmp_path / "photos" / "cat.jpg.xmp").read_text() == "<x:xmpmeta broken"
+
+
+def test_a_full_disk_ends_it_and_keeps_what_is_there(tmp_path: Path, tiny_disk: Path) -> None:
+    names = [f"{number}.jpg" for number in range(40)]
+    fill(tiny_disk, *names, size=1)
+    request = TagRequest(
+        Results((str(results(tmp_path / "p.jsonl", *(ok(tiny_disk / name, "cat") for name in names))),))
+    )
+    with pytest.raises(OutputError, match="No space left on device") as raised:
+        tag_images(request, Silent())
+    assert "make room" in str(raised.value.hint)
+    sidecars = [data for name, data in tree(tiny_disk).items() if name.endswith(".xmp")]
+    assert sidecars and set(sidecars) == {retagged(None, ("cat",))}
+    assert not list(tiny_disk.glob(".*"))
 
 
 def test_without_the_library(beit: Beit, predictions: Path, tmp_path: Path) -> None:
