@@ -134,6 +134,14 @@ def test_very_long_names_are_cut_to_get_a_number(photos: Path) -> None:
     assert tree(TO).keys() == {f"cat/{stem}.jpg{end}" for stem in stems for end in ("", ".xmp")}
 
 
+def test_names_that_differ_in_case_alone(photos: Path) -> None:
+    fill(photos, "x/CAT.jpg", "x/CAT.xmp", "y/cat.jpg", "y/cat.xmp")
+    lines = [ok("photos/x/CAT.jpg", "cat"), ok("photos/y/cat.jpg", "cat")]
+    sorted_into(TO, results(Path("p.jsonl"), *lines))
+    second = "cat_2" if (TO / "cat" / "Cat.jpg").exists() else "cat"  # where case makes no difference
+    assert tree(TO).keys() == {"cat/CAT.jpg", "cat/CAT.xmp", f"cat/{second}.jpg", f"cat/{second}.xmp"}
+
+
 def test_names_in_any_bytes_and_unicode_form(photos: Path) -> None:
     name = unicodedata.normalize("NFD", "Bär.jpg")
     fill(photos, name)
