@@ -89,6 +89,47 @@ def replace(new: str, path: str) -> None:
     )
 
 
+def appear(new: str, path: str) -> None:
+    """Move the file `new` to `path` in the same file system, and never over another file.
+
+    Killed in between, it leaves both names for the one file. Raises FileExistsError where something is at `path`,
+    OSError where either folder refuses; then nothing has moved.
+    """
+    try:
+        os.link(new, path, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError as error:  # no hard links here, or none of others' files
+        _raise_unless_refused(error)
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
+        os.rename(new, path)
+        return
+    try:
+        os.unlink(new)
+    except OSError:
+        os.unlink(path)
+        raise
+
+
+def copy_attributes(path: str, copy: str) -> None:
+    """Give the copy of a file its times, mode and further attributes, as far as its file system has them."""
+    try:
+        shutil.copystat(path, copy)
+    except OSError as error:
+        _raise_unless_refused(error)
+        _notify(f"this file system refuses the time or mode of a file ({error.strerror}): copies get their own")
+
+
+def sync_folder(folder: str) -> None:
+    """Flush the names in a folder to its disk. Raises OSError where that fails, not where it is refused."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        can_sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _raise_unless_refused(error: OSError) -> None:
     if error.errno not in _REFUSALS:
         raise error

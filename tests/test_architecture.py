@@ -30,14 +30,17 @@ MAY_IMPORT = {
     "evaluation": {"errors", "records", "model", "tables", "evaluation"},
     "gallery": {"errors", "records", "inputs", "outputs", "evaluation", "gallery"},
     "training": {"", "errors", "file_system", "records", "signals", "inputs", "model", "training"},
+    "decisions": {"errors", "inputs", "records"},
+    "sorting": {"decisions", "errors", "file_system", "inputs", "records", "sorting"},
+    "tagging": {"errors", "file_system", "records", "tagging"},
     "jobs": {
         *("", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline"),
-        *("evaluation", "gallery", "ledger", "training", "jobs"),
+        *("decisions", "evaluation", "file_system", "gallery", "ledger", "sorting", "tagging", "training", "jobs"),
     },
     "api": {"errors", "inputs", "ledger", "model", "pipeline", "records", "jobs"},
     "cli": {
         *("", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline"),
-        *("bench", "evaluation", "tables", "training", "jobs", "cli"),
+        *("bench", "evaluation", "sorting", "tables", "tagging", "training", "jobs", "cli"),
     },
     "__main__": {"cli"},
 }
@@ -164,6 +167,8 @@ def test_writers_and_commands_import_nothing_heavy_at_the_top(path: Path) -> Non
         ["runs", "--help"],
         ["runs", "no-such-file"],
         ["merge", "all.csv.gz", "part.jsonl"],
+        ["sort", "part.jsonl", "--to", "sorted", "--dry-run"],
+        ["tag", "part.jsonl"],
         ["--show-completion", "bash"],
         ["help"],
         ["help", "resume"],

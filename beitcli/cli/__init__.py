@@ -32,6 +32,10 @@ from beitcli.cli.options import examples
 from beitcli.cli.process import open_standard_streams, own_process
 from beitcli.cli.runs import EXAMPLES as RUNS_EXAMPLES
 from beitcli.cli.runs import runs
+from beitcli.cli.sort import EXAMPLES as SORT_EXAMPLES
+from beitcli.cli.sort import sort
+from beitcli.cli.tag import EXAMPLES as TAG_EXAMPLES
+from beitcli.cli.tag import tag
 from beitcli.cli.train import EXAMPLES as TRAIN_EXAMPLES
 from beitcli.cli.train import train
 from beitcli.errors import BeitError, ExitStatus, OutputError
@@ -53,6 +57,8 @@ app.command(epilog=CLASSIFY_EXAMPLES)(classify)
 app.command(epilog=BATCH_EXAMPLES)(batch)
 app.command(epilog=MERGE_EXAMPLES)(merge)
 app.command(epilog=RUNS_EXAMPLES)(runs)
+app.command(epilog=SORT_EXAMPLES)(sort)
+app.command(epilog=TAG_EXAMPLES)(tag)
 app.command(epilog=EMBED_EXAMPLES)(embed)
 app.command(epilog=REPORT_EXAMPLES)(report)
 app.command("eval", epilog=EVAL_EXAMPLES)(evaluate)

@@ -34,7 +34,7 @@ def exclusive(path: str, wait: bool) -> Iterator[None]:
         with writing():
             descriptor = _locked(lock, path, wait)
         try:
-            with writing():
+            with suppress(OSError):  # a full disk has no room for the holder's name
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"{_this_run()}\n".encode(), 0)
             yield

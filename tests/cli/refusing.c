@@ -1,6 +1,6 @@
 /* A library for LD_PRELOAD: it refuses the calls that REFUSED names, with the error of number REFUSAL.
 
-REFUSED is a list with commas of: fchmod, fsync, lock, rename-over, rename, semaphore, room. Preloaded into a process, it
+REFUSED is a list with commas of: fchmod, fsync, link, lock, rename-over, rename, semaphore, room. Preloaded into a process, it
 makes any folder one of exFAT, of FUSE, or of NFS without its lock daemon, and needs no privileges. `semaphore` is a
 /dev/shm that is missing or read-only, `room` one of 1 MB into which no tensor fits. */
 
@@ -34,9 +34,15 @@ static int refused(const char *call) {
 #define NEXT(name) ((typeof(&name))dlsym(RTLD_NEXT, #name))
 
 int fchmod(int file, mode_t mode) { return refused("fchmod") ? -1 : NEXT(fchmod)(file, mode); }
+int chmod(const char *path, mode_t mode) { return refused("fchmod") ? -1 : NEXT(chmod)(path, mode); }
 int fsync(int file) { return refused("fsync") ? -1 : NEXT(fsync)(file); }
 int fdatasync(int file) { return refused("fsync") ? -1 : NEXT(fdatasync)(file); }
 int flock(int file, int operation) { return refused("lock") ? -1 : NEXT(flock)(file, operation); }
+
+int link(const char *from, const char *to) { return refused("link") ? -1 : NEXT(link)(from, to); }
+int linkat(int folder, const char *from, int other, const char *to, int flags) {
+    return refused("link") ? -1 : NEXT(linkat)(folder, from, other, to, flags);
+}
 
 static int locks(int command) {
     switch (command) {

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.batches import DEMO, batch, clean_environment, counts, light
 from tests.conftest import SAMPLES
+from tests.sorting.trees import fill, ok, results, tree
 
 HERE = (*DEMO, "-j", "0")  # where decoding in processes of its own is not the matter
 
@@ -167,3 +168,19 @@ def test_in_a_deleted_folder_a_relative_path_is_an_error(tmp_path: Path, out: st
     assert process.returncode == (2 if out == "-" else 1)
     assert "beit: error: " in process.stderr
     assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize("mode", ["copy", "move"])
+def test_images_are_sorted_and_taken_back_where_nothing_is_linked_flushed_or_locked(
+    library: Path, tmp_path: Path, mode: str
+) -> None:
+    fill(tmp_path, "photos/a.jpg", "photos/b/a.jpg", "photos/b/a.xmp")
+    predictions = results(tmp_path / "p.jsonl", ok("photos/a.jpg", "cat"), ok("photos/b/a.jpg", "cat"))
+    before, environment = tree(tmp_path), refusing(library, "link", "fchmod", "fsync", "lock", number=errno.EPERM)
+    sort = [sys.executable, "-m", "beitcli", "sort"]
+    for arguments in ([predictions, "--to", "sorted", f"--{mode}"], ["--undo", "sorted"]):
+        process = subprocess.run([*sort, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
+        if "--to" in arguments:
+            assert tree(tmp_path / "sorted").keys() == {"cat/a.jpg", "cat/a_2.jpg", "cat/a_2.xmp"}
+    assert (tree(tmp_path), (tmp_path / "sorted").exists()) == (before, False)

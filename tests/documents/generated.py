@@ -33,6 +33,8 @@ COMMANDS = (
     "merge",
     "runs",
     "report",
+    "sort",
+    "tag",
     "embed",
     "eval",
     "train",

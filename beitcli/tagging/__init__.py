@@ -1,0 +1,1 @@
+"""Labels as keywords in XMP, where photo tools look for them."""
