@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from beitcli import signals
 from beitcli.errors import OutputError, UsageError
 from beitcli.jobs.classify import classify_again, preview_classification
 from beitcli.jobs.embed import embed, preview_embedding
@@ -44,10 +45,17 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def run(request: Request) -> tuple[int, int, int]:
+class StoppedAtOnce(Silent):
+    """Stops the run, as a signal does, before its first image."""
+
+    def kept(self, count: int) -> None:
+        raise signals.Stopped(15)
+
+
+def run(request: Request, observer: Silent | None = None) -> tuple[int, int, int]:
     """The numbers of images kept, decoded and failed."""
     suffix = os.path.splitext(request.target)[1][1:]
-    tally = classify_again(request, lambda columns: Layout(suffix, columns), Silent()).tally
+    tally = classify_again(request, lambda columns: Layout(suffix, columns), observer or Silent()).tally
     return tally.kept, tally.decoded + tally.reused, tally.failed.total()
 
 
@@ -125,6 +133,15 @@ def test_an_export_has_what_was_kept_from_other_settings() -> None:
     assert run(request(labels=Labels(top_k=1), limits=Limits(max_pixels=30 * 30))) == (3, 0, 1)
     export("out.csv", "so-far.csv", Silent())
     assert Path("so-far.csv").read_bytes() == Path("out.csv").read_bytes()
+
+
+def test_an_export_has_no_result_that_the_stopped_run_would_have_computed_again() -> None:
+    assert run(request()) == (0, 3, 1)
+    with pytest.raises(signals.Stopped):
+        run(request(limits=Limits(max_pixels=20 * 20)), StoppedAtOnce())
+    export("out.csv", "so-far.csv", Silent())
+    kept = [line for line in Path("out.csv").read_bytes().splitlines() if not line.startswith(b"images/30.png")]
+    assert Path("so-far.csv").read_bytes().splitlines() == kept
 
 
 # Other outputs of the same results
