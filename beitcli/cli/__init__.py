@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -32,7 +33,7 @@ from beitcli.cli.runs import EXAMPLES as RUNS_EXAMPLES
 from beitcli.cli.runs import runs
 from beitcli.cli.train import EXAMPLES as TRAIN_EXAMPLES
 from beitcli.cli.train import train
-from beitcli.errors import BeitError, ExitStatus, OutputError
+from beitcli.errors import BeitError, ExitStatus
 from beitcli.records import printable
 
 _HELP_NAMES = {"help_option_names": ["-h", "--help"]}
@@ -108,14 +109,9 @@ def main() -> int:
 
 def _flush() -> None:
     """Flush standard output. Raises OutputError on failure, unless the reader closed the pipe."""
-    try:
-        if sys.stdout is not None:
+    if sys.stdout is not None:
+        with suppress(BrokenPipeError):
             sys.stdout.flush()
-    except OSError as error:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)  # for the rest of the buffer, or the interpreter reports an error at exit
-        if not isinstance(error, BrokenPipeError):
-            raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def _report(message: str, hint: str | None, exit_status: int) -> int:
