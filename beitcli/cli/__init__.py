@@ -28,7 +28,7 @@ from beitcli.cli.merge import merge
 from beitcli.cli.models import EXAMPLES as MODELS_EXAMPLES
 from beitcli.cli.models import models
 from beitcli.cli.options import examples
-from beitcli.cli.process import open_standard_streams, own_process
+from beitcli.cli.process import has_left_its_folder, open_standard_streams, own_process
 from beitcli.cli.runs import EXAMPLES as RUNS_EXAMPLES
 from beitcli.cli.runs import runs
 from beitcli.cli.train import EXAMPLES as TRAIN_EXAMPLES
@@ -99,7 +99,10 @@ def main() -> int:
     except BeitError as error:
         if debugging:
             raise
-        return _report(str(error), error.hint, error.exit_status)
+        status = error.exit_status
+        if status == ExitStatus.USAGE and has_left_its_folder():  # a relative path, where there was a folder for it
+            status = ExitStatus.FAILED
+        return _report(str(error), error.hint, status)
     except typer.TyperException as error:
         message = error.format_message().rstrip(".").replace("Value error, ", "")  # prefix added by pydantic
         return _report(message, "`--help` lists the options", error.exit_code)
