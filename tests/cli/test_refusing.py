@@ -9,7 +9,7 @@ from shutil import which
 
 import pytest
 
-from tests.cli.batches import DEMO, batch, clean_environment, counts, light
+from tests.cli.batches import DEMO, batch, clean_environment, counts
 from tests.conftest import SAMPLES
 
 HERE = (*DEMO, "-j", "0")  # where decoding in processes of its own is not the matter
