@@ -108,7 +108,7 @@ def classify_again(request: Request, layout_for: LayoutFor, observer: Observer) 
     task = resumable_classification_task("batch", checkpoint, request.labels.top_k)
     files = Files((request.target,), f"{layout} {selection}", write)
     with updated_ledger(request, found, task, report, observer) as ledger:
-        write_files(files, ledger, observer)
+        write_files(request, files, ledger, observer)
     return report
 
 

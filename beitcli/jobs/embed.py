@@ -32,7 +32,7 @@ def embed(request: Request, kind: Encoding, observer: Observer) -> Report:
             _encoding(request, kind) as (task, files),
             updated_ledger(request, found, task, report, observer) as ledger,
         ):
-            write_files(files, ledger, observer)
+            write_files(request, files, ledger, observer)
     return report
 
 

@@ -148,7 +148,7 @@ def _evaluate(
     from beitcli.evaluation.metrics import LabelledPrediction, measure
 
     predictions, digests, failures = [], [], []
-    keep_edited(request.files.paths, ledger)
+    keep_edited(request.run, request.files.paths, ledger)
     dtype = " and ".join(ledger.dtypes())
     for each, record in zip(labelling.images, chain.from_iterable(ledger.records()), strict=True):
         if isinstance(record, Failure):

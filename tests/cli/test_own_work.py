@@ -61,7 +61,7 @@ def test_rows_edited_by_hand_are_kept_and_numbered(work: Path) -> None:
 def say(folder: Path, *options: object) -> str:
     process = batch(folder, *RUN, "k.csv", *options)
     assert process.returncode == 0, process.stderr
-    return process.stderr.replace(f"{folder}/", "")
+    return process.stderr
 
 
 def touch(work: Path) -> None:
@@ -90,7 +90,7 @@ def test_other_images_warn_before_they_replace_the_rows(work: Path) -> None:
     """As `xargs -n 8 beit batch --out k.csv` makes it."""
     grow(work / "more", ["c.png"], seed=2)
     warning = "none of the 1 images of this run was in `k.csv` before, and its rows are replaced"
-    assert warning in batch(work, "more", *DEMO, "-k", 1, "--out", "k.csv").stderr.replace(f"{work}/", "")
+    assert warning in batch(work, "more", *DEMO, "-k", 1, "--out", "k.csv").stderr
     for inputs in (["more"], ["more", "images"], ["images"]):
         assert "none of the" not in batch(work, *inputs, *DEMO, "-k", 1, "--out", "k.csv").stderr
 

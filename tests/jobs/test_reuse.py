@@ -160,9 +160,7 @@ def test_another_format_begins_with_the_results_of_the_first(images: Path, caplo
     assert not Path("preds.jsonl.ledger").exists()
     caplog.set_level("INFO", "beitcli")
     assert run(request("preds.jsonl")) == (2, 0, 1)
-    assert [text for text in caplog.messages if "results" in text] == [
-        f"4 results are taken from `{os.path.realpath('preds.csv.ledger')}`"
-    ]
+    assert [text for text in caplog.messages if "results" in text] == ["4 results are taken from `preds.csv.ledger`"]
     assert run(request("alone.jsonl")) == (0, 2, 1)
     assert Path("preds.jsonl").read_bytes() == Path("alone.jsonl").read_bytes()
     assert run(request("preds.csv")) == run(request("preds.jsonl")) == (2, 0, 1)
