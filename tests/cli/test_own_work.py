@@ -126,11 +126,14 @@ def test_an_edited_report_of_an_evaluation_is_kept(work: Path) -> None:
     (work / "images").rename(work / "cat")
     (work / "val").mkdir()
     (work / "cat").rename(work / "val" / "cat")
-    command = ["eval", "val", *map(str, DEMO), "--json", "eval.json"]
-    for streamed in ([], ["--mistakes", "/dev/stderr"]):
+    command = ["eval", "val", *map(str, DEMO), "--json", "eval.json", "--mistakes", "mistakes.csv"]
+    for streamed in (["--mistakes", "/dev/stderr"], []):
         process = preloaded.beit([*command, *streamed], work)
         assert process.returncode == 0, process.stderr
         assert b"is not what" not in process.stderr
-    (work / "eval.json").write_text("a note")
-    assert b"what it held is in `eval.json.edited`" in preloaded.beit(command, work).stderr
-    assert (work / "eval.json.edited").read_text() == "a note"
+    for name in ("eval.json", "mistakes.csv"):
+        (work / name).write_text("a note")
+    process = preloaded.beit(command, work)
+    for name in ("eval.json", "mistakes.csv"):
+        assert f"what it held is in `{name}.edited`" in process.stderr.decode()
+        assert (work / f"{name}.edited").read_text() == "a note"
