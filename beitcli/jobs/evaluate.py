@@ -22,7 +22,7 @@ from beitcli.jobs.resumable import keep_edited, updated_ledger
 from beitcli.jobs.tasks import resumable_classification_task
 from beitcli.jobs.values import check_values
 from beitcli.ledger.ledger import Ledger
-from beitcli.ledger.output_files import remember_outputs
+from beitcli.ledger.output_files import versions_of
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.outputs.destination import check_not_overwritten, is_in
 from beitcli.outputs.lock import exclusive
@@ -105,8 +105,7 @@ def evaluate(request: EvaluationRequest, observer: Observer) -> Evaluated:
         with _updated_ledger(request.run, checkpoint, labelling, report, observer) as ledger:
             evaluation = _evaluate(request, checkpoint, labelling, report, ledger)
             request.files.write(evaluation)
-        if not (resume.streams or resume.no_ledger):
-            remember_outputs(f"{os.path.realpath(resume.out)}.ledger", request.files.paths)
+            ledger.outputs = versions_of(request.files.paths)
     return Evaluated(evaluation, report)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, NamedTuple
 
 from beitcli.ledger.codecs import Codec
 from beitcli.ledger.database import has_rows, parsed
-from beitcli.ledger.output_files import versions_of
+from beitcli.ledger.output_files import outputs_key, versions_of
 from beitcli.ledger.results import COLUMNS, Results
 from beitcli.ledger.retries import MOST_CRASHES, is_transient
 from beitcli.ledger.runs import RunRecord, model_name, set_model, store_run, versions_of_runs
@@ -70,7 +70,7 @@ class Ledger(Generic[ResultRecord]):
     ) -> None:
         self._database = database
         self._execute = database.execute
-        self._written_key, self._outputs_key = f"written {output}".rstrip(), f"output_files {output}".rstrip()
+        self._written_key, self._outputs_key = f"written {output}".rstrip(), outputs_key(output)
         self._facts = facts
         self._codec = codec
         if not database.in_transaction:
