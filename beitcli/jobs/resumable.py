@@ -165,7 +165,7 @@ def _ledger(request: Request, task: Task[ResultRecord], database: sqlite3.Connec
     """Ledger of this run. Raises OutputError for a ledger of another command."""
     ledger = Ledger(database, _facts(request, task, database), task.codec, _shared_output(request))
     if not ledger.is_for(task.command):
-        name = printable(request.ledger)
+        name = printable(request.shown(request.ledger))
         raise OutputError(f"`{name}` is not a ledger of `beit {task.command}`", "choose another file, or `fresh=True`")
     ledger.set_model(task.checkpoint.name)
     return ledger
