@@ -17,6 +17,7 @@ from beitcli.jobs.engine import warn_if_demo
 from beitcli.jobs.evaluation_files import EvaluationFiles
 from beitcli.jobs.labelling import read_labels
 from beitcli.jobs.observer import Observer, Report
+from beitcli.jobs.recording import remove_summary
 from beitcli.jobs.requests import Request
 from beitcli.jobs.resumable import keep_edited, updated_ledger
 from beitcli.jobs.tasks import resumable_classification_task
@@ -63,8 +64,15 @@ class EvaluationRequest:
             part.check()
         check_values(self)
         self.files.check()
+        self._check_summary()
         if self.folder is not None and self.plots is not None and is_in(self.plots, self.folder):
             raise UsageError(f"`{printable(self.plots)}` is in the folder of the images", "choose a `plots=` beside it")
+
+    def _check_summary(self) -> None:
+        """Raises UsageError for a summary in another of the files."""
+        summary = self.run.resume.summary
+        if summary is not None and os.path.realpath(summary) in map(os.path.realpath, self.files.paths):
+            raise UsageError(f"`summary={printable(summary)}`: no file of its own", "for example `summary=run.json`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,9 @@ def evaluate(request: EvaluationRequest, observer: Observer) -> Evaluated:
     labelled = read_labels(request.folder, request.labels, request.run.inputs.walk(), report.tally.skipped)
     sources = [each for each in labelled if isinstance(each.found, Source)]
     images = (each.found.location for each in sources if isinstance(each.found, Source))
-    check_not_overwritten(request.files.paths, chain(filter(None, [request.labels]), images))
+    outputs = [*request.files.paths, *filter(None, [request.run.resume.summary])]
+    check_not_overwritten(outputs, chain(filter(None, [request.labels]), images))
+    remove_summary(request.run)
     checkpoint = open_checkpoint(request.run.model.model, request.run.model.revision)
     _check_classes(checkpoint)
     classes = match((each.label for each in sources), checkpoint.labels, request.label_by)

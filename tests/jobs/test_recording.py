@@ -135,6 +135,16 @@ def test_a_summary_for_machines_tells_how_the_run_ended(folder: Path, no_ledger:
     assert no_ledger or [each.exit_status for each in runs_of("out.csv")] == [None, 1, 0]
 
 
+def test_a_run_that_cannot_begin_leaves_no_summary_of_an_earlier_one(folder: Path) -> None:
+    requested = request("out.csv", summary="run.json")
+    run(requested)
+    assert summary("run.json")["exit_status"] == 0
+    Path("empty.txt").touch()
+    with pytest.raises(OutputError, match="the list is empty"):
+        run(replace(requested, inputs=Inputs(files_from="empty.txt")))
+    assert not Path("run.json").exists()
+
+
 def test_the_rate_of_an_evaluation_is_that_of_its_predictions(val: str) -> None:
     report = evaluate(EvaluationRequest(request("eval.json", summary="run.json"), val), Silent()).report
     assert json.loads(Path("run.json").read_text())["counts"]["images_per_second"] == 4 / report.timings.total
