@@ -46,8 +46,8 @@ def begin_with_sibling(
 
 
 def _siblings(target: str, command: str) -> Iterator[str]:
-    """The outputs beside `target` that have a ledger, the latest first."""
+    """The outputs beside `target` that have a ledger, the largest first: it has the most results."""
     stem = os.path.splitext(target.removesuffix(".gz"))[0]
     others = [f"{stem}{suffix}" for suffix in _SUFFIXES.get(command, ()) if f"{stem}{suffix}" != target]
     with_ledger = [other for other in others if os.path.isfile(f"{other}.ledger")]
-    yield from sorted(with_ledger, key=lambda other: os.path.getmtime(f"{other}.ledger"), reverse=True)
+    yield from sorted(with_ledger, key=lambda other: os.path.getsize(f"{other}.ledger"), reverse=True)

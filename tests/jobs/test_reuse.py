@@ -180,6 +180,15 @@ def test_a_run_of_its_own_begins_without(out: str, parts: dict[str, object]) -> 
     assert run(request(out, **parts)) == (0, 3, 1)
 
 
+def test_of_several_siblings_the_one_with_the_most_results_is_used(images: Path) -> None:
+    for number in range(500):
+        Image.new("L", (1, 1)).save(images / f"{number:03}.png")
+    assert run(request("preds.csv")) == (0, 503, 1)
+    few = request("preds.jsonl", inputs=Inputs(["images/10.png"]), resume=Resume(out="preds.jsonl"))
+    assert run(few) == (1, 0, 0)
+    assert run(request("preds.tsv")) == (503, 0, 1)
+
+
 def test_a_sibling_that_cannot_be_used_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
     Path("preds.tsv.ledger").write_text("no database")
     caplog.set_level("INFO", "beitcli")
