@@ -116,9 +116,9 @@ def predict(
     with (
         Loader(fetched, settings.preprocessing, settings.decoding, settings.workers) as loader,
         closing(InferencePool(predictor.model(), settings.runtime)) as pool,
+        timings.running(),
     ):
         heap = Heap()
-        timings.restart()
         batches = _Batches(pool, predictor, timings, known)
         for item in _timed(loader, timings):
             batches.add(item)

@@ -1,6 +1,8 @@
 """Seconds per stage of a run."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
@@ -12,20 +14,27 @@ class Timings:
     decoding: float = 0.0
     model: float = 0.0
     started: float = field(default_factory=time.monotonic)
+    ended: float | None = None
 
     def add_network(self, seconds: float) -> None:
         """Add seconds in which the decoders waited for the network."""
         self.network += seconds
         self.decoding -= seconds
 
-    def restart(self) -> None:
-        """Reset all counts, once the model is loaded."""
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count from zero, now that the model is loaded, to the end of the block: no writing after it."""
         self.network = self.decoding = self.model = 0.0
-        self.started = time.monotonic()
+        self.started, self.ended = time.monotonic(), None
+        try:
+            yield
+        finally:
+            self.ended = time.monotonic()
 
     @property
     def total(self) -> float:
-        return time.monotonic() - self.started
+        """Seconds until the end, or until now."""
+        return (time.monotonic() if self.ended is None else self.ended) - self.started
 
     @property
     def limit(self) -> str:

@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -29,7 +30,7 @@ from beitcli.cli.merge import merge
 from beitcli.cli.models import EXAMPLES as MODELS_EXAMPLES
 from beitcli.cli.models import models
 from beitcli.cli.options import examples
-from beitcli.cli.process import open_standard_streams, own_process
+from beitcli.cli.process import has_left_its_folder, open_standard_streams, own_process
 from beitcli.cli.runs import EXAMPLES as RUNS_EXAMPLES
 from beitcli.cli.runs import runs
 from beitcli.cli.sort import EXAMPLES as SORT_EXAMPLES
@@ -38,7 +39,7 @@ from beitcli.cli.tag import EXAMPLES as TAG_EXAMPLES
 from beitcli.cli.tag import tag
 from beitcli.cli.train import EXAMPLES as TRAIN_EXAMPLES
 from beitcli.cli.train import train
-from beitcli.errors import BeitError, ExitStatus, OutputError
+from beitcli.errors import BeitError, ExitStatus
 from beitcli.records import printable
 
 _HELP_NAMES = {"help_option_names": ["-h", "--help"]}
@@ -107,7 +108,10 @@ def main() -> int:
     except BeitError as error:
         if debugging:
             raise
-        return _report(str(error), error.hint, error.exit_status)
+        status = error.exit_status
+        if status == ExitStatus.USAGE and has_left_its_folder():  # a relative path, where there was a folder for it
+            status = ExitStatus.FAILED
+        return _report(str(error), error.hint, status)
     except typer.TyperException as error:
         message = error.format_message().rstrip(".").replace("Value error, ", "")  # prefix added by pydantic
         return _report(message, "`--help` lists the options", error.exit_code)
@@ -117,14 +121,9 @@ def main() -> int:
 
 def _flush() -> None:
     """Flush standard output. Raises OutputError on failure, unless the reader closed the pipe."""
-    try:
-        if sys.stdout is not None:
+    if sys.stdout is not None:
+        with suppress(BrokenPipeError):
             sys.stdout.flush()
-    except OSError as error:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)  # for the rest of the buffer, or the interpreter reports an error at exit
-        if not isinstance(error, BrokenPipeError):
-            raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def _report(message: str, hint: str | None, exit_status: int) -> int:

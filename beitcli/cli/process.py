@@ -5,12 +5,16 @@ import io
 import os
 import sys
 from contextlib import suppress
-from typing import NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from beitcli import signals
+from beitcli.errors import OutputError
 from beitcli.model.cpu import heap
 from beitcli.model.cpu.cores import usable_cores
-from beitcli.outputs.destination import waiting
+from beitcli.outputs.destination import WaitingFile
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _NOWHERE = "/proc/self/fdinfo"
 """A folder that is there, and in which nobody makes a file."""
@@ -48,7 +52,7 @@ def has_left_its_folder() -> bool:
 def open_standard_streams() -> None:
     """Open closed file descriptors 0 to 2 on the null device: the next opened file would take their number.
 
-    Text to a descriptor that does not block waits for room.
+    Text to a descriptor that does not block waits for room. A full standard output is an OutputError.
     """
     for number in range(3):
         try:
@@ -57,7 +61,9 @@ def open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until exit; `print` would use stdout instead
-    sys.stdout, sys.stderr = _blocking(sys.stdout, 1), _blocking(sys.stderr, 2)
+    sys.stderr = _text(sys.stderr, WaitingFile(2, "w", closefd=False), by_lines=True)
+    if sys.stdout is not None:
+        sys.stdout = _text(sys.stdout, _StandardOutput(1, "w", closefd=False), by_lines=sys.stdout.isatty())
 
 
 def end_process(status: int) -> NoReturn:
@@ -68,13 +74,25 @@ def end_process(status: int) -> NoReturn:
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            with suppress(OSError):  # what could be said of it was said when the run ended
+            with suppress(OSError, OutputError):  # what could be said of it was said when the run ended
                 stream.flush()
     os._exit(status)
 
 
-def _blocking(stream: TextIO, number: int) -> TextIO:
-    if stream is None or os.get_blocking(number):
-        return stream
-    encoding, errors = stream.encoding, stream.errors
-    return io.TextIOWrapper(waiting(number, closefd=False), encoding, errors, line_buffering=number == 2)
+def _text(stream: TextIO, raw: io.RawIOBase, by_lines: bool) -> TextIO:
+    """The stream's text over another file."""
+    return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=by_lines)
+
+
+class _StandardOutput(WaitingFile):
+    """Standard output. Raises OutputError where it cannot be written, BrokenPipeError where nobody reads it."""
+
+    def write(self, data: "ReadableBuffer") -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)  # for the rest of the buffer, or the interpreter reports an error at exit
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise OutputError(f"cannot write to standard output: {error.strerror}") from error

@@ -10,7 +10,7 @@ from beitcli.errors import UsageError
 from beitcli.jobs.discovery import begin_stage, find_again, find_part
 from beitcli.jobs.engine import helpful_stages, predict_records, settings_for, warn_if_demo
 from beitcli.jobs.observer import Observer, Report
-from beitcli.jobs.recording import Unstored, begun, model_digest, recorded
+from beitcli.jobs.recording import Unstored, begun, model_digest, recorded, remove_summary
 from beitcli.jobs.requests import Labels, ModelChoice, Request
 from beitcli.jobs.resumable import Files, preview, updated_ledger, write_files
 from beitcli.jobs.stream import Destination, write_stream
@@ -34,6 +34,7 @@ def classify(request: Request, layout_for: LayoutFor, destination: Destination, 
     Raises ReaderClosed where the reader of a pipe has seen enough.
     """
     report = Report()
+    remove_summary(request)
     begin_stage("classifying", request, observer)
     task, selection, batches = _predictions(request, report, destination.padded, destination.replaces)
     layout = _layout(layout_for, request.labels, task.checkpoint)
@@ -93,6 +94,7 @@ def classify_again(request: Request, layout_for: LayoutFor, observer: Observer) 
     be written, or a folder has lost all its images.
     """
     report = Report()
+    remove_summary(request)
     begin_stage("classifying", request, observer)
     found = find_again(request, report.tally.skipped)
     checkpoint, selection = choose(request.model, request.labels)
@@ -108,7 +110,7 @@ def classify_again(request: Request, layout_for: LayoutFor, observer: Observer) 
     task = resumable_classification_task("batch", checkpoint, request.labels.top_k)
     files = Files((request.target,), f"{layout} {selection}", write)
     with updated_ledger(request, found, task, report, observer) as ledger:
-        write_files(files, ledger, observer)
+        write_files(request, files, ledger, observer)
     return report
 
 

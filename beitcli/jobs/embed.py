@@ -7,6 +7,7 @@ from functools import partial
 from beitcli.jobs.discovery import begin_stage, find_again, find_part
 from beitcli.jobs.engine import beit_preprocessing, open_beit, predict_records, settings_for, warn_if_demo
 from beitcli.jobs.observer import Observer, Report
+from beitcli.jobs.recording import remove_summary
 from beitcli.jobs.requests import Request
 from beitcli.jobs.resumable import Files, preview, updated_ledger, write_files
 from beitcli.jobs.tasks import Task, encoding_task
@@ -26,13 +27,14 @@ def embed(request: Request, kind: Encoding, observer: Observer) -> Report:
     """
     report = Report()
     with exclusive(request.resume.out, request.resume.wait):
+        remove_summary(request)
         begin_stage("features", request, observer)
         found = find_again(request, report.tally.skipped)
         with (
             _encoding(request, kind) as (task, files),
             updated_ledger(request, found, task, report, observer) as ledger,
         ):
-            write_files(files, ledger, observer)
+            write_files(request, files, ledger, observer)
     return report
 
 

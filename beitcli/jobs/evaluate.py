@@ -19,12 +19,13 @@ from beitcli.jobs.evaluation_files import EvaluationFiles
 from beitcli.jobs.gallery_page import write_page
 from beitcli.jobs.labelling import read_labels
 from beitcli.jobs.observer import Observer, Report
+from beitcli.jobs.recording import remove_summary
 from beitcli.jobs.requests import Request
 from beitcli.jobs.resumable import keep_edited, updated_ledger
 from beitcli.jobs.tasks import resumable_classification_task
 from beitcli.jobs.values import check_values
 from beitcli.ledger.ledger import Ledger
-from beitcli.ledger.output_files import remember_outputs
+from beitcli.ledger.output_files import versions_of
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.outputs.destination import check_not_overwritten, is_in
 from beitcli.outputs.lock import exclusive
@@ -66,8 +67,15 @@ class EvaluationRequest:
             part.check()
         check_values(self)
         self.files.check()
+        self._check_summary()
         if self.folder is not None and self.plots is not None and is_in(self.plots, self.folder):
             raise UsageError(f"`{printable(self.plots)}` is in the folder of the images", "choose a `plots=` beside it")
+
+    def _check_summary(self) -> None:
+        """Raises UsageError for a summary in another of the files."""
+        summary = self.run.resume.summary
+        if summary is not None and os.path.realpath(summary) in map(os.path.realpath, self.files.paths):
+            raise UsageError(f"`summary={printable(summary)}`: no file of its own", "for example `summary=run.json`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +104,9 @@ def evaluate(request: EvaluationRequest, observer: Observer) -> Evaluated:
     labelled = read_labels(request.folder, request.labels, request.run.inputs.walk(), report.tally.skipped)
     sources = [each for each in labelled if isinstance(each.found, Source)]
     images = (each.found.location for each in sources if isinstance(each.found, Source))
-    check_not_overwritten(request.files.paths, chain(filter(None, [request.labels]), images))
+    outputs = [*request.files.paths, *filter(None, [request.run.resume.summary])]
+    check_not_overwritten(outputs, chain(filter(None, [request.labels]), images))
+    remove_summary(request.run)
     checkpoint = open_checkpoint(request.run.model.model, request.run.model.revision)
     _check_classes(checkpoint)
     classes = match((each.label for each in sources), checkpoint.labels, request.label_by)
@@ -111,8 +121,7 @@ def evaluate(request: EvaluationRequest, observer: Observer) -> Evaluated:
             if request.page is not None:
                 gallery = _gallery(request, checkpoint, labelling, ledger, evaluation)
                 write_page(gallery, request.page, request.run.limits, request.run.compute, observer)
-        if not (resume.streams or resume.no_ledger):
-            remember_outputs(f"{os.path.realpath(resume.out)}.ledger", request.files.paths)
+            ledger.outputs = versions_of(request.files.paths)
     return Evaluated(evaluation, report)
 
 
@@ -154,7 +163,7 @@ def _evaluate(
     from beitcli.evaluation.metrics import LabelledPrediction, measure
 
     predictions, digests, failures = [], [], []
-    keep_edited(request.files.paths, ledger)
+    keep_edited(request.run, request.files.paths, ledger)
     dtype = " and ".join(ledger.dtypes())
     for each, record in zip(labelling.images, chain.from_iterable(ledger.records()), strict=True):
         if isinstance(record, Failure):

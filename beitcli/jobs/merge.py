@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import Protocol, TypeVar
 
@@ -40,8 +41,7 @@ def merge(out: str, parts: list[str], observer: Observer, bom: bool = False) -> 
 
     A single part is converted: its records keep their order. All parts hold records, or all hold features. With `bom`,
     a CSV or TSV begins with a byte order mark. Raises UsageError for parts that are no files or do not fit, BeitError
-    for two different results of one image, OutputError
-    where `out` cannot be written; it is then unchanged.
+    for two different results of one image, OutputError where `out` cannot be written; it is then unchanged.
     """
     for path in parts:
         _check_is_file(path)
@@ -99,7 +99,8 @@ def _merge_features(out: str, parts: list[str], observer: Observer) -> Merged:
         exclusive(out, wait=False),
         closing(FeatureCodec(None, os.path.realpath(out), first.shape, first.dtype)) as codec,
     ):
-        return _merge(readers, FeatureTexts(codec), file.write, _FEATURES_AT_ONCE, observer)
+        write = partial(file.write, provenance=common([reader.provenance for reader in readers]))
+        return _merge(readers, FeatureTexts(codec), write, _FEATURES_AT_ONCE, observer)
 
 
 def _kind(reader: FeatureReader) -> str:

@@ -58,16 +58,20 @@ def begun(request: Request, task: Task[Any], digest: str) -> RunRecord:
     )
 
 
-@contextmanager
-def recorded(run: RunRecord, request: Request, report: Report, store: RunStore) -> Iterator[Callable[[], None]]:
-    """Record the run: when it begins, whenever the function is called, and when it ends, also by an error or a signal.
+def remove_summary(request: Request) -> None:
+    """Remove the file of an earlier summary: there is none while a run goes on, after it was killed or did not begin.
 
-    The file of the summary is absent while the run goes on, and after it was killed.
+    Raises OutputError.
     """
-    store.begin_run(run)
     if request.resume.summary:
         with writing(), suppress(FileNotFoundError):
             os.unlink(realpath(request.resume.summary))
+
+
+@contextmanager
+def recorded(run: RunRecord, request: Request, report: Report, store: RunStore) -> Iterator[Callable[[], None]]:
+    """Record the run: its begin, its state whenever the function is called, and its end, by error or signal too."""
+    store.begin_run(run)
     try:
         yield lambda: store.store_run(replace(run, counts=_work(report.tally)))
         counts = _counts(report)

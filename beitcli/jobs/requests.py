@@ -3,7 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
-from os.path import realpath
+from os.path import dirname, join, realpath, split
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from beitcli.errors import UsageError
@@ -238,6 +238,12 @@ class Request:
         if self.resume.no_ledger:
             return ""
         return f"{self.target}.ledger" if self.resume.ledger is None else realpath(self.resume.ledger)
+
+    def shown(self, path: str) -> str:
+        """The path as messages name it: one beside the output begins as that is typed, unless the output is a link."""
+        folder, name = split(path)
+        typed = dirname(self.resume.out)
+        return join(typed, name) if folder == realpath(typed) else path
 
     @property
     def shares_ledger(self) -> bool:

@@ -87,7 +87,8 @@ def updated_ledger(
                 ledger.count(tally, is_complete=False)
                 if request.ledger:
                     command = "the same command without `fresh=True`" if resume.fresh else "the same command"
-                    log.info("stopped: the results so far are in `%s`; %s goes on from there", request.ledger, command)
+                    kept = request.shown(request.ledger)
+                    log.info("stopped: the results so far are in `%s`; %s goes on from there", kept, command)
                 observer.summary(report)
                 raise
     observer.summary(report)
@@ -114,7 +115,7 @@ def _shared_output(request: Request) -> str:
     return request.target if request.shares_ledger else ""
 
 
-def write_files(files: Files[ResultRecord], ledger: Ledger[ResultRecord], observer: Observer) -> None:
+def write_files(request: Request, files: Files[ResultRecord], ledger: Ledger[ResultRecord], observer: Observer) -> None:
     """Replace the output files by all records, unless they are what the ledger has written already.
 
     Files that somebody has edited since then are kept under another name.
@@ -128,18 +129,19 @@ def write_files(files: Files[ResultRecord], ledger: Ledger[ResultRecord], observ
         log.warning(
             "none of the %d images of this run was in `%s` before, and its rows are replaced: to add images, name all "
             "of them in one run, or choose another `out=` and merge",
-            *(ledger.requested, files.paths[0]),
+            *(ledger.requested, request.shown(files.paths[0])),
         )
-    keep_edited(files.paths, ledger)
+    keep_edited(request, files.paths, ledger)
     observer.stage("writing", ledger.requested)
     files.write(ledger.count_successes(), _reporting(ledger.records(), observer), ledger.provenance())
     ledger.mark_written(files.paths, appearance)
 
 
-def keep_edited(paths: Sequence[str], ledger: Ledger[Any]) -> None:
+def keep_edited(request: Request, paths: Sequence[str], ledger: Ledger[Any]) -> None:
     """Keep the files that are not what this ledger's last run wrote under another name, and log it."""
     for path in edited(paths, ledger.outputs):
-        log.warning("`%s` is not what the last run wrote: what it held is in `%s`", path, keep(path))
+        names = map(request.shown, (path, keep(path)))
+        log.warning("`%s` is not what the last run wrote: what it held is in `%s`", *names)
 
 
 def _reporting(parts: Iterator[list[_Part]], observer: Observer) -> Iterator[list[_Part]]:
@@ -163,7 +165,7 @@ def _ledger(request: Request, task: Task[ResultRecord], database: sqlite3.Connec
     """Ledger of this run. Raises OutputError for a ledger of another command."""
     ledger = Ledger(database, _facts(request, task, database), task.codec, _shared_output(request))
     if not ledger.is_for(task.command):
-        name = printable(request.ledger)
+        name = printable(request.shown(request.ledger))
         raise OutputError(f"`{name}` is not a ledger of `beit {task.command}`", "choose another file, or `fresh=True`")
     ledger.set_model(task.checkpoint.name)
     return ledger

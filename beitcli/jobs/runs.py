@@ -5,16 +5,17 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from beitcli.errors import OutputError, UsageError
 from beitcli.jobs.observer import Observer
 from beitcli.jobs.requests import Labels
+from beitcli.ledger.codecs import ScoresCodec
 from beitcli.ledger.database import open_database
 from beitcli.ledger.feature_store import FeatureCodec
-from beitcli.ledger.ledger import Codec, Ledger, ScoresCodec
 from beitcli.ledger.runs import LastRun, RunRecord, last_run, stored_runs
+from beitcli.ledger.so_far import SoFar
 from beitcli.outputs.destination import check_writable, is_stream, replaced_file, writing
 from beitcli.outputs.feature_files import FeatureFile, check_suffix
 from beitcli.outputs.formats import by_suffix
@@ -22,7 +23,7 @@ from beitcli.outputs.lock import exclusive
 from beitcli.outputs.selection import Selection, indices_of
 from beitcli.outputs.summary import Tally
 from beitcli.outputs.writers import Layout, writer
-from beitcli.records import printable
+from beitcli.records import Embedding, Failure, printable
 
 _SQLITE = b"SQLite format 3\0"
 
@@ -50,34 +51,22 @@ def export(file: str, out: str, observer: Observer) -> Tally:
         last = last_run(database)
         if last is None:
             raise OutputError(f"`{printable(file)}` has no run to export", "run it again, which keeps its results")
-        write = _write_features if "shape" in last.layout else _write_records
-        return write(_Results(ledger, database, last), out, observer)
+        if "shape" in last.layout:
+            return _write_features(ledger, database, last, out, observer)
+        return _write_records(database, last, out, observer)
 
 
-@dataclass(frozen=True, slots=True)
-class _Results:
-    """Results of the last run of an open ledger."""
-
-    path: str
-    database: sqlite3.Connection
-    last: LastRun
-
-    def ledger(self, codec: Codec[Any]) -> Ledger[Any]:
-        """The ledger as a run of the same settings sees it; nothing of it is committed."""
-        return Ledger(self.database, self.last.facts, codec)
-
-
-def _write_records(results: _Results, out: str, observer: Observer) -> Tally:
-    last, file_format, tally = results.last, by_suffix(out), Tally()
+def _write_records(database: sqlite3.Connection, last: LastRun, out: str, observer: Observer) -> Tally:
+    file_format, tally = by_suffix(out), Tally()
     labels, chosen = last.layout["labels"], _labels(last.run.settings)
     top_k = min(chosen.top_k or len(labels), len(labels))
     threshold = -math.inf if chosen.threshold is None else chosen.threshold
     selection = Selection(threshold, indices_of(chosen.label or (), labels))
-    ledger = results.ledger(ScoresCodec(labels, top_k))
-    layout = Layout(file_format.name, top_k, file_format.gzip, provenance=ledger.provenance())
+    so_far = SoFar(database, last, ScoresCodec(labels, top_k))
+    layout = Layout(file_format.name, top_k, file_format.gzip, provenance=so_far.provenance())
     observer.stage("writing")
     with replaced_file(out, keeps_part=False) as stream, writer(stream, layout) as rows:
-        for records in ledger.records_so_far(last.run.is_complete):
+        for records in so_far.records():
             with writing():
                 rows.write(selection.of(records))
             tally.add(records)
@@ -85,21 +74,20 @@ def _write_records(results: _Results, out: str, observer: Observer) -> Tally:
     return tally
 
 
-def _write_features(results: _Results, out: str, observer: Observer) -> Tally:
+def _write_features(ledger: str, database: sqlite3.Connection, last: LastRun, out: str, observer: Observer) -> Tally:
     check_suffix(out)
-    shape, dtype, tally = tuple(results.last.layout["shape"]), results.last.layout["dtype"], Tally()
-    with closing(FeatureCodec(f"{results.path}-features", results.path, shape, dtype)) as vectors:
-        ledger = results.ledger(vectors)
-        is_complete = results.last.run.is_complete
+    shape, dtype, tally = tuple(last.layout["shape"]), last.layout["dtype"], Tally()
+    with closing(FeatureCodec(f"{ledger}-features", ledger, shape, dtype)) as vectors:
+        so_far = SoFar(database, last, vectors)
 
-        def counted() -> Iterator[list[Any]]:
-            for records in ledger.records_so_far(is_complete):
+        def counted() -> Iterator[list[Embedding | Failure]]:
+            for records in so_far.records():
                 yield records
                 tally.add(records)
                 observer.progress(len(records))
 
         observer.stage("writing")
-        FeatureFile(out, shape, dtype).write(ledger.count_so_far(is_complete), counted(), ledger.provenance())
+        FeatureFile(out, shape, dtype).write(so_far.count_successes(), counted(), so_far.provenance())
     return tally
 
 

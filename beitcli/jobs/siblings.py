@@ -14,7 +14,6 @@ from beitcli.ledger.siblings import copy_results
 from beitcli.outputs.feature_files import SUFFIXES as FEATURES
 from beitcli.outputs.formats import BY_SUFFIX
 from beitcli.outputs.lock import exclusive
-from beitcli.records import printable
 
 log = logging.getLogger(__name__)
 
@@ -38,17 +37,17 @@ def begin_with_sibling(
             with exclusive(output, wait=False):
                 count = copy_results(ledger, database, task.command, facts, adopt)
         except (OutputError, sqlite3.Error) as error:
-            log.info("the results in `%s` are not used: %s", printable(ledger), error)
+            log.info("the results in `%s` are not used: %s", request.shown(ledger), error)
             continue
         if count:
-            log.info("%d results are taken from `%s`", count, printable(ledger))
+            log.info("%d results are taken from `%s`", count, request.shown(ledger))
             return True
     return False
 
 
 def _siblings(target: str, command: str) -> Iterator[str]:
-    """The outputs beside `target` that have a ledger, the latest first."""
+    """The outputs beside `target` that have a ledger, the largest first: it has the most results."""
     stem = os.path.splitext(target.removesuffix(".gz"))[0]
     others = [f"{stem}{suffix}" for suffix in _SUFFIXES.get(command, ()) if f"{stem}{suffix}" != target]
     with_ledger = [other for other in others if os.path.isfile(f"{other}.ledger")]
-    yield from sorted(with_ledger, key=lambda other: os.path.getmtime(f"{other}.ledger"), reverse=True)
+    yield from sorted(with_ledger, key=lambda other: os.path.getsize(f"{other}.ledger"), reverse=True)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 
+from beitcli.ledger.codecs import Codec, ScoresCodec
 from beitcli.ledger.feature_store import FeatureCodec
-from beitcli.ledger.ledger import Codec, ScoresCodec
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.features import Encoding
 from beitcli.records import Embedding, Identity, Prediction, ResultRecord, Source

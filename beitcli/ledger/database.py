@@ -44,7 +44,7 @@ WHEN (NEW.size, NEW.mtime_ns, NEW.digest) IS NOT (OLD.size, OLD.mtime_ns, OLD.di
 BEGIN UPDATE pictures SET pixels = NULL WHERE id = NEW.id; END;
 COMMIT;
 """
-"""What was added to the schema without a new version of it: older versions go on with it, and predict some again."""
+"""Addition to the schema without a new version of it: older versions go on with it, and predict some again."""
 
 _RUNS = """
 CREATE TABLE IF NOT EXISTS runs (

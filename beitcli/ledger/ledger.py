@@ -7,33 +7,24 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Generic, Literal, NamedTuple, Protocol
+from typing import Any, Generic, Literal, NamedTuple
 
+from beitcli.ledger.codecs import Codec
 from beitcli.ledger.database import has_rows, parsed
-from beitcli.ledger.output_files import versions_of
-from beitcli.ledger.runs import RunRecord, model_name, set_model, store_run
+from beitcli.ledger.output_files import outputs_key, versions_of
+from beitcli.ledger.results import COLUMNS, Results
+from beitcli.ledger.retries import MOST_CRASHES, is_transient
+from beitcli.ledger.runs import RunRecord, model_name, set_model, store_run, versions_of_runs
 from beitcli.ledger.signed_urls import rename_signed_urls
-from beitcli.ledger.validity import STALE, validity
 from beitcli.outputs.provenance import Provenance
 from beitcli.outputs.summary import Tally
-from beitcli.records import Failure, Found, Identity, Prediction, ResultRecord, Score, Source, printable
+from beitcli.records import Failure, Found, Identity, ResultRecord, Source, printable
 
 log = logging.getLogger(__name__)
 
 State = Literal["new", "changed", "to retry", "up to date"]
 """State of an image relative to its stored result."""
-
-PERMANENT = frozenset({"empty_file", "not_an_image", "truncated", "corrupt", "too_large", "unsupported"})
-"""Failures that an unchanged image keeps, like `http_4NN` except `TRANSIENT`."""
-
-TRANSIENT = frozenset({"http_408", "http_425", "http_429"})
-MOST_CRASHES = 2
-"""Crashes of its decoder after which an unchanged image is not tried again: one may be accidental."""
-
-_RECORDS = 100
-"""Records read at once: an image's patches may be megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,52 +56,7 @@ class _Row(NamedTuple):
         """True for a failure that may pass on a retry."""
         if self.code == "decoder_crashed":
             return self.crashes < MOST_CRASHES
-        return self.code is not None and _is_transient(self.code)
-
-
-class Codec(Protocol[ResultRecord]):
-    """Codec of one kind of result: record <-> text. Decoding raises sqlite3.DatabaseError for invalid text.
-
-    `adopt` makes results of another ledger available here; without `copies` only for this run's `is_available`.
-    `layout` is JSON from which a codec of the same results can be made.
-    """
-
-    def is_available(self, text: str) -> bool: ...
-    def encode(self, record: ResultRecord) -> str: ...
-    def decode(self, text: str) -> Any: ...
-    def to_record(self, source: Source, identity: Identity, text: str) -> ResultRecord: ...
-    def adopt(self, ledger: str, copies: bool) -> None: ...
-    def layout(self) -> dict[str, Any]: ...
-
-
-class ScoresCodec:
-    """Codec of predictions: JSON `[[index, score], …]`, of which a record has the best `top_k`."""
-
-    def __init__(self, labels: Sequence[str], top_k: int) -> None:
-        self._labels = labels
-        self._top_k = top_k
-
-    def is_available(self, text: str) -> bool:
-        return text.count("[") > self._top_k
-
-    def encode(self, record: Prediction) -> str:
-        return json.dumps([(score.index, score.score) for score in record.scores])
-
-    def decode(self, text: str) -> tuple[Score, ...]:
-        try:
-            return tuple(Score(self._labels[index], index, score) for index, score in parsed(text))
-        except (TypeError, ValueError, IndexError) as error:
-            raise sqlite3.DatabaseError(f"invalid scores: {text}") from error
-
-    def to_record(self, source: Source, identity: Identity, text: str) -> Prediction:
-        return Prediction(source, self.decode(text)[: self._top_k], identity)
-
-    def adopt(self, ledger: str, copies: bool) -> None:
-        """Do nothing: a prediction needs no other file."""
-
-    def layout(self) -> dict[str, Any]:
-        """The labels."""
-        return {"labels": list(self._labels)}
+        return self.code is not None and is_transient(self.code)
 
 
 class Ledger(Generic[ResultRecord]):
@@ -124,7 +70,7 @@ class Ledger(Generic[ResultRecord]):
     ) -> None:
         self._database = database
         self._execute = database.execute
-        self._written_key, self._outputs_key = f"written {output}".rstrip(), f"output_files {output}".rstrip()
+        self._written_key, self._outputs_key = f"written {output}".rstrip(), outputs_key(output)
         self._facts = facts
         self._codec = codec
         if not database.in_transaction:
@@ -138,8 +84,7 @@ class Ledger(Generic[ResultRecord]):
         text = json.dumps(facts, sort_keys=True)
         self._execute("INSERT OR IGNORE INTO fingerprints (facts) VALUES (?)", (text,))
         [self._fingerprint] = self._execute("SELECT id FROM fingerprints WHERE facts = ?", (text,)).fetchone()
-        stored = self._execute("SELECT id, facts FROM fingerprints ORDER BY id = ? DESC", (self._fingerprint,))
-        self._validity = {each: validity(parsed(before), facts) for each, before in stored}
+        self._results = Results(database, facts, codec)
         self._requested = 0
         self._order = hashlib.sha256()
         self._stale: Counter[int] = Counter()
@@ -181,9 +126,9 @@ class Ledger(Generic[ResultRecord]):
 
     def provenance(self) -> Provenance:
         """The model, and the versions of `beit` that computed the results of the requested images."""
-        query = """SELECT DISTINCT coalesce(version, 'unknown') FROM run JOIN pictures ON pictures.id = picture
-                   LEFT JOIN runs ON runs.id = answered WHERE answered > 0 AND code IS NULL ORDER BY 1"""
-        versions = tuple(version for (version,) in self._execute(query))
+        query = """SELECT DISTINCT answered FROM run JOIN pictures ON id = picture
+                   WHERE answered > 0 AND code IS NULL"""
+        versions = versions_of_runs(self._database, (run for (run,) in self._execute(query)))
         return Provenance(model_name(self._database, self._fingerprint) or "", self._facts["model"], versions)
 
     def set_dtype(self, dtype: str) -> None:
@@ -238,13 +183,7 @@ class Ledger(Generic[ResultRecord]):
 
     def result_of(self, digest: bytes) -> Any | None:
         """The result of an identical image, if it is available."""
-        query = "SELECT scores FROM pictures WHERE digest = ? AND fingerprint = ? AND scores IS NOT NULL LIMIT 1"
-        for fingerprint in (each for each, stored in self._validity.items() if stored.holds):
-            found = self._execute(query, (digest, fingerprint)).fetchone()
-            if found and self._codec.is_available(found[0]):
-                with suppress(sqlite3.DatabaseError):
-                    return self._codec.decode(found[0])
-        return None
+        return self._results.of_digest(digest)
 
     def count(self, tally: Tally, is_complete: bool) -> None:
         """Extend the tally of this run's work to all requested images that have a result.
@@ -274,34 +213,12 @@ class Ledger(Generic[ResultRecord]):
 
     def records(self) -> Iterator[list[ResultRecord | Failure]]:
         """The results of the requested images, in their order and in lists; of an identity only its digest."""
-        query = """SELECT kind, source, digest, scores, code, message FROM run JOIN pictures ON id = picture
-                   WHERE answered > 0 ORDER BY position"""
-        rows = self._execute(query)
-        while part := rows.fetchmany(_RECORDS):
-            yield [self._record(row) for row in part]
+        query = f"SELECT {COLUMNS} FROM run JOIN pictures ON id = picture WHERE answered > 0 ORDER BY position"  # noqa: S608
+        return self._results.records(self._execute(query))
 
     def shares_nothing(self) -> bool:
         """True if this run has images, the last one had, and none of this run's ever had a result."""
         return self._had_rows and bool(self._requested) and not self._shares
-
-    def records_so_far(self, is_complete: bool) -> Iterator[list[ResultRecord | Failure]]:
-        """The results that the last run gave or kept, and those that it would have kept of images not reached.
-
-        Each image once, in order. For a run that has only been opened, to read.
-        """
-        query = f"""SELECT kind, source, digest, scores, code, message {_SO_FAR} ORDER BY first"""
-        rows = self._execute(query, self._so_far(is_complete))
-        while part := rows.fetchmany(_RECORDS):
-            yield [self._record(row) for row in part]
-
-    def count_so_far(self, is_complete: bool) -> int:
-        """The number of successful records among those so far."""
-        query = f"SELECT count(*) {_SO_FAR} AND code IS NULL"
-        return int(self._execute(query, self._so_far(is_complete)).fetchone()[0])
-
-    def _so_far(self, is_complete: bool) -> dict[str, int | str]:
-        holding = [fingerprint for fingerprint, stored in self._validity.items() if stored.holds]
-        return {"last": self._run - 1, "is_complete": is_complete, "holding": json.dumps(holding)}
 
     def count_removed(self) -> int:
         """The number of results of images that are no longer requested."""
@@ -345,7 +262,7 @@ class Ledger(Generic[ResultRecord]):
         self._execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, value))
 
     def _row(self, source: Source) -> _Row:
-        query = f"SELECT {_COLUMNS} FROM pictures WHERE kind = ? AND source = ?"  # noqa: S608  # a constant
+        query = f"SELECT {_STATE_COLUMNS} FROM pictures WHERE kind = ? AND source = ?"  # noqa: S608  # a constant
         found = self._execute(query, _key(source)).fetchone()
         if found:
             return _Row(*found)
@@ -365,17 +282,10 @@ class Ledger(Generic[ResultRecord]):
             return "to retry" if is_retried else "up to date" if item.code == row.code else "changed"
         now = (item.known.size, item.known.mtime_ns)
         same = item.kind == "url" or (None not in now and now == (row.size, row.mtime_ns))
-        same = same and self._holds(row.fingerprint, row.scores, row.code, row.pixels)
+        same = same and self._results.holds(row.fingerprint, row.scores, row.code, row.pixels)
         if is_retried:
             return "up to date" if same and row.scores is not None and item.kind == "path" else "to retry"
         return "up to date" if same else "changed"
-
-    def _holds(self, fingerprint: int | None, scores: str | None, code: str | None, pixels: int | None) -> bool:
-        """True if this run would give the stored result, or without one the stored failure."""
-        stored = self._validity.get(fingerprint or 0, STALE)
-        if scores is not None:
-            return stored.of_image(pixels) and self._codec.is_available(scores)
-        return stored.of_failure(code or "")
 
     def _clear_failure(self, image: int) -> None:
         """Restore the stored result of a file that is available again, unchanged."""
@@ -413,8 +323,8 @@ class Ledger(Generic[ResultRecord]):
             result["scores"] = self._codec.encode(record)
         else:
             result |= {"code": record.code, "message": record.message}
-            if _is_transient(record.code):
-                holds = self._holds(fingerprint, before[0], before[1], pixels)
+            if is_transient(record.code):
+                holds = self._results.holds(fingerprint, before[0], before[1], pixels)
                 if kind == "url" and before[0] and before[1] is None and holds:
                     self.unverified_urls += 1
                     return
@@ -425,27 +335,13 @@ class Ledger(Generic[ResultRecord]):
         values = asdict(record.identity) | result | {"kind": kind, "source": source, "run": self._run}
         self._execute(statement, values | {"fingerprint": self._fingerprint, "dtype": self._dtype})
 
-    def _record(self, row: Sequence[Any]) -> ResultRecord | Failure:
-        kind, location, digest, scores, code, message = row
-        source = Source(os.fsdecode(location), kind)
-        if code is not None:
-            return Failure(source, code, message)
-        return self._codec.to_record(source, Identity(digest=digest), scores)
-
     def _written(self, paths: Sequence[str], appearance: str) -> str:
         files = [(status.st_ino, status.st_size, status.st_mtime_ns) for status in map(os.stat, paths)]
         return json.dumps([self._requested, self._order.hexdigest(), self._fingerprint, appearance, files])
 
 
-_COLUMNS = ", ".join(_Row._fields)
+_STATE_COLUMNS = ", ".join(_Row._fields)
 _ORPHANED = "id NOT IN (SELECT picture FROM run)"
-_SO_FAR = """
-FROM pictures JOIN (SELECT picture, min(position) AS first FROM run GROUP BY picture) ON picture = id
-WHERE answered > 0 AND (
-    answered = :last
-    OR (fingerprint IN (SELECT value FROM json_each(:holding)) AND (:is_complete OR asked IS NOT :last))
-)
-"""
 _APPEND = """
 INSERT INTO run VALUES (?, ?)
 ON CONFLICT (position) DO UPDATE SET picture = excluded.picture WHERE picture != excluded.picture
@@ -472,12 +368,6 @@ def _named(models: Mapping[str | None, str | None], value: str | None) -> str:
     """A fact as notices show it: before the digest of a model its name, if that is known."""
     name = models.get(value)
     return f"{printable(name)} ({value})" if name else str(value)
-
-
-def _is_transient(code: str) -> bool:
-    """True if the failure of an unchanged image may pass on a retry."""
-    permanent_http = code.startswith("http_4") and code not in TRANSIENT
-    return not (code in PERMANENT or code == "decoder_crashed" or permanent_http)
 
 
 def _key(source: Source) -> tuple[str, bytes]:

@@ -72,21 +72,16 @@ def _is_same(path: str, name: str) -> bool:
     return os.path.exists(name) and os.path.samefile(path, name)
 
 
-def remember_outputs(ledger: str, paths: Sequence[str]) -> None:
-    """Store the versions of output files that were written after the run, in its ledger. Raises OutputError."""
-    with open_database(ledger) as database:
-        database.execute("INSERT OR REPLACE INTO state VALUES ('output_files', ?)", (versions_of(paths),))
+def outputs_key(shared_by: str = "") -> str:
+    """The key of a ledger's state for the versions of its output files; `shared_by` is the output in one of several."""
+    return f"output_files {shared_by}".rstrip()
 
 
 def outputs_of(ledger: str, shared_by: str = "") -> str | None:
-    """The versions that the ledger at this path has of its output files; None if it cannot say.
-
-    `shared_by` is the output where several share the ledger.
-    """
+    """The versions that the ledger at this path has of its output files, by `outputs_key`; None if it cannot say."""
     if not os.path.exists(ledger):
         return None
     with suppress(OutputError), open_database(ledger) as database:
-        key = f"output_files {shared_by}".rstrip()
-        found = database.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
+        found = database.execute("SELECT value FROM state WHERE key = ?", (outputs_key(shared_by),)).fetchone()
         return str(found[0]) if found else None
     return None

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -62,8 +62,9 @@ def _run(values: dict[str, Any]) -> RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class LastRun:
-    """The last run, all facts that its results depend on, and the layout of the stored ones."""
+    """The last run and its number, all facts that its results depend on, and the layout of the stored ones."""
 
+    number: int
     run: RunRecord
     facts: Mapping[str, str]
     layout: Mapping[str, Any]
@@ -71,10 +72,13 @@ class LastRun:
 
 def last_run(database: sqlite3.Connection) -> LastRun | None:
     """The last run of a ledger, or None where only earlier versions have used it."""
-    query = """SELECT facts, layout FROM runs JOIN fingerprints ON fingerprints.id = runs.fingerprint
+    query = """SELECT runs.id, facts, layout FROM runs JOIN fingerprints ON fingerprints.id = runs.fingerprint
                JOIN models ON models.fingerprint = runs.fingerprint ORDER BY runs.id DESC LIMIT 1"""
     found = database.execute(query).fetchone()
-    return found and LastRun(stored_runs(database)[-1], *map(parsed, found))
+    if found is None:
+        return None
+    number, facts, layout = found
+    return LastRun(number, stored_runs(database)[-1], parsed(facts), parsed(layout))
 
 
 def model_name(database: sqlite3.Connection, fingerprint: int) -> str | None:
@@ -89,3 +93,9 @@ def set_model(database: sqlite3.Connection, fingerprint: int, name: str, layout:
                DO UPDATE SET name = excluded.name, layout = excluded.layout
                WHERE (name, layout) != (excluded.name, excluded.layout)"""
     database.execute(query, (fingerprint, name, json.dumps(layout)))
+
+
+def versions_of_runs(database: sqlite3.Connection, runs: Iterable[int]) -> tuple[str, ...]:
+    """The versions of `beit` that made these runs, each once; `unknown` where only earlier versions have."""
+    known = dict(database.execute("SELECT id, version FROM runs"))
+    return tuple(sorted({known.get(run, "unknown") for run in runs}))

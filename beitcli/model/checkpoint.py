@@ -102,6 +102,7 @@ def _hub_errors(location: str) -> Iterator[None]:
     """Turn errors of huggingface_hub into a ModelError with a hint."""
     import httpx2
     from huggingface_hub import errors
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     try:
         yield
@@ -116,7 +117,9 @@ def _hub_errors(location: str) -> Iterator[None]:
     except (errors.OfflineModeIsEnabled, httpx2.TransportError) as error:
         raise _unreachable(location) from error
     except (errors.HfHubHTTPError, OSError) as error:
-        hint = "try again later, or `model=demo`, or the folder of a downloaded checkpoint"
+        is_of_disk = error.errno is not None  # which errors of the Hub have not
+        disk = f"downloads go to `{HF_HUB_CACHE}`: make room there, or set HF_HOME to another disk"
+        hint = disk if is_of_disk else "try again later, or `model=demo`, or the folder of a downloaded checkpoint"
         raise ModelError(f"downloading `{location}` failed: {first_line(error)}", hint) from error
 
 

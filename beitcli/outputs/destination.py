@@ -79,7 +79,7 @@ def is_stream(path: str) -> bool:
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
-class _WaitingFile(io.FileIO):
+class WaitingFile(io.FileIO):
     """A file that is written whole also by a descriptor that does not block, as some programs leave a shared pipe."""
 
     def write(self, data: "ReadableBuffer") -> int:
@@ -92,7 +92,7 @@ class _WaitingFile(io.FileIO):
 
 def waiting(file: int | str, closefd: bool = True) -> io.BufferedWriter:
     """A buffered stream to a file or descriptor whose writes wait for room, whatever the mode of the descriptor."""
-    return io.BufferedWriter(_WaitingFile(file, "w", closefd))
+    return io.BufferedWriter(WaitingFile(file, "w", closefd))
 
 
 @contextmanager

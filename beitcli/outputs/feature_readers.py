@@ -14,6 +14,7 @@ from beitcli.errors import BeitError
 from beitcli.outputs.feature_files import INDEX_COLUMNS, Encoded, FeatureFile, features_schema, index_of
 from beitcli.outputs.formats import by_suffix
 from beitcli.outputs.parquet import arrow_errors
+from beitcli.outputs.provenance import Provenance
 from beitcli.records import Embedding, Failure, Source, printable
 
 if TYPE_CHECKING:
@@ -25,12 +26,13 @@ _BATCH_BYTES = 8_000_000
 
 @dataclass(frozen=True, slots=True)
 class FeatureReader:
-    """A file of features: the shape and dtype of one image's, and the number of rows."""
+    """A file of features: the shape and dtype of one image's, the number of rows, and the model that Parquet names."""
 
     path: str
     shape: tuple[int, ...]
     dtype: str
     rows: int
+    provenance: Provenance | None = None
 
     def records(self) -> Iterator[Encoded]:
         """The records in the file's order, of an `.npz` the failures last. Raises BeitError where it is not whole."""
@@ -144,7 +146,8 @@ def _of_parquet(path: str) -> FeatureReader:
         found = FeatureFile(path, shape, "float16" if half else "float32")
         if not shape or not schema.equals(features_schema(found)):
             raise ValueError("the columns are not those of a file of features")
-        return FeatureReader(path, shape, found.dtype, file.metadata.num_rows)
+        model = Provenance.of_metadata(schema.metadata)
+        return FeatureReader(path, shape, found.dtype, file.metadata.num_rows, model)
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], str]:

@@ -241,6 +241,8 @@ LIGHT = [
     ("eval --labels whole.csv --mistakes whole.csv -m demo", 2, "`whole.csv` is an input, and would be overwritten"),
     ("eval val -m demo --json x.csv --mistakes ./x.csv", 2, "--json and --mistakes are one file, `x.csv`"),
     ("eval val -m demo --mistakes nowhere/x.csv", 1, "does not exist"),
+    ("eval --labels whole.csv --summary whole.csv -m demo", 2, "`whole.csv` is an input, and would be overwritten"),
+    ("eval val -m demo --mistakes x.csv --summary ./x.csv", 2, "--summary ./x.csv: no file of its own"),
     ("eval val -m demo --plots val/plots", 2, "`val/plots` is in the folder of the images"),
     ("eval val -m demo --plots nowhere/x", 1, "does not exist"),
     ("eval val -m demo --plots file", 1, "`file` is no folder"),

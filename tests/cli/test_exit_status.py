@@ -179,6 +179,17 @@ def test_closed_streams(folder: Path, line: str, closed: str, status: int, rows:
     assert "Traceback" not in process.stderr
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("line", ["--version", "classify --help", "models", "--show-completion bash"])
+def test_a_full_standard_output_is_one_line(folder: Path, line: str, unbuffered: str) -> None:
+    command = [sys.executable, "-m", "beitcli", *line.split()]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "wb") as full:
+        process = subprocess.run(command, cwd=folder, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.returncode == 1
+    assert process.stderr == "beit: error: cannot write to standard output: No space left on device\n"
+
+
 def test_a_pipe_that_does_not_wait_is_waited_for(folder: Path) -> None:
     """As an earlier program in a pipeline may leave it."""
     ours, theirs = os.pipe()

@@ -9,7 +9,7 @@ from shutil import which
 
 import pytest
 
-from tests.cli.batches import DEMO, batch, clean_environment, counts, light
+from tests.cli.batches import DEMO, batch, clean_environment, counts
 from tests.conftest import SAMPLES
 from tests.sorting.trees import fill, ok, results, tree
 
@@ -157,15 +157,20 @@ def test_in_a_deleted_folder_absolute_paths_are_read_and_written(tmp_path: Path,
     assert (tmp_path / "out.csv").read_bytes() == rows
 
 
-@pytest.mark.parametrize("out", ["out.csv", "-"])
-def test_in_a_deleted_folder_a_relative_path_is_an_error(tmp_path: Path, out: str) -> None:
+@pytest.mark.parametrize(
+    "line",
+    ["batch cat.jpg -m demo --out out.csv", "classify cat.jpg -m demo", "classify *.jpg -m demo", "eval val -m demo"],
+)
+def test_in_a_deleted_folder_a_relative_path_is_an_error_but_none_of_usage(tmp_path: Path, line: str) -> None:
     (tmp_path / "folder").mkdir()
-    process = light(
-        tmp_path / "folder",
-        *(SAMPLES if out != "-" else "cat.jpg", *DEMO, "--out", out),
+    process = subprocess.run(
+        [sys.executable, "-m", "beitcli", *line.split()],
+        cwd=tmp_path / "folder",
         preexec_fn=lambda: os.rmdir(tmp_path / "folder"),
+        capture_output=True,
+        text=True,
     )
-    assert process.returncode == (2 if out == "-" else 1)
+    assert process.returncode == 1
     assert "beit: error: " in process.stderr
     assert "Traceback" not in process.stderr
 

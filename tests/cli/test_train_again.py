@@ -51,9 +51,9 @@ WAYS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "ending"), [("from scratch", signal.SIGTERM), ("fine-tuned", signal.SIGHUP)])
 def test_stopped_and_killed_it_goes_on_to_the_very_same_weights(
-    beit: Beit, images: Path, tiny_beit: Path, tmp_path: Path, way: str
+    beit: Beit, images: Path, tiny_beit: Path, tmp_path: Path, way: str, ending: signal.Signals
 ) -> None:
     (tmp_path / "beit").symlink_to(tiny_beit)
 
@@ -62,9 +62,9 @@ def test_stopped_and_killed_it_goes_on_to_the_very_same_weights(
 
     assert beit(*command("undisturbed"), "-q", timeout=300).returncode == 0
     with begun(command("model"), tmp_path) as process:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(ending)
         _, stderr = process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGTERM
+        assert process.returncode == -ending
         assert re.search(r"stopped: [1-9]\d* of \d+ steps are in `model.part`; the same command goes on", stderr)
     assert not (tmp_path / "model").exists()
     with begun(command("model"), tmp_path) as process:

@@ -13,6 +13,7 @@ from beitcli.errors import BeitError, UsageError
 from beitcli.jobs.merge import Merged, merge
 from beitcli.jobs.observer import Silent
 from beitcli.outputs.feature_files import Encoded, FeatureFile
+from beitcli.outputs.provenance import Provenance
 from beitcli.outputs.readers import RecordReader
 from beitcli.outputs.writers import Layout, writer
 from beitcli.records import Embedding, Failure, Prediction, Record, Score, Source
@@ -37,9 +38,15 @@ def failed(name: str, code: str = "corrupt") -> Failure:
     return Failure(Source(name), code, 'a "damaged", image')
 
 
-def write(name: str, records: Sequence[Encoded], shape: tuple[int, ...] = (4,), dtype: str = "float32") -> str:
+def write(
+    name: str,
+    records: Sequence[Encoded],
+    shape: tuple[int, ...] = (4,),
+    dtype: str = "float32",
+    model: Provenance | None = None,
+) -> str:
     count = sum(isinstance(record, Embedding) for record in records)
-    FeatureFile(name, shape, dtype).write(count, iter([list(records)]))
+    FeatureFile(name, shape, dtype).write(count, iter([list(records)]), model)
     return name
 
 
@@ -92,6 +99,16 @@ def test_parts_of_features_are_the_whole(suffix: str) -> None:
     assert content(f"all.{suffix}") == expected
     assert (merged.tally.images, merged.equal, merged.overruled) == (5, 1, 2)
     assert not [name for name in os.listdir() if name.endswith((".part", ".lock"))]
+
+
+def test_parts_of_features_keep_the_model_that_all_of_them_name() -> None:
+    model = Provenance("demo", "0123", ("0.1.0",))
+    one, two = write("1.parquet", [image("a")], model=model), write("2.parquet", [image("b"), failed("c")], model=model)
+    done("all.parquet", one, two)
+    whole: list[Encoded] = [image("a"), image("b"), failed("c")]
+    assert content("all.parquet") == content(write("all.parquet", whole, model=model))
+    done("all.parquet", one, write("2.npy", [image("b"), failed("c")]))
+    assert content("all.parquet") == content(write("all.parquet", whole))
 
 
 def test_a_part_may_be_the_output_and_have_no_images() -> None:

@@ -52,5 +52,6 @@ def test_an_earlier_ledger_is_continued_with_everything_kept(tmp_path: Path, mon
     with closing(sqlite3.connect("out.csv.ledger")) as database, database:
         text = json.dumps(before | {name: now[name] for name in OF_THE_MACHINE}, sort_keys=True)
         database.execute("UPDATE fingerprints SET facts = ?", (text,))
+    assert run("out.jsonl") == (3, 0, 1)  # which begins with the results of the other
     assert run("out.csv") == (3, 0, 1)
     assert Path("out.csv").read_bytes() == (HERE / "earlier.csv").read_bytes()

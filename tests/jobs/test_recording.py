@@ -52,6 +52,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def val(folder: Path) -> str:
+    """The images, as a folder of one class."""
+    (folder / "images").rename(folder / "cat")
+    (folder / "val").mkdir()
+    (folder / "cat").rename(folder / "val" / "cat")
+    return "val"
+
+
+@pytest.fixture
 def other_model(folder: Path) -> str:
     """The demonstration model under another name, and with another digest."""
     shutil.copytree(DEMO_FOLDER, folder / "other")
@@ -126,11 +135,23 @@ def test_a_summary_for_machines_tells_how_the_run_ended(folder: Path, no_ledger:
     assert no_ledger or [each.exit_status for each in runs_of("out.csv")] == [None, 1, 0]
 
 
-def test_an_evaluation_ends_when_its_figures_are_written(folder: Path) -> None:
-    (folder / "images").rename(folder / "cat")
-    (folder / "val").mkdir()
-    (folder / "cat").rename(folder / "val" / "cat")
-    requested = EvaluationRequest(request("eval.json", summary="run.json"), "val")
+def test_a_run_that_cannot_begin_leaves_no_summary_of_an_earlier_one(folder: Path) -> None:
+    requested = request("out.csv", summary="run.json")
+    run(requested)
+    assert summary("run.json")["exit_status"] == 0
+    Path("empty.txt").touch()
+    with pytest.raises(OutputError, match="the list is empty"):
+        run(replace(requested, inputs=Inputs(files_from="empty.txt")))
+    assert not Path("run.json").exists()
+
+
+def test_the_rate_of_an_evaluation_is_that_of_its_predictions(val: str) -> None:
+    report = evaluate(EvaluationRequest(request("eval.json", summary="run.json"), val), Silent()).report
+    assert json.loads(Path("run.json").read_text())["counts"]["images_per_second"] == 4 / report.timings.total
+
+
+def test_an_evaluation_ends_when_its_figures_are_written(val: str) -> None:
+    requested = EvaluationRequest(request("eval.json", summary="run.json"), val)
     Path("eval.json.part").mkdir()
     with pytest.raises(OutputError):
         evaluate(requested, Silent())

@@ -1,8 +1,10 @@
 """Requests: every field has its option on the command line, nothing else is an option of theirs; and their checks."""
 
 import math
+import os
 import re
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,3 +115,13 @@ def test_training_images_that_no_training_can_have(name: str, value: Any) -> Non
 def test_inputs_are_required() -> None:
     with pytest.raises(UsageError, match="nothing to classify"):
         Request(Inputs()).check()
+
+
+def test_files_beside_the_output_are_shown_as_it_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.csv").symlink_to("there/a.csv")
+    beside = {"a.csv": "", "./a.csv": "./", "there/a.csv": "there/", str(tmp_path / "a.csv"): f"{tmp_path}/"}
+    for out, folder in (beside | {"link.csv": f"{tmp_path}/there/"}).items():
+        requested = Request(Inputs(["images"]), resume=Resume(out), target=os.path.realpath(out))
+        assert requested.shown(requested.ledger) == f"{folder}{Path(requested.ledger).name}"

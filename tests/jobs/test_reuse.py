@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from beitcli import signals
 from beitcli.errors import OutputError, UsageError
 from beitcli.jobs.classify import classify_again, preview_classification
 from beitcli.jobs.embed import embed, preview_embedding
@@ -44,10 +45,17 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def run(request: Request) -> tuple[int, int, int]:
+class StoppedAtOnce(Silent):
+    """Stops the run, as a signal does, before its first image."""
+
+    def kept(self, count: int) -> None:
+        raise signals.Stopped(15)
+
+
+def run(request: Request, observer: Silent | None = None) -> tuple[int, int, int]:
     """The numbers of images kept, decoded and failed."""
     suffix = os.path.splitext(request.target)[1][1:]
-    tally = classify_again(request, lambda columns: Layout(suffix, columns), Silent()).tally
+    tally = classify_again(request, lambda columns: Layout(suffix, columns), observer or Silent()).tally
     return tally.kept, tally.decoded + tally.reused, tally.failed.total()
 
 
@@ -127,6 +135,15 @@ def test_an_export_has_what_was_kept_from_other_settings() -> None:
     assert Path("so-far.csv").read_bytes() == Path("out.csv").read_bytes()
 
 
+def test_an_export_has_no_result_that_the_stopped_run_would_have_computed_again() -> None:
+    assert run(request()) == (0, 3, 1)
+    with pytest.raises(signals.Stopped):
+        run(request(limits=Limits(max_pixels=20 * 20)), StoppedAtOnce())
+    export("out.csv", "so-far.csv", Silent())
+    kept = [line for line in Path("out.csv").read_bytes().splitlines() if not line.startswith(b"images/30.png")]
+    assert Path("so-far.csv").read_bytes().splitlines() == kept
+
+
 # Other outputs of the same results
 
 
@@ -143,9 +160,7 @@ def test_another_format_begins_with_the_results_of_the_first(images: Path, caplo
     assert not Path("preds.jsonl.ledger").exists()
     caplog.set_level("INFO", "beitcli")
     assert run(request("preds.jsonl")) == (2, 0, 1)
-    assert [text for text in caplog.messages if "results" in text] == [
-        f"4 results are taken from `{os.path.realpath('preds.csv.ledger')}`"
-    ]
+    assert [text for text in caplog.messages if "results" in text] == ["4 results are taken from `preds.csv.ledger`"]
     assert run(request("alone.jsonl")) == (0, 2, 1)
     assert Path("preds.jsonl").read_bytes() == Path("alone.jsonl").read_bytes()
     assert run(request("preds.csv")) == run(request("preds.jsonl")) == (2, 0, 1)
@@ -163,6 +178,15 @@ def test_another_format_begins_with_the_results_of_the_first(images: Path, caplo
 def test_a_run_of_its_own_begins_without(out: str, parts: dict[str, object]) -> None:
     assert run(request("preds.csv")) == (0, 3, 1)
     assert run(request(out, **parts)) == (0, 3, 1)
+
+
+def test_of_several_siblings_the_one_with_the_most_results_is_used(images: Path) -> None:
+    for number in range(500):
+        Image.new("L", (1, 1)).save(images / f"{number:03}.png")
+    assert run(request("preds.csv")) == (0, 503, 1)
+    few = request("preds.jsonl", inputs=Inputs(["images/10.png"]), resume=Resume(out="preds.jsonl"))
+    assert run(few) == (1, 0, 0)
+    assert run(request("preds.tsv")) == (503, 0, 1)
 
 
 def test_a_sibling_that_cannot_be_used_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:

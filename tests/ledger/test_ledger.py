@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from beitcli.errors import ERROR_CODES, BusyError, OutputError
+from beitcli.ledger.codecs import ScoresCodec
 from beitcli.ledger.database import digest_of, has_images_under, move_aside, open_database
-from beitcli.ledger.ledger import Ledger, Recompute, ScoresCodec
+from beitcli.ledger.ledger import Ledger, Recompute
 from beitcli.outputs.summary import Tally
 from beitcli.records import STDIN, UNKNOWN, Failure, Found, Identity, Prediction, Record, Score, Source
 

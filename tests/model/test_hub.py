@@ -310,6 +310,17 @@ def test_errors_of_the_hub(
     assert result["hint"] is None if hint is None else hint in result["hint"]
 
 
+def test_a_disk_that_takes_no_download_is_named(
+    hub: FakeHub, opened: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """As where it is full, or has no locks."""
+    hub.commits["me/model"] = [SAFETENSORS]
+    (tmp_path / "file").touch()
+    result = opened("me/model", HF_HOME=str(tmp_path / "file"))
+    assert "downloading `me/model` failed" in result["error"]
+    assert result["hint"] == f"downloads go to `{tmp_path}/file/hub`: make room there, or set HF_HOME to another disk"
+
+
 @pytest.mark.parametrize("offline", ["0", "1"], ids=["no server", "HF_HUB_OFFLINE"])
 @pytest.mark.parametrize("name", ["large-384", "me/model"])
 def test_not_cached_and_out_of_reach(
