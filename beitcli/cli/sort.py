@@ -12,7 +12,7 @@ from beitcli.cli.preview import print_preview
 from beitcli.errors import ExitStatus, UsageError
 from beitcli.jobs import sorting as job
 from beitcli.jobs.requests import Limits
-from beitcli.jobs.results import Results
+from beitcli.jobs.result_files import ResultFiles
 from beitcli.jobs.sorting import Sorted, SortRequest, Undone
 from beitcli.records import printable
 from beitcli.sorting.plan import Failures, Mode, SortingPlan
@@ -82,7 +82,7 @@ def sort(
     if to is None:
         raise UsageError("no folder to sort into", "name one by `to=DIR`")
     mode = _mode({"copy": copy, "hardlink": hardlink, "symlink": symlink, "move": move})
-    files = Results(tuple(results or ()), corrections, threshold)
+    files = ResultFiles(tuple(results or ()), corrections, threshold)
     request = SortRequest(files, to, mode, failures, dedupe, limits)
     if dry_run:
         with progress.observer(quiet, records_on_stdout=True) as observer:

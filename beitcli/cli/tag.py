@@ -8,7 +8,7 @@ from beitcli.cli import notices, progress
 from beitcli.cli.left import print_failures, reasons
 from beitcli.cli.options import examples
 from beitcli.jobs import tag as job
-from beitcli.jobs.results import Results
+from beitcli.jobs.result_files import ResultFiles
 from beitcli.tagging.files import SidecarStyle
 
 EXAMPLES = examples(
@@ -54,7 +54,7 @@ def tag(
     Keywords of others are kept. Run it again, and only what has changed is written.
     """
     notices.set_up(quiet, verbose=False)
-    files = Results(tuple(results), corrections, threshold)
+    files = ResultFiles(tuple(results), corrections, threshold)
     request = job.TagRequest(files, sidecar_style, embed, clear, dry_run)
     with progress.observer(quiet) as observer:
         tagged = job.tag_images(request, observer)

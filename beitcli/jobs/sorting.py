@@ -11,7 +11,7 @@ from beitcli.decisions import Keys
 from beitcli.errors import OutputError, UsageError
 from beitcli.jobs.observer import Observer
 from beitcli.jobs.requests import Limits
-from beitcli.jobs.results import Results
+from beitcli.jobs.result_files import ResultFiles
 from beitcli.outputs.lock import exclusive
 from beitcli.records import printable
 from beitcli.sorting.filing import Filing
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class SortRequest:
     """Results, and how their images come into the folder `to`; see the options of `beit sort`."""
 
-    results: Results
+    results: ResultFiles
     to: str
     mode: Mode = "copy"
     failures: Failures = "folder"

@@ -9,7 +9,7 @@ from beitcli.decisions import GONE, Decision, Keys
 from beitcli.errors import OutputError, hint_for
 from beitcli.inputs.formats import FORMATS
 from beitcli.jobs.observer import Observer
-from beitcli.jobs.results import Results
+from beitcli.jobs.result_files import ResultFiles
 from beitcli.records import printable
 from beitcli.tagging.files import SidecarStyle, sidecar_of, tag
 from beitcli.tagging.xmp import XmpError, check_library, keyword_of
@@ -21,7 +21,7 @@ _STYLES: tuple[SidecarStyle, ...] = ("name", "stem")
 class TagRequest:
     """Results, and where their labels go; see the options of `beit tag`."""
 
-    results: Results
+    results: ResultFiles
     sidecar_style: SidecarStyle = "name"
     embed: bool = False
     clear: bool = False

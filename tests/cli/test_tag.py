@@ -10,7 +10,7 @@ import pytest
 
 from beitcli.errors import OutputError
 from beitcli.jobs.observer import Silent
-from beitcli.jobs.results import Results
+from beitcli.jobs.result_files import ResultFiles
 from beitcli.jobs.tag import TagRequest, tag_images
 from beitcli.tagging.xmp import retagged
 from tests.conftest import SAMPLES
@@ -125,7 +125,7 @@ def test_a_full_disk_ends_it_and_keeps_what_is_there(tmp_path: Path, tiny_disk: 
     names = [f"{number}.jpg" for number in range(40)]
     fill(tiny_disk, *names, size=1)
     request = TagRequest(
-        Results((str(results(tmp_path / "p.jsonl", *(ok(tiny_disk / name, "cat") for name in names))),))
+        ResultFiles((str(results(tmp_path / "p.jsonl", *(ok(tiny_disk / name, "cat") for name in names))),))
     )
     with pytest.raises(OutputError, match="No space left on device") as raised:
         tag_images(request, Silent())

@@ -12,7 +12,7 @@ import pytest
 
 from beitcli.errors import BeitError, BusyError, OutputError, UsageError
 from beitcli.jobs.observer import Silent
-from beitcli.jobs.results import Results
+from beitcli.jobs.result_files import ResultFiles
 from beitcli.jobs.sorting import SortRequest, preview_sorting, preview_undoing, sort
 from tests.conftest import unprivileged
 from tests.sorting.test_killing import elsewhere
@@ -378,12 +378,12 @@ def test_a_second_run_into_the_folder_is_refused(photos: Path, predictions: Path
         with pytest.raises(BusyError):
             undone(TO)
 
-    assert sort(SortRequest(Results((str(predictions),)), str(TO)), Silent(), second).done == 4
+    assert sort(SortRequest(ResultFiles((str(predictions),)), str(TO)), Silent(), second).done == 4
 
 
 def test_a_preview_changes_nothing(photos: Path, predictions: Path) -> None:
     before = tree(Path())
-    plan = preview_sorting(SortRequest(Results((str(predictions),)), str(TO)), Silent())
+    plan = preview_sorting(SortRequest(ResultFiles((str(predictions),)), str(TO)), Silent())
     assert (plan.by_folder(), TO.exists()) == ({"cat": 2, "dog": 1, "failed/truncated": 1}, False)
     assert tree(Path()) == before
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from beitcli.jobs.observer import Silent
-from beitcli.jobs.results import Results
+from beitcli.jobs.result_files import ResultFiles
 from beitcli.jobs.sorting import Sorted, SortRequest, Undone, sort, undo
 
 Tree = dict[str, bytes | str]
@@ -51,7 +51,7 @@ def sorted_into(
     to: Path, *files: Path, corrections: str | None = None, threshold: float | None = None, **options: Any
 ) -> Sorted:
     """A sorting in this process."""
-    request = SortRequest(Results(tuple(map(str, files)), corrections, threshold), str(to), **options)
+    request = SortRequest(ResultFiles(tuple(map(str, files)), corrections, threshold), str(to), **options)
     return sort(request, Silent(), lambda plan: None)
 
 

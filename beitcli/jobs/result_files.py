@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
+class ResultFiles:
     """Files of records; labels that count before them, in a table; and the least score of a label that counts."""
 
     files: tuple[str, ...]
