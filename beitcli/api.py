@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, T
 from beitcli.errors import BeitError
 from beitcli.inputs.sources import literal
 from beitcli.jobs.classify import predictions
-from beitcli.jobs.discovery import Lookahead
 from beitcli.jobs.embed import embeddings
 from beitcli.jobs.engine import beit_preprocessing, open_beit, open_model, settings_for
 from beitcli.jobs.requests import DEFAULT_MODEL, Compute, Dtype, Inputs, Labels, Limits, ModelChoice, Request, Resume
@@ -162,7 +161,7 @@ class _LoadedModel(Generic[ResultRecord]):
         from beitcli.pipeline import Predictor
 
         compute = replace(request.compute, compile=bool(request.compute.compile))  # nobody knows how many images come
-        settings = settings_for(replace(request, compute=compute), task, Lookahead(iter(())), padded=False)
+        settings = settings_for(replace(request, compute=compute), task.checkpoint, lambda _: 0, padded=False)
         self._again = again
         self._record = task.record
         self._preprocessing = settings.preprocessing

@@ -126,6 +126,10 @@ FLAGS: dict[type, dict[str, Any]] = {
             show_default=False,
             help="Compile the network ahead [default: in bf16 on a CPU, if the run is long enough].",
         ),
+        "devices": _option(
+            _SPEED, "--devices", metavar="all|D,D,…", help="A worker on each of these devices, such as cuda:0,cuda:1."
+        ),
+        "strict": _flag(_SPEED, "--strict", help="Allow no workers whose hardware gives other last digits."),
     },
     Labels: {
         "top_k": _option(_OUTPUT, "--top-k", "-k", metavar="N", help="Labels per image; 0 = all."),

@@ -143,6 +143,7 @@ class Ledger(Generic[ResultRecord]):
         self._requested = 0
         self._order = hashlib.sha256()
         self._stale: Counter[int] = Counter()
+        self.device: str | None = None
         self._dtype: str | None = None
         self._had_rows = has_rows(database)
         self._shares = False
@@ -186,9 +187,9 @@ class Ledger(Generic[ResultRecord]):
         versions = tuple(version for (version,) in self._execute(query))
         return Provenance(model_name(self._database, self._fingerprint) or "", self._facts["model"], versions)
 
-    def set_dtype(self, dtype: str) -> None:
-        """Set the dtype of the results from now on."""
-        self._dtype = dtype
+    def set_device(self, device: str, dtype: str) -> None:
+        """Set the device and the dtype of the results from now on."""
+        self.device, self._dtype = device, dtype
 
     def remembered(self, key: str, value: bool) -> bool:
         """The value that the ledger's first run stored under `key`; stores `value` if there is none."""
@@ -245,6 +246,14 @@ class Ledger(Generic[ResultRecord]):
                 with suppress(sqlite3.DatabaseError):
                     return self._codec.decode(found[0])
         return None
+
+    def digests_of_results(self, most: int) -> bytes:
+        """8 bytes of the digest of every image with a result that holds; none where there are more than `most`."""
+        holding = json.dumps([fingerprint for fingerprint, stored in self._validity.items() if stored.holds])
+        query = """SELECT substr(digest, 1, 8) FROM pictures WHERE digest IS NOT NULL AND scores IS NOT NULL
+                   AND fingerprint IN (SELECT value FROM json_each(?)) LIMIT ?"""
+        found = self._execute(query, (holding, most + 1)).fetchall()
+        return b"".join(digest for (digest,) in found) if len(found) <= most else b""
 
     def count(self, tally: Tally, is_complete: bool) -> None:
         """Extend the tally of this run's work to all requested images that have a result.
