@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from beitcli.jobs.requests import Compute
-from beitcli.workers.run import Engine
 from beitcli.workers.devices import devices_of
+from beitcli.workers.run import Engine
 
 
 def engine_of(compute: Compute) -> Engine | None:

@@ -21,7 +21,7 @@ from beitcli.model.cpu.cores import usable_cores
 from beitcli.records import Failure, Found, Identity, ResultRecord, Source
 from beitcli.timings import Timings
 from beitcli.workers.messages import Chosen
-from beitcli.workers.run import Engine, Known, Run
+from beitcli.workers.run import Engine, Run, StoredResults
 from beitcli.workers.settings import chosen_of, with_chosen
 from beitcli.workers.versions import versions
 
@@ -46,7 +46,7 @@ class RunContext:
 
     timings: Timings
     decide: Callable[[Chosen], Chosen] = lambda chosen: chosen
-    known: Known = field(default_factory=Known)
+    known: StoredResults = field(default_factory=StoredResults)
     on_workers: Callable[[int], object] = lambda _: None
     model_digest: str = ""
     ordered: bool = True

@@ -31,7 +31,7 @@ from beitcli.outputs.lock import exclusive
 from beitcli.outputs.provenance import Provenance
 from beitcli.records import Failure, Found, ResultRecord, Source, printable
 from beitcli.workers.messages import Chosen
-from beitcli.workers.run import Known
+from beitcli.workers.run import StoredResults
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ def _predict(
     context = RunContext(
         timings=report.timings,
         decide=decide,
-        known=Known(ledger.result_of, ledger.digests_of_results),
+        known=StoredResults(ledger.result_of, ledger.digests_of_results),
         on_workers=observer.workers,
         model_digest=ledger.facts["model"],
         ordered=False,  # the ledger knows the order, and a result is kept as soon as it is there

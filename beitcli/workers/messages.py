@@ -40,14 +40,14 @@ class Chosen:
     batch_size: int
 
 
-class Plan(Protocol):
+class WorkerPlan(Protocol):
     """The computation of a run, which a worker gets pickled."""
 
     @property
     def checkpoint(self) -> "Checkpoint": ...
     @property
     def load(self) -> "Callable[[Settings], Model]": ...
-    def at(self, checkpoint: "Checkpoint", device: str, cores: int) -> "Plan":
+    def at(self, checkpoint: "Checkpoint", device: str, cores: int) -> "WorkerPlan":
         """The same on this device, with the checkpoint as it is found there."""
         ...
 
@@ -64,7 +64,7 @@ class Setup:
     `digest` is that of the checkpoint's files, None on the machine of the run, where they are at the same path.
     """
 
-    plan: Plan
+    plan: WorkerPlan
     place: Place
     folder: str
     images: tuple[str, ...]

@@ -20,7 +20,7 @@ from beitcli.errors import BeitError, UsageError
 from beitcli.records import Failure, Fetched, Found, Identity, ResultRecord, Source
 from beitcli.workers import messages
 from beitcli.workers.messages import Chosen, Outcome, Place, host_of
-from beitcli.workers.run import Engine, Inputs, Run
+from beitcli.workers.run import Countable, Engine, Run
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Pool(Generic[ResultRecord]):
         self._is_exhausted = False
         self._most_workers: int | None = None
 
-    def records(self, found: Inputs) -> Generator[list[ResultRecord | Failure], None, None]:
+    def records(self, found: Countable) -> Generator[list[ResultRecord | Failure], None, None]:
         """The records of the inputs, in lists, each as soon as it is there.
 
         Raises ModelError and DeviceError of a worker, and BeitError where no worker is ready in time.
@@ -131,7 +131,7 @@ class Pool(Generic[ResultRecord]):
 
     # Starting
 
-    def _begin(self, found: Inputs) -> None:
+    def _begin(self, found: Countable) -> None:
         places = len(self._engine.places())
         if self._run.countable and places:
             enough = 2 * self._chunk * places
@@ -210,7 +210,7 @@ class Pool(Generic[ResultRecord]):
 
     # Messages
 
-    def _handle(self, key: int, data: bytes | str, found: Inputs) -> None:
+    def _handle(self, key: int, data: bytes | str, found: Countable) -> None:
         worker = self._workers.get(key)
         if worker is None:
             return
@@ -273,7 +273,7 @@ class Pool(Generic[ResultRecord]):
 
     # Work
 
-    def _give(self, worker: _Worker, found: Inputs) -> None:
+    def _give(self, worker: _Worker, found: Countable) -> None:
         """Give the worker what it has room for; have it drained where nothing else can come."""
         while worker.is_ready and not worker.is_draining and worker.room:
             suspect = self._suspect_for(worker)
@@ -318,7 +318,7 @@ class Pool(Generic[ResultRecord]):
         host = self._host(number)
         return host is None or self._owner(host) is worker
 
-    def _numbers_for(self, worker: _Worker, found: Inputs) -> list[int]:
+    def _numbers_for(self, worker: _Worker, found: Countable) -> list[int]:
         """The next numbers for this worker: those that wait for it, then new ones."""
         for _ in range(len(self._homeless)):
             number = self._homeless.popleft()
@@ -335,7 +335,7 @@ class Pool(Generic[ResultRecord]):
             return self._next - self._head < WINDOW
         return len(self._items) < WINDOW
 
-    def _read(self, found: Inputs) -> int | None:
+    def _read(self, found: Countable) -> int | None:
         """The number of the next input, or None where it needs no worker, or there is none."""
         item: Found | Fetched | None = next(found, None)
         if item is None:

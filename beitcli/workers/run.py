@@ -6,7 +6,7 @@ from typing import Any, Generic, Protocol
 
 from beitcli.records import Found, Identity, ResultRecord, Source
 from beitcli.timings import Timings
-from beitcli.workers.messages import Chosen, Place, Plan
+from beitcli.workers.messages import Chosen, Place, WorkerPlan
 
 
 class Engine(Protocol):
@@ -40,14 +40,14 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class StoredResults:
     """Results that the run has already: of an image's digest, and the digests of at most so many."""
 
     result_of: Callable[[bytes], Any | None] = lambda _: None
     digests: Callable[[int], bytes] = lambda _: b""
 
 
-class Inputs(Protocol):
+class Countable(Protocol):
     """The inputs, which can be counted ahead."""
 
     def __next__(self) -> Found: ...
@@ -65,11 +65,11 @@ class Run(Generic[ResultRecord]):
     `countable` inputs may be read ahead.
     """
 
-    plan: Plan
+    plan: WorkerPlan
     record: Callable[[Source, Any, Identity, bool], ResultRecord]
     timings: Timings
     decide: Callable[[Chosen], Chosen]
-    known: Known
+    known: StoredResults
     digest: str | None
     on_workers: Callable[[int], object]
     strict: bool = False

@@ -41,11 +41,11 @@ from beitcli.workers.messages import (
     More,
     Notice,
     Outcome,
-    Plan,
     Proposal,
     Setup,
     Unequipped,
     Unseen,
+    WorkerPlan,
 )
 from beitcli.workers.settings import chosen_of, with_chosen
 from beitcli.workers.versions import versions
@@ -176,7 +176,7 @@ class _Worker:
 class _Settled:
     """Everything that is decided before the first image."""
 
-    plan: Plan
+    plan: WorkerPlan
     settings: "Settings"
     filter: "_Filter"
 
