@@ -129,6 +129,10 @@ FLAGS: dict[type, dict[str, Any]] = {
         "devices": _option(
             _SPEED, "--devices", metavar="all|D,D,…", help="A worker on each of these devices, such as cuda:0,cuda:1."
         ),
+        "engine": _option(_SPEED, "--engine", help="Workers on this machine, or on a Ray cluster."),
+        "address": _option(
+            _SPEED, "--address", metavar="HOST:PORT", help="The Ray cluster [default: RAY_ADDRESS, else this machine]."
+        ),
         "strict": _flag(_SPEED, "--strict", help="Allow no workers whose hardware gives other last digits."),
     },
     Labels: {

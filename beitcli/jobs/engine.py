@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from multiprocessing import current_process
@@ -18,6 +18,7 @@ from beitcli.jobs.tasks import Task
 from beitcli.model.catalog import has_smaller
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.cpu.cores import usable_cores
+from beitcli.outputs.destination import reserved_standard_output
 from beitcli.records import Failure, Found, Identity, ResultRecord, Source
 from beitcli.timings import Timings
 from beitcli.workers.messages import Chosen
@@ -70,7 +71,7 @@ class RunPlan(Generic[ResultRecord]):
         """The same on this device, with the checkpoint as it is found there, and no more decoders than cores."""
         compute, inputs = self.request.compute, replace(self.request.inputs, inputs=None)
         workers = min(cores, MAX_WORKERS) if compute.workers is None else compute.workers
-        compute = replace(compute, device=device, devices=None, workers=workers)
+        compute = replace(compute, device=device, devices=None, engine="local", workers=workers)
         return replace(self, checkpoint=checkpoint, request=replace(self.request, inputs=inputs, compute=compute))
 
     def settings(self, count: Callable[[int], int]) -> "Settings":
@@ -136,7 +137,10 @@ def _predict_elsewhere(
         ordered=context.ordered,
         countable=plan.request.inputs.files_from != "-",
     )
-    with closing(Pool(engine, run, versions()).records(lookahead)) as records:
+    with (
+        nullcontext() if engine.is_here else reserved_standard_output(),
+        closing(Pool(engine, run, versions()).records(lookahead)) as records,
+    ):
         yield from records
 
 

@@ -108,7 +108,8 @@ class ModelChoice:
 class Compute:
     """Devices, precision and speed; None is chosen by the run.
 
-    With several `devices` each has a worker; `strict` allows none whose hardware gives other digits.
+    With several `devices` each has a worker, and so have the nodes of the Ray cluster at `address`; `strict` allows
+    none whose hardware gives other digits.
     """
 
     batch_size: Annotated[int | None, Range(1, 4096)] = None
@@ -118,6 +119,8 @@ class Compute:
     fp16: bool = False
     compile: bool | None = None
     devices: str | None = None
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None
     strict: bool = False
 
     def check(self) -> None:
@@ -135,8 +138,19 @@ class Compute:
             raise UsageError(f"`devices={self.devices}`: no such devices", "`all`, or for example cuda:0,cuda:2")
         if self.devices is not None and self.device != "auto":
             raise UsageError(f"`device={self.device}` and `devices={self.devices}`", "choose one of them")
-        if self.strict and self.devices is None:
-            raise UsageError("`strict=True` is for several workers", "add `devices=all`")
+        if self.devices is not None and self.engine == "ray":
+            raise UsageError(f"`devices={self.devices}` and `engine=ray`", "Ray's nodes have their own devices")
+        if self.address is not None and self.engine != "ray":
+            raise UsageError(f"`address={self.address}` is for Ray", "add `engine=ray`")
+        if self.engine == "ray" and self.device == "mps":
+            raise UsageError("`device=mps`: Ray knows no such device", "one of auto, cpu, cuda")
+        if self.strict and self.devices is None and self.engine == "local":
+            raise UsageError("`strict=True` is for several workers", "add `devices=all` or `engine=ray`")
+
+    @property
+    def has_workers(self) -> bool:
+        """True if other processes may compute."""
+        return self.devices is not None or self.engine != "local"
 
     @property
     def precision(self) -> str:

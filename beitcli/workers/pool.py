@@ -39,6 +39,9 @@ PROBES = 8
 PATIENCE = 60.0
 """Seconds without any worker after which the run ends."""
 
+PATIENCE_FOR_PLACES = 30.0
+"""The same where no machine could have one."""
+
 MOST_KNOWN = 2_000_000
 """Most digests of images with a result that workers get: 8 bytes each."""
 
@@ -157,14 +160,15 @@ class Pool(Generic[ResultRecord]):
 
     def _check_patience(self) -> None:
         """Raises BeitError where no worker is up, and none can be expected."""
+        places = self._engine.places()
         if any(worker.is_up for worker in self._workers.values()):
             self._last_up = time.monotonic()
-        elif self._engine.is_here and all(
-            self._failed_starts.get(place, 0) >= _MOST_FAILED_STARTS for place in self._engine.places()
-        ):
+            return
+        if self._engine.is_here and all(self._failed_starts.get(place, 0) >= _MOST_FAILED_STARTS for place in places):
             raise BeitError(f"no worker can be started: {self._last_reason}")
-        elif time.monotonic() - self._last_up > PATIENCE:
-            raise BeitError(f"no worker was ready for {PATIENCE:.0f} s: {self._engine.excuse()}")
+        patience = PATIENCE if places else PATIENCE_FOR_PLACES
+        if time.monotonic() - self._last_up > patience:
+            raise BeitError(f"no worker was ready for {patience:.0f} s: {self._engine.excuse()}")
 
     def _greet(self, worker: _Worker, hello: Mapping[str, Any]) -> None:
         """Check the versions of a worker that is up, and tell it what to compute."""
