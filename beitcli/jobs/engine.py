@@ -22,7 +22,7 @@ from beitcli.outputs.destination import reserved_standard_output
 from beitcli.records import Failure, Found, Identity, ResultRecord, Source
 from beitcli.timings import Timings
 from beitcli.workers.messages import Chosen
-from beitcli.workers.run import Engine, Run, StoredResults
+from beitcli.workers.run import Engine, PooledRun, StoredResults
 from beitcli.workers.settings import chosen_of, with_chosen
 from beitcli.workers.versions import versions
 
@@ -125,7 +125,7 @@ def _predict_elsewhere(
 
     plan.checkpoint.files()  # downloaded once, by this process
     compute = plan.request.compute
-    run = Run(
+    run = PooledRun(
         plan=replace(plan, padded=True),
         record=plan.record,
         timings=context.timings,

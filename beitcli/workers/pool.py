@@ -20,7 +20,7 @@ from beitcli.errors import BeitError, UsageError
 from beitcli.records import Failure, Fetched, Found, Identity, ResultRecord, Source
 from beitcli.workers import messages
 from beitcli.workers.messages import Chosen, Outcome, Place, host_of
-from beitcli.workers.run import Countable, Engine, Run
+from beitcli.workers.run import Countable, Engine, PooledRun
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,9 @@ class _Elsewhere:
 class Pool(Generic[ResultRecord]):
     """Workers of an engine, for one run."""
 
-    def __init__(self, engine: Engine, run: Run[ResultRecord], here: Mapping[str, str], chunk: int = CHUNK) -> None:
+    def __init__(
+        self, engine: Engine, run: PooledRun[ResultRecord], here: Mapping[str, str], chunk: int = CHUNK
+    ) -> None:
         self._engine = engine
         self._run = run
         self._here = here

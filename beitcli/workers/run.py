@@ -56,7 +56,7 @@ class Countable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Run(Generic[ResultRecord]):
+class PooledRun(Generic[ResultRecord]):
     """The computation for the workers, and what the run itself does.
 
     `decide` gets the settings that the first worker chooses, and gives those that hold. `digest` is that of the
