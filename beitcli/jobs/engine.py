@@ -24,7 +24,6 @@ from beitcli.timings import Timings
 from beitcli.workers.messages import Chosen
 from beitcli.workers.run import Engine, PooledRun, StoredResults
 from beitcli.workers.settings import chosen_of, with_chosen
-from beitcli.workers.versions import versions
 
 if TYPE_CHECKING:
     from beitcli.model.preprocessing import Preprocessing, ProcessorPreprocessing
@@ -139,7 +138,7 @@ def _predict_elsewhere(
     )
     with (
         nullcontext() if engine.is_here else reserved_standard_output(),
-        closing(Pool(engine, run, versions()).records(lookahead)) as records,
+        closing(Pool(engine, run).records(lookahead)) as records,
     ):
         yield from records
 

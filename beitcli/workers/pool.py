@@ -21,6 +21,7 @@ from beitcli.records import Failure, Fetched, Found, Identity, ResultRecord, Sou
 from beitcli.workers import messages
 from beitcli.workers.messages import Chosen, Outcome, Place, host_of
 from beitcli.workers.run import Countable, Engine, PooledRun
+from beitcli.workers.versions import versions
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +84,10 @@ class _Elsewhere:
 class Pool(Generic[ResultRecord]):
     """Workers of an engine, for one run."""
 
-    def __init__(
-        self, engine: Engine, run: PooledRun[ResultRecord], here: Mapping[str, str], chunk: int = CHUNK
-    ) -> None:
+    def __init__(self, engine: Engine, run: PooledRun[ResultRecord], chunk: int = CHUNK) -> None:
         self._engine = engine
         self._run = run
-        self._here = here
+        self._here = versions()
         self._chunk = chunk
         self._workers: dict[int, _Worker] = {}
         self._failed_starts: dict[Place, int] = {}

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.batches import Starter, batch, clean_environment, counts, grow, numbered, wait_for_results
+from tests.cli.batches import (
+    Starter,
+    batch,
+    clean_environment,
+    counts,
+    grow,
+    numbered,
+    stored_results,
+    wait_for_results,
+)
 from tests.preloaded import beit
 from tests.workers.cluster import Cluster
 from tests.workers.conftest import descendants, kill, wait_until_gone
@@ -89,12 +98,21 @@ def test_a_node_that_is_killed_costs_nothing_and_one_that_joins_gets_work(
 ) -> None:
     process = start(folder, *SAME, *on_cluster, "--out", "out.csv", "-v")
     wait_for_results(process, folder / "out.csv.ledger", more_than=20)
+    for each in (each for node in (2, 3) for worker in workers_below(cluster, node) for each in worker[1:]):
+        os.kill(each, signal.SIGSTOP)
+    cluster.start(5)
+    before = stored_results(folder / "out.csv.ledger")
+    wait_for_results(process, folder / "out.csv.ledger", more_than=before)
     cluster.kill(3)
-    cluster.start(3)
+    for worker in workers_below(cluster, 2):
+        for each in worker[1:]:
+            os.kill(each, signal.SIGCONT)
     stderr = process.communicate(timeout=100)[1]
     assert process.returncode == 3, stderr
     assert (folder / "out.csv").read_bytes() == local
     assert "node 127.0.0.3 was lost" in stderr
+    cluster.kill(5)
+    cluster.start(3)
 
 
 def test_a_stream_survives_an_actor_without_a_word(
@@ -115,9 +133,10 @@ def test_a_stream_survives_an_actor_without_a_word(
 def test_stopped_or_killed_it_leaves_no_actor_and_goes_on(
     start: Starter, folder: Path, local: bytes, cluster: Cluster, on_cluster: tuple[str, ...]
 ) -> None:
+    kept = 0
     for number in (signal.SIGKILL, signal.SIGINT):
         process = start(folder, *SAME, *on_cluster, "--out", "out.csv")
-        wait_for_results(process, folder / "out.csv.ledger", more_than=20)
+        wait_for_results(process, folder / "out.csv.ledger", more_than=kept)
         below = [each for node in (2, 3) for worker in workers_below(cluster, node) for each in worker]
         assert below
         began = time.monotonic()
@@ -126,8 +145,7 @@ def test_stopped_or_killed_it_leaves_no_actor_and_goes_on(
         assert time.monotonic() - began < 6
         assert process.returncode == -number
         wait_until_gone(below, seconds=5)
-        (folder / "out.csv.ledger").rename(folder / f"{number}.ledger")
-    (folder / f"{signal.SIGKILL}.ledger").rename(folder / "out.csv.ledger")
+        kept = stored_results(folder / "out.csv.ledger")
     again = batch(folder, *SAME, *on_cluster, "--out", "out.csv")
     assert counts(again.stderr).kept > 0
     assert (folder / "out.csv").read_bytes() == local
