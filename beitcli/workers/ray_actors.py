@@ -146,6 +146,8 @@ class RayWorkers:
             return
         _check_reachable(self._address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if not log.isEnabledFor(logging.DEBUG):
+            logging.getLogger("ray").setLevel(logging.CRITICAL)  # it would print warnings and advice
         try:
             with _own_signals():
                 ray.init(

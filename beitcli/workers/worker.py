@@ -350,7 +350,7 @@ def hardware_of(chosen: Chosen) -> str:
         return torch.cuda.get_device_name(chosen.device)
     if chosen.device == "mps":
         return "MPS"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     maker = str(capabilities.get("cpu_name", "")).partition(" ")[0] or platform.machine()
     matrices = " and AMX" if capabilities.get("amx_bf16") else ""
     return f"a CPU ({maker}) with {torch.backends.cpu.get_cpu_capability()}{matrices}"
