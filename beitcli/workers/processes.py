@@ -1,70 +1,20 @@
 """Workers as processes of this machine, one for each device."""
 
+import multiprocessing
 import os
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 
-import beitcli
 from beitcli.model.cpu.cores import usable_cores
 from beitcli.workers.messages import Place
 
-_ROOT = os.path.dirname(beitcli.__path__[0])
-
-_START = """
-import sys
-sys.path.append(sys.argv.pop(1))
-from beitcli.workers.worker import main
-main(int(sys.argv[1]))
-"""
+_TEMPLATE = "beitcli.workers.template"
 
 _CLOSING = 3.0
 """Seconds that a process has to clean up, before it is killed."""
-
-
-class WorkerProcess:
-    """A worker in a process of its own, which ends when the connection does."""
-
-    def __init__(self, place: Place) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self.connection = Connection(ours.detach())
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _START, _ROOT, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # only the run's own process writes there
-                env=os.environ | {"OMP_NUM_THREADS": str(place.cores), "HF_HUB_OFFLINE": "1"},
-            )
-        if place.pinned and hasattr(os, "sched_setaffinity"):
-            with suppress(OSError):  # cores that are not ours
-                os.sched_setaffinity(self._process.pid, place.pinned)
-
-    def reason(self) -> str:
-        """The signal or the exit status that ended the process."""
-        try:
-            status = self._process.wait(_CLOSING)
-        except subprocess.TimeoutExpired:
-            return "no answer"
-        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
-
-    def kill(self) -> None:
-        """Kill it at once."""
-        self.connection.close()
-        self._process.kill()
-        self._process.wait()
-
-    def end(self, seconds: float) -> None:
-        """Wait for it to end by itself, its connection being closed, and kill it then."""
-        self.connection.close()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
-        self._process.kill()
-        self._process.wait()
 
 
 class Processes:
@@ -74,11 +24,8 @@ class Processes:
 
     def __init__(self, devices: Sequence[str]) -> None:
         self._places = tuple(_places(devices))
-        self._workers: dict[int, WorkerProcess] = {}
+        self._workers: dict[int, _WorkerProcess] = {}
         self._started = 0
-
-    def open(self) -> None:
-        """Nothing: a process is started when it is wanted."""
 
     def places(self) -> Sequence[Place]:
         """A place for each device."""
@@ -87,7 +34,7 @@ class Processes:
     def start(self, place: Place) -> int:
         """Start a worker, and give its key."""
         self._started += 1
-        self._workers[self._started] = WorkerProcess(place)
+        self._workers[self._started] = _WorkerProcess(place)
         return self._started
 
     def send(self, key: int, message: bytes) -> None:
@@ -109,7 +56,7 @@ class Processes:
 
     def drop(self, key: int) -> None:
         """Forget a worker, and kill it."""
-        self._workers.pop(key).kill()
+        self._workers.pop(key).end(0)
 
     def install(self, key: int, files: Mapping[str, bytes], folder: str) -> None:
         """Never called: this machine has the files."""
@@ -126,6 +73,64 @@ class Processes:
             worker.connection.close()
         for worker in workers:
             worker.end(_CLOSING)
+
+
+class _WorkerProcess:
+    """A worker in a process of its own, which ends when the connection does.
+
+    It is forked from a process that has imported all it needs, which is most of a worker's start.
+    """
+
+    def __init__(self, place: Place) -> None:
+        context = multiprocessing.get_context("forkserver")
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_run, args=(theirs, place.pinned))
+        with theirs:
+            _ensure_template(place.cores)
+            self._process.start()
+
+    def reason(self) -> str:
+        """The signal or the exit status that ended the process."""
+        self._process.join(_CLOSING)
+        status = self._process.exitcode
+        if status is None:
+            return "no answer"
+        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+
+    def end(self, seconds: float) -> None:
+        """Wait for it to end by itself, its connection being closed, and kill it then."""
+        self.connection.close()
+        self._process.join(seconds)
+        self._process.kill()
+        self._process.join()
+
+
+def _run(connection: Connection, pinned: Sequence[int]) -> None:
+    from beitcli.workers.worker import main
+
+    if pinned:
+        with suppress(OSError):  # cores that are not ours any more
+            os.sched_setaffinity(0, pinned)
+    main(connection)
+
+
+def _ensure_template(cores: int) -> None:
+    """Start the process from which workers are forked, unless it is there."""
+    multiprocessing.set_forkserver_preload([_TEMPLATE])
+    with _environment(OMP_NUM_THREADS=str(cores), HF_HUB_OFFLINE="1"):
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """The environment of a process that is started inside."""
+    before = os.environ.copy()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _places(devices: Sequence[str]) -> Iterator[Place]:

@@ -9,21 +9,35 @@ import os
 import queue
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+import beitcli
 from beitcli.errors import BeitError, first_line
 from beitcli.workers.checkpoints import put
 from beitcli.workers.messages import Place
-from beitcli.workers.processes import WorkerProcess
 
 log = logging.getLogger(__name__)
+
+_ROOT = os.path.dirname(beitcli.__path__[0])
+
+_START = """
+import sys
+sys.path.append(sys.argv[1])
+from multiprocessing.connection import Connection
+from beitcli.workers.worker import main
+main(Connection(int(sys.argv[2])))
+"""
+"""A worker, in whose folder no module hides one of Python's."""
 
 _CONNECTING = 5.0
 """Seconds that the cluster's head has to accept a connection: Ray itself would go on trying for minutes."""
@@ -38,12 +52,20 @@ class Relay:
     """The actor: a worker's process on its node, and the messages to and from it."""
 
     def __init__(self, place: Place) -> None:
-        self._worker = WorkerProcess(place)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._connection = Connection(ours.detach())
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _START, _ROOT, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {"OMP_NUM_THREADS": str(place.cores), "HF_HUB_OFFLINE": "1"},
+            )
 
     def send(self, message: bytes) -> None:
         """Send a message; where the worker is gone, `receive` says so."""
         with suppress(OSError):
-            self._worker.connection.send_bytes(message)
+            self._connection.send_bytes(message)
 
     def install(self, files: Mapping[str, bytes], folder: str) -> None:
         """Put files into a folder of this node, unless another worker has."""
@@ -53,11 +75,12 @@ class Relay:
         """The messages that are there, at least one; text is the reason for which the worker has ended."""
         received: list[bytes | str] = []
         try:
-            received.append(self._worker.connection.recv_bytes())
-            while self._worker.connection.poll():
-                received.append(self._worker.connection.recv_bytes())
+            received.append(self._connection.recv_bytes())
+            while self._connection.poll():
+                received.append(self._connection.recv_bytes())
         except (EOFError, OSError):
-            received.append(self._worker.reason())
+            status = self._process.wait()
+            received.append(signal.Signals(-status).name if status < 0 else f"exit status {status}")
         return received
 
 
@@ -149,7 +172,7 @@ class RayWorkers:
         if not log.isEnabledFor(logging.DEBUG):
             logging.getLogger("ray").setLevel(logging.CRITICAL)  # it would print warnings and advice
         try:
-            with _own_signals():
+            with _own_signals(), _silent_errors():
                 ray.init(
                     self._address,
                     log_to_driver=False,
@@ -157,7 +180,8 @@ class RayWorkers:
                     include_dashboard=False if self._address == "local" else None,
                 )
         except (RayError, RuntimeError, ConnectionError, ValueError, OSError) as error:
-            raise BeitError(f"no Ray cluster at `address={self._address}`: {first_line(error)}") from error
+            hint = "for a cluster with tokens set RAY_AUTH_MODE=token" if "uthenticat" in str(error) else None
+            raise BeitError(f"no Ray cluster at `address={self._address}`: {first_line(error)}", hint) from error
         self._is_connected = True
 
     def _listen(self, key: int) -> None:
@@ -212,6 +236,23 @@ def _reason(error: BaseException) -> str:
     if "ModuleNotFoundError" in str(error) or "ImportError" in str(error):
         return "beit is not installed there, or in another version"
     return first_line(error).rstrip(".").replace("The actor", "its actor", 1)
+
+
+@contextmanager
+def _silent_errors() -> Iterator[None]:
+    """Drop what Ray's own code writes to descriptor 2, unless messages are verbose: its exception says it too."""
+    if log.isEnabledFor(logging.DEBUG):
+        yield
+        return
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextmanager

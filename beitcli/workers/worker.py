@@ -15,11 +15,11 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pickle import HIGHEST_PROTOCOL, dumps, loads
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from beitcli import signals
 from beitcli.errors import BeitError
@@ -60,16 +60,17 @@ _LAST_SECONDS = 1.0
 """Seconds that the pipeline has to clean up once the run is gone."""
 
 
-def main(descriptor: int) -> None:
-    """Serve the run at the other end of the connection, and end with it."""
+def main(connection: Connection) -> NoReturn:
+    """Serve the run at the other end of the connection, and end this process with it."""
     heap.tune()
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)  # the run alone writes there
     for number in (signal.SIGINT, signal.SIGHUP):  # from a terminal: the run itself stops its workers
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
-    try:
-        _Worker(Connection(descriptor)).serve()
-    except (signals.Stopped, BrokenPipeError, ConnectionResetError):
-        return
+    with suppress(signals.Stopped, BrokenPipeError, ConnectionResetError):
+        _Worker(connection).serve()
+    os._exit(0)  # at once: there is nothing to write, and the interpreter's own end takes long
 
 
 def _stop(number: int, _frame: object) -> None:

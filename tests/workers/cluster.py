@@ -66,7 +66,7 @@ class Cluster:
         with open(f"{self._folder}/{number}.log", "wb") as log:
             self._nodes[number] = subprocess.Popen(
                 command,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+                env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", **environment},
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -17,6 +17,12 @@ from tests.cli.batches import Starter
 FIELD = Path(__file__).parent.parent / "field"
 
 
+@pytest.fixture(autouse=True)
+def no_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray makes no token in the home folder, and asks for none."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+
+
 @pytest.fixture(scope="session")
 def odd_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """500 images in `images`, a third of them broken or odd; some alike, one of them with a name that is no UTF-8."""
@@ -82,12 +88,12 @@ def descendants(process: int) -> list[int]:
 
 
 def workers_of(process: int) -> list[int]:
-    """The workers among the processes below one."""
-    found = []
+    """The workers among the processes below one: they are forked from a process that is started for that."""
+    found: list[int] = []
     for each in descendants(process):
         with suppress(OSError):
             command = Path(f"/proc/{each}/cmdline").read_bytes()
-            if b"beitcli.workers.worker" in command and parent_of(each) not in found:
+            if b"multiprocessing.forkserver" in command and parent_of(each) not in (process, *found):
                 found.append(each)
     return found
 
