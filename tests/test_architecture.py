@@ -126,6 +126,10 @@ def test_messages_and_docstrings_name_parameters_and_no_flags(path: Path) -> Non
     assert not {text for text in flags if not re.fullmatch(r"--[a-z-]+", text)} - NAMES_A_FLAG
 
 
+def test_one_module_imports_ray() -> None:
+    assert [path.name for path in MODULES if "ray" in imports(path, inside_functions=True)] == ["ray_actors.py"]
+
+
 def test_every_text_that_may_name_a_flag_exists() -> None:
     sources = [ast.walk(ast.parse(path.read_text())) for path in MODULES]
     assert {node.value for nodes in sources for node in nodes if isinstance(node, ast.Constant)} >= NAMES_A_FLAG
@@ -156,6 +160,7 @@ def test_writers_and_commands_import_nothing_heavy_at_the_top(path: Path) -> Non
         ["bench", "--help"],
         ["bench", "no-such-file", "--vs", "transformers"],
         ["batch", ".", "--out", "x.unknown"],
+        ["batch", "no-such-file", "--engine", "ray", "--out", "x.csv"],
         ["batch", "--files-from", "/dev/null", "-m", "demo"],
         ["embed", "--help"],
         ["embed", ".", "--out", "x.unknown"],
@@ -176,7 +181,7 @@ def test_light_work_never_imports_torch(arguments: list[str], tmp_path: Path) ->
     process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, stdin=subprocess.DEVNULL)
     imported = {line.rpartition("|")[2].strip().split(".")[0] for line in process.stderr.splitlines() if "|" in line}
     assert "beitcli" in imported
-    assert not imported & {"torch", "transformers", "PIL", "pyarrow", "sklearn", "scipy", "matplotlib"}
+    assert not imported & {"torch", "transformers", "PIL", "pyarrow", "sklearn", "scipy", "matplotlib", "ray"}
 
 
 def test_a_class_name_is_used_once() -> None:

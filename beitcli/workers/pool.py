@@ -460,4 +460,4 @@ class Pool(Generic[ResultRecord]):
             [number] = numbers
             item = self._items[number]
             source = item.source if isinstance(item, Failure | Fetched) else item
-            self._finish(number, Failure(source, "worker_lost", f"the worker was lost twice ({reason})"))
+            self._finish(number, Failure(source, "worker_lost", f"its worker was lost twice ({reason})"))

@@ -49,5 +49,5 @@ def test_an_image_that_ends_its_worker_is_the_only_one_to_fail(tmp_path: Path, m
     failed = {os.path.basename(record.source.location): record for record in records if isinstance(record, Failure)}
     assert set(failed) == {"closed", "7.png"}
     assert failed["7.png"].code == "worker_lost"
-    assert failed["7.png"].message == "the worker was lost twice (SIGKILL)"
+    assert failed["7.png"].message == "its worker was lost twice (SIGKILL)"
     assert max(counts) == 2
