@@ -127,7 +127,10 @@ FLAGS: dict[type, dict[str, Any]] = {
             help="Compile the network ahead [default: in bf16 on a CPU, if the run is long enough].",
         ),
         "devices": _option(
-            _SPEED, "--devices", metavar="all|D,D,…", help="A worker on each of these devices, such as cuda:0,cuda:1."
+            _SPEED,
+            "--devices",
+            metavar="all|D,D,…",
+            help="Not one device, but a worker on each of these.",
         ),
         "engine": _option(_SPEED, "--engine", help="Workers on this machine, or on a Ray cluster."),
         "address": _option(

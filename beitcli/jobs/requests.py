@@ -108,8 +108,8 @@ class ModelChoice:
 class Compute:
     """Devices, precision and speed; None is chosen by the run.
 
-    With several `devices` each has a worker, and so have the nodes of the Ray cluster at `address`; `strict` allows
-    none whose hardware gives other digits.
+    With several `devices`, which stand in for `device`, each has a worker, and so have the nodes of the Ray cluster at
+    `address`; `strict` allows none whose hardware gives other digits.
     """
 
     batch_size: Annotated[int | None, Range(1, 4096)] = None
@@ -136,8 +136,6 @@ class Compute:
         one = r"(cpu|cuda(:\d+)?|mps)"
         if self.devices is not None and not re.fullmatch(rf"all|{one}(,{one})*", self.devices):
             raise UsageError(f"`devices={self.devices}`: no such devices", "`all`, or for example cuda:0,cuda:2")
-        if self.devices is not None and self.device != "auto":
-            raise UsageError(f"`device={self.device}` and `devices={self.devices}`", "choose one of them")
         if self.devices is not None and self.engine == "ray":
             raise UsageError(f"`devices={self.devices}` and `engine=ray`", "Ray's nodes have their own devices")
         if self.address is not None and self.engine != "ray":

@@ -5,6 +5,7 @@ import random
 import re
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,53 @@ def test_every_output_is_that_of_one_device(folder: Path, tiny_beit: Path) -> No
 
 
 @pytest.mark.slow
+def test_an_image_that_the_ledger_knows_skips_the_model(folder: Path, local: bytes) -> None:
+    images = folder / "own"
+    grow(images, numbered(20))
+    again = ("own", "-m", "demo", "--dtype", "fp32", *TWO, "--out", "out.csv")
+    assert counts(batch(folder, *again).stderr) == (20, 0, 20, 0, 0)
+    for number in range(20, 26):
+        (images / f"{number:03}.png").write_bytes((images / f"{number - 20:03}.png").read_bytes())
+    assert counts(batch(folder, *again).stderr) == (26, 20, 0, 6, 0)
+
+
+@pytest.mark.slow
+def test_a_probe_of_features_by_workers_is_the_probe(folder: Path, tiny_beit: Path) -> None:
+    grow(folder / "val" / "ant", numbered(20))
+    grow(folder / "val" / "bee", numbered(20), seed=2)
+    weights = []
+    for number, devices in enumerate([(), TWO]):
+        process = beit(["train", "val", "-m", str(tiny_beit), "--out", f"model-{number}", *devices], folder)
+        assert process.returncode == 0, process.stderr
+        weights.append((folder / f"model-{number}" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+    refused = beit(["train", "val", "--from-scratch", "tiny", "--out", "new", *TWO], folder)
+    assert refused.returncode == 2
+    assert b"a training of all layers runs on one device" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_long_list_takes_no_memory(start: Starter, tmp_path: Path) -> None:
+    memory = []
+    for count in (2_000, 100_000):
+        (tmp_path / "list.txt").write_text("".join(f"missing/{number}.jpg\n" for number in range(count)))
+        process = start(tmp_path, "--files-from", "list.txt", "-m", "demo", *TWO, "--out", f"{count}.csv", "-q")
+        most = 0
+        while process.poll() is None:
+            most = max(most, resident(process.pid))
+            time.sleep(0.05)
+        memory.append(most)
+    assert memory[1] - memory[0] < 20_000_000
+
+
+def resident(process: int) -> int:
+    """Bytes of memory of a process."""
+    with suppress(OSError, IndexError):
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * 4096
+    return 0
+
+
+@pytest.mark.slow
 def test_workers_that_are_killed_cost_nothing(start: Starter, folder: Path, local: bytes) -> None:
     process = start(folder, *demo(*TWO, "--out", "out.csv"))
     for _ in range(5):
@@ -120,6 +168,7 @@ def test_stopped_or_killed_it_leaves_no_worker_and_goes_on(start: Starter, folde
     assert (folder / "out.csv").read_bytes() == local
 
 
+@pytest.mark.slow
 def test_a_server_sees_eight_connections_however_many_workers(tmp_path: Path) -> None:
     grow(tmp_path / "images", ["a.png"])
     body = (tmp_path / "images" / "a.png").read_bytes()
@@ -143,7 +192,8 @@ def test_a_server_sees_eight_connections_however_many_workers(tmp_path: Path) ->
 def test_what_contradicts_itself_is_refused(folder: Path) -> None:
     for options, message in (
         (("--devices", "cpu,abacus"), "--devices cpu,abacus: no such devices"),
-        (("--devices", "all", "--device", "cpu"), "--device cpu and --devices all"),
+        (("--devices", "all", "--engine", "ray"), "--devices all and --engine ray"),
+        (("--address", "127.0.0.1:1"), "--address 127.0.0.1:1 is for Ray"),
         (("--strict",), "--strict is for several workers"),
     ):
         process = batch(folder, *demo(*options, "--out", "out.csv"), light=True)
