@@ -115,7 +115,7 @@ class RayWorkers:
     def start(self, place: Place) -> int:
         """Start a worker, and give its key."""
         self._started += 1
-        needs = {"num_cpus": place.cores, "num_gpus": int(place.device == "cuda")}
+        needs = {"num_gpus": 1, "num_cpus": 0} if place.device == "cuda" else {"num_cpus": place.cores}
         actor = _actor_class().options(**needs, scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, False))
         self._actors[self._started] = actor.remote(place)
         self._listen(self._started)
@@ -215,7 +215,7 @@ def _places(nodes: Sequence[Mapping[str, Any]], device: str) -> Iterator[Place]:
         name = f"node {node['NodeManagerAddress']}"
         if device == "cuda" or (device == "auto" and has_gpus):
             for number in range(gpus):
-                yield Place(f"{name}, GPU {number + 1}", "cuda", cores // gpus, (), node["NodeID"], number)
+                yield Place(f"{name}, GPU {number + 1}", "cuda", max(1, cores // gpus), (), node["NodeID"], number)
         elif cores:
             yield Place(name, "cpu", cores, (), node["NodeID"])
 

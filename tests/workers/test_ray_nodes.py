@@ -107,3 +107,21 @@ def test_without_ray_the_hint_is_its_package(folder: Path) -> None:
     process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert process.returncode == 2
     assert process.stderr.splitlines()[-1] == "hint: pip install 'beitcli[ray]'"
+
+
+def test_a_worker_for_each_gpu_or_without_any_for_each_node() -> None:
+    from beitcli.workers.ray_actors import _places
+
+    def node(name: str, alive: bool = True, **resources: float) -> dict[str, object]:
+        return {"Alive": alive, "NodeID": name, "NodeManagerAddress": name, "Resources": resources}
+
+    gpus, cpus, head = node("a", CPU=32.0, GPU=4.0), node("b", CPU=16.0), node("c", CPU=0.0)
+    gone = node("d", alive=False, CPU=8.0, GPU=8.0)
+    places = list(_places([gpus, cpus, head, gone], "auto"))
+    assert [(place.node, place.device, place.cores, place.number) for place in places] == [
+        ("a", "cuda", 8, number) for number in range(4)
+    ]
+    assert len(set(places)) == 4
+    assert [(place.node, place.cores) for place in _places([gpus, cpus, head], "cpu")] == [("a", 32), ("b", 16)]
+    assert [(place.node, place.cores) for place in _places([cpus, head, gone], "auto")] == [("b", 16)]
+    assert list(_places([cpus, head], "cuda")) == []
