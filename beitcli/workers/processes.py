@@ -3,11 +3,13 @@
 import multiprocessing
 import os
 import signal
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 
+from beitcli.inputs.worker import folder_errors, folder_for_sockets
 from beitcli.model.cpu.cores import usable_cores
 from beitcli.workers.messages import Place
 
@@ -117,8 +119,13 @@ def _run(connection: Connection, pinned: Sequence[int]) -> None:
 def _ensure_template(cores: int) -> None:
     """Start the process from which workers are forked, unless it is there."""
     multiprocessing.set_forkserver_preload([_TEMPLATE])
-    with _environment(OMP_NUM_THREADS=str(cores), HF_HUB_OFFLINE="1"):
-        forkserver.ensure_running()
+    usual = tempfile.tempdir
+    try:
+        with folder_errors(), _environment(OMP_NUM_THREADS=str(cores), HF_HUB_OFFLINE="1"):
+            tempfile.tempdir = folder_for_sockets()
+            forkserver.ensure_running()
+    finally:
+        tempfile.tempdir = usual
 
 
 @contextmanager

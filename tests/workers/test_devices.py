@@ -74,6 +74,15 @@ def test_every_output_is_that_of_one_device(folder: Path, tiny_beit: Path) -> No
 
 
 @pytest.mark.slow
+def test_a_long_path_of_temporary_files_is_no_obstacle(tmp_path: Path) -> None:
+    grow(tmp_path / "images", numbered(5))
+    long = tmp_path / ("t" * 110)
+    long.mkdir()
+    process = batch(tmp_path, *demo(*TWO, "--out", "out.csv"), env={**os.environ, "TMPDIR": str(long)})
+    assert counts(process.stderr) == (5, 0, 5, 0, 0)
+
+
+@pytest.mark.slow
 def test_an_image_that_the_ledger_knows_skips_the_model(folder: Path, local: bytes) -> None:
     images = folder / "own"
     grow(images, numbered(20))
