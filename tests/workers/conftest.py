@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.batches import Starter
+from tests.cli.batches import Starter, batch, clean_environment, counts
 
 FIELD = Path(__file__).parent.parent / "field"
 
@@ -46,6 +46,20 @@ def odd_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 image.save(path.with_suffix((".png", ".jpg", ".bmp")[kind % 3]))
     Image.new("L", (5, 5)).save(os.fsdecode(os.fsencode(images) + b"/caf\xe9.png"), "png")
     return folder
+
+
+SAME = ("images", "-m", "demo", "--dtype", "fp32", "-b", 4)
+"""Arguments of the runs that all write the same."""
+
+
+@pytest.fixture(scope="session")
+def local(odd_images: Path) -> bytes:
+    """Output of a run on one device."""
+    found = counts(batch(odd_images, *SAME, "--out", "out.csv", env=clean_environment()).stderr)
+    assert found.images == 501
+    assert found.failed > 60
+    assert found.reused > 40
+    return (odd_images / "out.csv").read_bytes()
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 from tests.cli.batches import (
     Starter,
     batch,
-    clean_environment,
     counts,
     grow,
     numbered,
@@ -22,32 +21,17 @@ from tests.cli.batches import (
 )
 from tests.inputs.test_fetch import Server, reply
 from tests.preloaded import beit
-from tests.workers.conftest import descendants, kill, wait_until_gone, workers_of
+from tests.workers.conftest import SAME, descendants, kill, wait_until_gone, workers_of
 
 TWO = ("--devices", "cpu,cpu")
 
 
-def demo(*others: object) -> tuple[object, ...]:
-    return ("images", "-m", "demo", "--dtype", "fp32", "-b", 4, *others)
-
-
-@pytest.fixture(scope="module")
-def local(odd_images: Path) -> bytes:
-    """Output of a local run."""
-    process = batch(odd_images, *demo("--out", "out.csv"), env=clean_environment())
-    found = counts(process.stderr)
-    assert found.images == 501
-    assert found.failed > 60
-    assert found.reused > 40
-    return (odd_images / "out.csv").read_bytes()
-
-
 def test_several_devices_write_the_bytes_of_one(folder: Path, local: bytes) -> None:
-    process = batch(folder, *demo(*TWO, "--out", "out.csv"))
+    process = batch(folder, *SAME, *TWO, "--out", "out.csv")
     assert process.returncode == 3
     assert (folder / "out.csv").read_bytes() == local
     assert counts(process.stderr).images == 501
-    again = batch(folder, *demo(*TWO, "--out", "out.csv", "--dry-run"))
+    again = batch(folder, *SAME, *TWO, "--out", "out.csv", "--dry-run")
     assert again.stdout.splitlines()[-1] == "2 workers"
 
 
@@ -78,7 +62,7 @@ def test_a_long_path_of_temporary_files_is_no_obstacle(tmp_path: Path) -> None:
     grow(tmp_path / "images", numbered(5))
     long = tmp_path / ("t" * 110)
     long.mkdir()
-    process = batch(tmp_path, *demo(*TWO, "--out", "out.csv"), env={**os.environ, "TMPDIR": str(long)})
+    process = batch(tmp_path, *SAME, *TWO, "--out", "out.csv", env={**os.environ, "TMPDIR": str(long)})
     assert counts(process.stderr) == (5, 0, 5, 0, 0)
 
 
@@ -131,7 +115,7 @@ def resident(process: int) -> int:
 
 @pytest.mark.slow
 def test_workers_that_are_killed_cost_nothing(start: Starter, folder: Path, local: bytes) -> None:
-    process = start(folder, *demo(*TWO, "--out", "out.csv"))
+    process = start(folder, *SAME, *TWO, "--out", "out.csv")
     for _ in range(5):
         time.sleep(random.uniform(0, 1.5))
         found = workers_of(process.pid)
@@ -147,8 +131,8 @@ def test_workers_that_are_killed_cost_nothing(start: Starter, folder: Path, loca
 def test_a_stream_survives_a_worker_without_a_word(start: Starter, tmp_path: Path) -> None:
     grow(tmp_path / "images", numbered(300))
     with open(tmp_path / "one.csv", "w") as one, open(tmp_path / "two.csv", "w") as two:
-        start(tmp_path, *demo(), stdout=one).wait(60)
-        process = start(tmp_path, *demo(*TWO, "-q"), stdout=two)
+        start(tmp_path, *SAME, stdout=one).wait(60)
+        process = start(tmp_path, *SAME, *TWO, "-q", stdout=two)
         while not os.fstat(two.fileno()).st_size:
             time.sleep(0.02)
         kill(workers_of(process.pid)[0])
@@ -161,7 +145,7 @@ def test_a_stream_survives_a_worker_without_a_word(start: Starter, tmp_path: Pat
 def test_stopped_or_killed_it_leaves_no_worker_and_goes_on(start: Starter, folder: Path, local: bytes) -> None:
     kept = 0
     for number in (signal.SIGKILL, signal.SIGINT):
-        process = start(folder, *demo(*TWO, "--out", "out.csv"))
+        process = start(folder, *SAME, *TWO, "--out", "out.csv")
         wait_for_results(process, folder / "out.csv.ledger", more_than=kept + 20)
         below = descendants(process.pid)
         began = time.monotonic()
@@ -172,7 +156,7 @@ def test_stopped_or_killed_it_leaves_no_worker_and_goes_on(start: Starter, folde
         assert ("beit: stopped" in stderr) is (number == signal.SIGINT)
         wait_until_gone(below, seconds=5)
         kept = stored_results(folder / "out.csv.ledger")
-    process_again = batch(folder, *demo(*TWO, "--out", "out.csv"))
+    process_again = batch(folder, *SAME, *TWO, "--out", "out.csv")
     assert counts(process_again.stderr).kept > 0
     assert (folder / "out.csv").read_bytes() == local
 
@@ -205,13 +189,13 @@ def test_what_contradicts_itself_is_refused(folder: Path) -> None:
         (("--address", "127.0.0.1:1"), "--address 127.0.0.1:1 is for Ray"),
         (("--strict",), "--strict is for several workers"),
     ):
-        process = batch(folder, *demo(*options, "--out", "out.csv"), light=True)
+        process = batch(folder, *SAME, *options, "--out", "out.csv", light=True)
         assert process.returncode == 2
         assert process.stderr.splitlines()[0] == f"beit: error: {message}"
         assert re.match("hint: ", process.stderr.splitlines()[1])
 
 
 def test_a_device_that_is_not_there_ends_the_run(folder: Path) -> None:
-    process = batch(folder, *demo("--devices", "cpu,cuda:7", "--out", "out.csv"))
+    process = batch(folder, *SAME, "--devices", "cpu,cuda:7", "--out", "out.csv")
     assert process.returncode == 2
     assert "this machine has 0 CUDA devices" in process.stderr

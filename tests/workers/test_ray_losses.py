@@ -12,7 +12,6 @@ import pytest
 from tests.cli.batches import (
     Starter,
     batch,
-    clean_environment,
     counts,
     grow,
     numbered,
@@ -20,12 +19,10 @@ from tests.cli.batches import (
     wait_for_results,
 )
 from tests.workers.cluster import Cluster
-from tests.workers.conftest import descendants, kill, wait_until_gone
+from tests.workers.conftest import SAME, descendants, kill, wait_until_gone
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytestmark = [pytest.mark.slow]
-
-SAME = ("images", "-m", "demo", "--dtype", "fp32", "-b", 4)
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +36,6 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def on_cluster(cluster: Cluster) -> tuple[str, ...]:
     return ("--engine", "ray", "--address", cluster.address)
-
-
-@pytest.fixture(scope="module")
-def local(odd_images: Path) -> bytes:
-    """Output of a local run."""
-    batch(odd_images, *SAME, "--out", "out.csv", env=clean_environment())
-    return (odd_images / "out.csv").read_bytes()
 
 
 def test_workers_and_decoders_that_are_killed_cost_nothing(
