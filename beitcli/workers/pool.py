@@ -1,25 +1,21 @@
-"""The pool: numbered sources -> workers -> records in order, whatever becomes of a worker.
-
-One piece of code knows which sources each worker owes. What a lost worker owed is given to others, on its own, until it
-is known which image costs workers.
-"""
+"""The pool: the workers of a run, from their start to their end, and the messages to and from them."""
 
 import json
 import logging
 import os
 import pickle
 import time
-from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic
 
 from beitcli import signals
-from beitcli.errors import BeitError, UsageError
-from beitcli.records import Failure, Fetched, Found, Identity, ResultRecord, Source
+from beitcli.errors import MAKE_ROOM, BeitError, UsageError
+from beitcli.records import Failure, ResultRecord, Source
 from beitcli.workers import messages
-from beitcli.workers.messages import Chosen, Outcome, Place, host_of
+from beitcli.workers.assignments import AHEAD, Assignments, Worker
+from beitcli.workers.messages import Chosen, Place
 from beitcli.workers.run import Countable, Engine, PooledRun
 from beitcli.workers.versions import versions
 
@@ -27,12 +23,6 @@ log = logging.getLogger(__name__)
 
 CHUNK = 64
 """Images that a worker gets at once."""
-
-AHEAD = 2
-"""Chunks that a worker has, beyond those it has begun with."""
-
-WINDOW = 16_384
-"""Images read from the inputs whose records have not been given yet."""
 
 PROBES = 8
 """Images that every worker has to see before it begins."""
@@ -48,37 +38,6 @@ MOST_KNOWN = 2_000_000
 
 _MOST_FAILED_STARTS = 3
 _POLL = 0.5
-_LOSSES = 2
-
-
-@dataclass(slots=True, eq=False)
-class _Portion:
-    """Numbers given to one worker together, and how often they were lost so."""
-
-    numbers: list[int]
-    losses: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    """A worker as the run sees it; `room` is the number of chunks that it would take now."""
-
-    key: int
-    place: Place
-    is_up: bool = False
-    is_ready: bool = False
-    is_draining: bool = False
-    room: int = AHEAD
-    owed: dict[int, _Portion] = field(default_factory=dict)
-    queued: deque[int] = field(default_factory=deque)
-
-
-@dataclass(frozen=True, slots=True)
-class _Elsewhere:
-    """In place of a record: the run has the result of an identical image."""
-
-    source: Source
-    identity: Identity
 
 
 class Pool(Generic[ResultRecord]):
@@ -88,8 +47,7 @@ class Pool(Generic[ResultRecord]):
         self._engine = engine
         self._run = run
         self._here = versions()
-        self._chunk = chunk
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, Worker] = {}
         self._failed_starts: dict[Place, int] = {}
         self._last_reason = ""
         self._last_up = time.monotonic()
@@ -97,20 +55,10 @@ class Pool(Generic[ResultRecord]):
         self._hardware: str | None = None
         self._notices: set[str] = set()
         self._counts: dict[int, int] = {}
-        self._files: dict[str, bytes] | None = None
         self._known = b""
         self._images: tuple[str, ...] = ()
         self._ready = 0
-        # numbers of sources: those that have no record yet, and records that wait for one before them
-        self._next = 0
-        self._head = 0
-        self._items: dict[int, Found | Fetched] = {}
-        self._finished: dict[int, ResultRecord | Failure | _Elsewhere | None] = {}
-        self._suspects: deque[_Portion] = deque()
-        self._again: dict[int, bytes] = {}
-        self._homeless: deque[int] = deque()
-        self._owners: dict[str, int] = {}
-        self._is_exhausted = False
+        self._work: Assignments[ResultRecord] = Assignments(run, self._workers, chunk)
         self._most_workers: int | None = None
 
     def records(self, found: Countable) -> Generator[list[ResultRecord | Failure], None, None]:
@@ -122,11 +70,11 @@ class Pool(Generic[ResultRecord]):
             self._begin(found)
             while True:
                 self._start_workers()
-                yield from self._completed()
+                yield from self._work.completed()
                 for worker in list(self._workers.values()):
                     self._give(worker, found)
-                yield from self._completed()
-                if self._is_exhausted and not self._items and not self._finished:
+                yield from self._work.completed()
+                if self._work.is_done:
                     return
                 for key, message in self._engine.wait(_POLL):
                     self._handle(key, message, found)
@@ -138,11 +86,11 @@ class Pool(Generic[ResultRecord]):
     def _begin(self, found: Countable) -> None:
         places = len(self._engine.places())
         if self._run.countable and places:
-            enough = 2 * self._chunk * places
+            enough = 2 * self._work.chunk * places
             count = found.count(enough)
             if count < enough:
                 self._most_workers = min(places, count)
-                self._chunk = max(1, -(-count // (2 * places)))
+                self._work.chunk = max(1, -(-count // (2 * places)))
         if not self._engine.is_here:
             first = found.peek(PROBES if self._run.countable else 1)
             paths = [item.location for item in first if isinstance(item, Source) and item.kind == "path"]
@@ -157,7 +105,7 @@ class Pool(Generic[ResultRecord]):
             is_full = self._most_workers is not None and len(self._workers) >= self._most_workers
             if place not in taken and not is_full and self._failed_starts.get(place, 0) < _MOST_FAILED_STARTS:
                 key = self._engine.start(place)
-                self._workers[key] = _Worker(key, place)
+                self._workers[key] = Worker(key, place)
 
     def _check_patience(self) -> None:
         """Raises BeitError where no worker is up, and none can be expected."""
@@ -171,7 +119,7 @@ class Pool(Generic[ResultRecord]):
         if time.monotonic() - self._last_up > patience:
             raise BeitError(f"no worker was ready for {patience:.0f} s: {self._engine.excuse()}")
 
-    def _greet(self, worker: _Worker, hello: Mapping[str, Any]) -> None:
+    def _greet(self, worker: Worker, hello: Mapping[str, Any]) -> None:
         """Check the versions of a worker that is up, and tell it what to compute."""
         worker.is_up = True
         differing = [
@@ -185,12 +133,12 @@ class Pool(Generic[ResultRecord]):
             )
         self._send(worker, self._setup(worker))
 
-    def _setup(self, worker: _Worker) -> messages.Setup:
+    def _setup(self, worker: Worker) -> messages.Setup:
         run = self._run
         level = logging.getLogger("beitcli").getEffectiveLevel()
         return messages.Setup(run.plan, worker.place, os.getcwd(), self._images, run.digest, self._known, level)
 
-    def _propose(self, worker: _Worker, proposal: messages.Proposal) -> None:
+    def _propose(self, worker: Worker, proposal: messages.Proposal) -> None:
         """Take the settings of the first worker for all, and say where another one's hardware differs."""
         if self._chosen is None:
             self._chosen = self._run.decide(proposal.chosen)
@@ -251,23 +199,24 @@ class Pool(Generic[ResultRecord]):
             case other:
                 raise AssertionError(other)
 
-    def _explained(self, worker: _Worker, error: BaseException) -> BaseException:
+    def _explained(self, worker: Worker, error: BaseException) -> BaseException:
         """The error, which on another machine names it."""
         if self._engine.is_here or not isinstance(error, BeitError):
             return error
         return type(error)(f"{worker.place.name}: {error}", error.hint)
 
-    def _send(self, worker: _Worker, message: object) -> None:
+    def _send(self, worker: Worker, message: object) -> None:
         self._engine.send(worker.key, pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
 
-    def _equip(self, worker: _Worker, folder: str) -> None:
+    def _equip(self, worker: Worker, folder: str) -> None:
         """Send the checkpoint's files to the worker's machine."""
         from beitcli.workers.checkpoints import files_of
 
-        if self._files is None:
-            self._files = files_of(self._run.plan.checkpoint)
+        if worker.is_equipped:
+            raise BeitError(f"{worker.place.name}: the model cannot be written into `{folder}`", MAKE_ROOM)
+        worker.is_equipped = True
         log.debug("the model is sent to %s", worker.place.name)
-        self._engine.install(worker.key, self._files, folder)
+        self._engine.install(worker.key, partial(files_of, self._run.plan.checkpoint), folder)
         self._send(worker, self._setup(worker))
 
     def _notify(self, level: int, text: str, stage: str | None = None) -> None:
@@ -278,186 +227,40 @@ class Pool(Generic[ResultRecord]):
 
     # Work
 
-    def _give(self, worker: _Worker, found: Countable) -> None:
+    def _give(self, worker: Worker, found: Countable) -> None:
         """Give the worker what it has room for; have it drained where nothing else can come."""
         while worker.is_ready and not worker.is_draining and worker.room:
-            suspect = self._suspect_for(worker)
-            if suspect is not None:
+            if self._work.has_suspects_for(worker):
                 if not worker.owed:
-                    self._send_portion(worker, suspect)
+                    self._send(worker, self._work.chunk_of(worker, self._work.suspects_for(worker)))
                     self._drain(worker)
                     return
-                self._suspects.appendleft(suspect)
                 break
-            numbers = self._numbers_for(worker, found)
-            if not numbers:
+            portion = self._work.next_for(worker, found)
+            if portion is None:
                 break
-            self._send_portion(worker, _Portion(numbers))
+            worker.room -= 1
+            self._send(worker, self._work.chunk_of(worker, portion))
         if worker.is_ready and not worker.is_draining and worker.room == AHEAD and worker.owed:
             self._drain(worker)
 
-    def _drain(self, worker: _Worker) -> None:
+    def _drain(self, worker: Worker) -> None:
         self._send(worker, messages.Drain())
         worker.is_draining = True
 
-    def _send_portion(self, worker: _Worker, portion: _Portion) -> None:
-        numbers = portion.numbers
-        computed = frozenset(self._again.pop(number) for number in numbers if number in self._again)
-        worker.owed.update(dict.fromkeys(numbers, portion))
-        worker.room -= 1
-        self._send(worker, messages.Chunk(tuple(numbers), tuple(self._items[number] for number in numbers), computed))
-
-    def _suspect_for(self, worker: _Worker) -> _Portion | None:
-        """The part of a portion that was lost which this worker may have, taken out."""
-        for _ in range(len(self._suspects)):
-            portion = self._suspects.popleft()
-            own = [number for number in portion.numbers if self._may_have(worker, number)]
-            if len(own) < len(portion.numbers):
-                others = [number for number in portion.numbers if number not in set(own)]
-                self._suspects.append(_Portion(others, portion.losses))
-            if own:
-                return _Portion(own, portion.losses)
-        return None
-
-    def _may_have(self, worker: _Worker, number: int) -> bool:
-        host = self._host(number)
-        return host is None or self._owner(host) is worker
-
-    def _numbers_for(self, worker: _Worker, found: Countable) -> list[int]:
-        """The next numbers for this worker: those that wait for it, then new ones."""
-        for _ in range(len(self._homeless)):
-            number = self._homeless.popleft()
-            (worker.queued.append if self._may_have(worker, number) else self._queue)(number)
-        numbers = [worker.queued.popleft() for _ in range(min(self._chunk, len(worker.queued)))]
-        while len(numbers) < self._chunk and not self._is_exhausted and self._has_room():
-            new = self._read(found)
-            if new is not None:
-                (numbers.append if self._may_have(worker, new) else self._queue)(new)
-        return numbers
-
-    def _has_room(self) -> bool:
-        if self._run.ordered:
-            return self._next - self._head < WINDOW
-        return len(self._items) < WINDOW
-
-    def _read(self, found: Countable) -> int | None:
-        """The number of the next input, or None where it needs no worker, or there is none."""
-        item: Found | Fetched | None = next(found, None)
-        if item is None:
-            self._is_exhausted = True
-            return None
-        number, self._next = self._next, self._next + 1
-        if isinstance(item, Source) and item.kind == "stdin":
-            from beitcli.inputs.fetch import read_standard_input
-
-            item = read_standard_input(item)
-        if isinstance(item, Failure):
-            self._finished[number] = item
-            return None
-        self._items[number] = item
-        return number
-
-    def _host(self, number: int) -> str | None:
-        item = self._items[number]
-        return host_of(item) if isinstance(item, Source) else None
-
-    def _owner(self, host: str) -> _Worker | None:
-        """The one worker that fetches from the host, so that it gets no more requests at a time than from one run."""
-        owner = self._workers.get(self._owners.get(host, 0))
-        if owner is None and self._workers:
-            counts = dict.fromkeys(self._workers, 0)
-            for key in self._owners.values():
-                if key in counts:
-                    counts[key] += 1
-            owner = self._workers[min(counts, key=lambda key: counts[key])]
-            self._owners[host] = owner.key
-        return owner
-
-    def _queue(self, number: int) -> None:
-        """Let the number of a URL wait for the worker that may have it."""
-        owner = self._owner(self._host(number) or "")
-        (owner.queued if owner else self._homeless).append(number)
-
-    # Results and losses
-
-    def _take(self, worker: _Worker, done: messages.Done) -> None:
+    def _take(self, worker: Worker, done: messages.Done) -> None:
         self._run.timings.network += done.seconds[0]
         self._run.timings.decoding += done.seconds[1]
         self._run.timings.model += done.seconds[2]
-        for outcome in done.outcomes:
-            if worker.owed.pop(outcome.number, None) is not None:
-                self._finish(outcome.number, self._result(outcome))
+        self._work.take(worker, done.outcomes)
 
-    def _finish(self, number: int, record: ResultRecord | Failure | _Elsewhere | None) -> None:
-        self._finished[number] = record
-        if not isinstance(record, _Elsewhere):
-            del self._items[number]
-
-    def _result(self, outcome: Outcome) -> ResultRecord | Failure | _Elsewhere | None:
-        item = self._items[outcome.number]
-        source = item.source if isinstance(item, Failure | Fetched) else item
-        if outcome.is_unchanged:
-            return None
-        if outcome.failure is not None:
-            return Failure(source, *outcome.failure, outcome.identity)
-        if isinstance(outcome.result, tuple) and not outcome.result:
-            return _Elsewhere(source, outcome.identity)
-        return self._run.record(source, outcome.result, outcome.identity, outcome.reused)
-
-    def _completed(self) -> Iterator[list[ResultRecord | Failure]]:
-        """The records that are due; a result that is elsewhere is looked up once those before it are stored."""
-        records: list[ResultRecord | Failure] = []
-        for number in self._due():
-            record = self._finished.pop(number)
-            if isinstance(record, _Elsewhere):
-                if records:
-                    yield records
-                    records = []
-                result = self._run.known.result_of(record.identity.digest or b"")
-                if result is None:  # it cannot be read, or not used in this run
-                    self._again[number] = record.identity.digest or b""
-                    self._homeless.append(number)
-                    continue
-                del self._items[number]
-                record = self._run.record(record.source, result, record.identity, True)
-            if number == self._head:
-                self._head += 1
-            if record is not None:
-                records.append(record)
-        if records:
-            yield records
-
-    def _due(self) -> Iterator[int]:
-        """The numbers of finished images that are due, in order."""
-        if not self._run.ordered:
-            yield from sorted(self._finished)
-            return
-        while self._head in self._finished:
-            yield self._head
-
-    def _lose(self, worker: _Worker, reason: str) -> None:
+    def _lose(self, worker: Worker, reason: str) -> None:
         """Let others do what a lost worker owed."""
         del self._workers[worker.key]
         self._engine.drop(worker.key)
         self._last_reason = f"{worker.place.name}: {reason}"
-        self._homeless.extend(worker.queued)
         if not worker.is_ready:
             self._failed_starts[worker.place] = self._failed_starts.get(worker.place, 0) + 1
         log.info("%s was lost (%s): others do its %d images", worker.place.name, reason, len(worker.owed))
-        for portion in dict.fromkeys(worker.owed.values()):
-            self._suspect([number for number in portion.numbers if number in worker.owed], portion.losses + 1, reason)
+        self._work.lose(worker, reason)
         self._tell_workers()
-
-    def _suspect(self, numbers: list[int], losses: int, reason: str) -> None:
-        """Let these numbers be done on their own; halve them after two losses."""
-        if losses < _LOSSES:
-            self._suspects.append(_Portion(numbers, losses))
-        elif len(numbers) > 1:
-            half = len(numbers) // 2
-            for part in (numbers[:half], numbers[half:]):
-                self._suspects.append(_Portion(part, _LOSSES - 1 if len(part) > 1 else 0))
-        else:
-            [number] = numbers
-            item = self._items[number]
-            source = item.source if isinstance(item, Failure | Fetched) else item
-            self._finish(number, Failure(source, "worker_lost", f"its worker was lost twice ({reason})"))

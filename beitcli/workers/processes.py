@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -60,7 +60,7 @@ class Processes:
         """Forget a worker, and kill it."""
         self._workers.pop(key).end(0)
 
-    def install(self, key: int, files: Mapping[str, bytes], folder: str) -> None:
+    def install(self, key: int, read: Callable[[], Mapping[str, bytes]], folder: str) -> None:
         """Never called: this machine has the files."""
         raise NotImplementedError
 

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
@@ -140,9 +140,9 @@ class RayWorkers:
         with suppress(RayError):
             ray.kill(actor)
 
-    def install(self, key: int, files: Mapping[str, bytes], folder: str) -> None:
+    def install(self, key: int, read: Callable[[], Mapping[str, bytes]], folder: str) -> None:
         """Put files into a folder on the worker's node, to which they are sent once."""
-        self._files = self._files or ray.put(dict(files))
+        self._files = self._files or ray.put(read())
         self._actors[key].install.options(**_SENDING).remote(self._files, folder)
 
     def excuse(self) -> str:

@@ -28,8 +28,8 @@ class Engine(Protocol):
         ...
 
     def drop(self, key: int) -> None: ...
-    def install(self, key: int, files: Mapping[str, bytes], folder: str) -> None:
-        """Put files into a folder on the worker's machine."""
+    def install(self, key: int, read: Callable[[], Mapping[str, bytes]], folder: str) -> None:
+        """Put files, which are always the same, into a folder on the worker's machine."""
         ...
 
     def excuse(self) -> str:
