@@ -93,6 +93,9 @@ _PARTS: dict[str, type] = {
 
 _LISTS = ("ext", "exclude", "label")
 
+_OF_WORKERS = ("devices", "engine", "address", "strict")
+"""Options of a command alone, whose workers start as copies of its process."""
+
 _Each = TypeVar("_Each")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -350,7 +353,9 @@ def _requested(options: dict[str, Any]) -> Request:
     }
     left = options | lists
     parts = {
-        name: part(**{each.name: left.pop(each.name) for each in fields(part) if each.name in left})
+        name: part(
+            **{each.name: left.pop(each.name) for each in fields(part) if each.name in left.keys() - _OF_WORKERS}
+        )
         for name, part in _PARTS.items()
     }
     resume = Resume(shard=left.pop("shard", None), no_ledger=True)
