@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, T
 from beitcli.errors import BeitError
 from beitcli.inputs.sources import literal
 from beitcli.jobs.classify import predictions
-from beitcli.jobs.discovery import Lookahead
 from beitcli.jobs.embed import embeddings
 from beitcli.jobs.engine import beit_preprocessing, open_beit, open_model, settings_for
 from beitcli.jobs.requests import DEFAULT_MODEL, Compute, Dtype, Inputs, Labels, Limits, ModelChoice, Request, Resume
@@ -94,6 +93,9 @@ _PARTS: dict[str, type] = {
 
 _LISTS = ("ext", "exclude", "label")
 
+_OF_WORKERS = ("devices", "engine", "address", "strict")
+"""Options of a command alone, whose workers start as copies of its process."""
+
 _Each = TypeVar("_Each")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -162,7 +164,7 @@ class _LoadedModel(Generic[ResultRecord]):
         from beitcli.pipeline import Predictor
 
         compute = replace(request.compute, compile=bool(request.compute.compile))  # nobody knows how many images come
-        settings = settings_for(replace(request, compute=compute), task, Lookahead(iter(())), padded=False)
+        settings = settings_for(replace(request, compute=compute), task.checkpoint, lambda _: 0, padded=False)
         self._again = again
         self._record = task.record
         self._preprocessing = settings.preprocessing
@@ -351,7 +353,9 @@ def _requested(options: dict[str, Any]) -> Request:
     }
     left = options | lists
     parts = {
-        name: part(**{each.name: left.pop(each.name) for each in fields(part) if each.name in left})
+        name: part(
+            **{each.name: left.pop(each.name) for each in fields(part) if each.name in left.keys() - _OF_WORKERS}
+        )
         for name, part in _PARTS.items()
     }
     resume = Resume(shard=left.pop("shard", None), no_ledger=True)

@@ -29,6 +29,7 @@ ERROR_CODES = {
     "network": "no connection, a broken response, or a refused redirect",
     "decoder_crashed": "the process that decoded the image died",
     "out_of_memory": "decoding the image took more memory than is available",
+    "worker_lost": "two workers of the run ended with the image, each alone with it",
 }
 """Every code that an error record can carry, with its meaning; `http_NNN` stands for one code per HTTP status."""
 

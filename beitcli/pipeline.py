@@ -25,7 +25,7 @@ from beitcli.model.features import Encoding
 from beitcli.model.inference_pool import InferencePool
 from beitcli.model.preprocessing import Preprocessing, ProcessorPreprocessing
 from beitcli.model.runtime import Runtime
-from beitcli.records import Failure, Found, Identity, ResultRecord, Source
+from beitcli.records import Failure, Fetched, Found, Identity, ResultRecord, Source
 from beitcli.timings import Timings
 
 _LONGEST_WAIT = 16
@@ -97,7 +97,7 @@ class Predictor(Generic[ResultRecord]):
 
 
 def predict(
-    found: Iterable[Found],
+    found: Iterable[Found | Fetched],
     predictor: Predictor[ResultRecord],
     timings: Timings,
     known: Callable[[bytes], Any | None] = lambda _: None,

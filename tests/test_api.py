@@ -82,7 +82,10 @@ def test_the_examples_of_the_docstrings(name: str, monkeypatch: pytest.MonkeyPat
 def test_every_option_of_a_request_is_an_option_here() -> None:
     requested = {field.name for part in (Inputs, Limits, ModelChoice, Compute, Labels) for field in fields(part)}
     run = set(api.ClassificationOptions.__annotations__) | set(api.RunOptions.__annotations__)
-    assert run | {"inputs"} == (requested | {"shard"}) - {"fp16"}
+    of_commands = {"fp16", "devices", "engine", "address", "strict"}
+    assert run | {"inputs"} == (requested | {"shard"}) - of_commands
+    with pytest.raises(TypeError, match="unknown option `devices`"):
+        beitcli.classify("photos", devices="all")  # type: ignore[call-arg]
 
 
 def test_its_records_are_those_that_the_command_line_writes(folder: Path, beit: Beit) -> None:

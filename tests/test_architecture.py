@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "inputs": {"", "errors", "records", "urls", "inputs"},
     "model": {"", "errors", "file_system", "records", "model"},
     "pipeline": {"", "errors", "records", "timings", "signals", "inputs", "model"},
+    "workers": {"", "errors", "file_system", "records", "timings", "signals", "inputs", "model", "pipeline", "workers"},
     "bench": {"", "errors", "records", "timings", "inputs", "model", "pipeline", "tables", "bench"},
     "outputs": {"errors", "file_system", "records", "timings", "outputs"},
     "ledger": {"errors", "file_system", "records", "urls", "outputs", "ledger"},
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "sorting": {"decisions", "errors", "file_system", "inputs", "records", "sorting"},
     "tagging": {"errors", "file_system", "records", "tagging"},
     "jobs": {
-        *("", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline"),
+        *("", "errors", "records", "timings", "signals", "inputs", "model", "outputs", "pipeline", "workers"),
         *("decisions", "evaluation", "file_system", "gallery", "ledger", "sorting", "tagging", "training", "jobs"),
     },
     "api": {"errors", "inputs", "ledger", "model", "pipeline", "records", "jobs"},
@@ -129,6 +130,10 @@ def test_messages_and_docstrings_name_parameters_and_no_flags(path: Path) -> Non
     assert not {text for text in flags if not re.fullmatch(r"--[a-z-]+", text)} - NAMES_A_FLAG
 
 
+def test_one_module_imports_ray() -> None:
+    assert [path.name for path in MODULES if "ray" in imports(path, inside_functions=True)] == ["ray_actors.py"]
+
+
 def test_every_text_that_may_name_a_flag_exists() -> None:
     sources = [ast.walk(ast.parse(path.read_text())) for path in MODULES]
     assert {node.value for nodes in sources for node in nodes if isinstance(node, ast.Constant)} >= NAMES_A_FLAG
@@ -159,6 +164,7 @@ def test_writers_and_commands_import_nothing_heavy_at_the_top(path: Path) -> Non
         ["bench", "--help"],
         ["bench", "no-such-file", "--vs", "transformers"],
         ["batch", ".", "--out", "x.unknown"],
+        ["batch", "no-such-file", "--engine", "ray", "--out", "x.csv"],
         ["batch", "--files-from", "/dev/null", "-m", "demo"],
         ["embed", "--help"],
         ["embed", ".", "--out", "x.unknown"],
@@ -179,7 +185,7 @@ def test_light_work_never_imports_torch(arguments: list[str], tmp_path: Path) ->
     (tmp_path / "part.jsonl").touch()
     (tmp_path / "val" / "no-such-class").mkdir(parents=True)
     (tmp_path / "val" / "no-such-class" / "a.jpg").touch()
-    refused = ("torch", "transformers", "PIL", "pyarrow", "sklearn", "scipy", "matplotlib")
+    refused = ("torch", "transformers", "PIL", "pyarrow", "sklearn", "scipy", "matplotlib", "ray")
     process = preloaded.beit(arguments, tmp_path, light=True, refused=refused)
     assert process.returncode != 70, process.stderr
 

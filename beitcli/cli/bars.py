@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from beitcli.cli.counting import Counting
-from beitcli.cli.lines import loss_of, print_summary
+from beitcli.cli.lines import loss_of, print_summary, workers_text
 from beitcli.cli.notices import log
 from beitcli.jobs.observer import Report
 
@@ -69,6 +69,11 @@ class Bars:
             self._bar.n += count
             self._bar.last_print_n += count
             self._bar.update(0)
+
+    def workers(self, count: int) -> None:
+        """Draw the number of workers behind the rate."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(workers_text(count))
 
     def step(self, now: "TrainingProgress") -> None:
         """Draw the state of a training."""

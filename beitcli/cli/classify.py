@@ -8,7 +8,7 @@ import typer
 from beitcli.cli import notices, progress
 from beitcli.cli.exit_status import exit_status
 from beitcli.cli.formats import layout_for, standard_format
-from beitcli.cli.options import OutputOptions, examples, with_options
+from beitcli.cli.options import OutputOptions, Without, examples, with_options
 from beitcli.errors import UsageError
 from beitcli.jobs.classify import classify as run
 from beitcli.jobs.requests import Compute, Inputs, Labels, Limits, ModelChoice, Request
@@ -35,7 +35,7 @@ def classify(
     inputs: Inputs,
     limits: Limits,
     model: ModelChoice,
-    compute: Compute,
+    compute: Annotated[Compute, Without("engine", "address")],
     labels: Labels,
     output: OutputOptions,
     out: Annotated[str | None, typer.Option("--out", "-o", hidden=True, callback=_refuse_out)] = None,  # noqa: ARG001

@@ -22,10 +22,12 @@ class Lines:
         self._count, self._unit = 0, "images"
         self._started = self._reported = time.monotonic()
         self._step_reported = -math.inf
+        self._workers = 0
 
     def stage(self, name: str, total: int | None = None, unit: str = "images") -> None:  # noqa: ARG002
         """Count from zero."""
         self._count, self._unit, self._started = 0, unit, time.monotonic()
+        self._workers = 0
 
     def countable(self, counts: Callable[[], Iterable[int]]) -> None:
         """Count nothing: a line has no total."""
@@ -37,10 +39,15 @@ class Lines:
         if now - self._reported >= PROGRESS_INTERVAL:
             self._reported = now
             rate = self._count / (now - self._started)
-            print_line(f"beit: {self._count} {self._unit} so far, {rate:.1f} {self._unit}/s")
+            workers = f"{workers_text(self._workers)}, " if self._workers else ""
+            print_line(f"beit: {self._count} {self._unit} so far, {workers}{rate:.1f} {self._unit}/s")
 
     def kept(self, count: int) -> None:
         """Print nothing: lines are about the work."""
+
+    def workers(self, count: int) -> None:
+        """Name the number of workers from now on."""
+        self._workers = count
 
     def step(self, now: "TrainingProgress") -> None:
         """Print the state of a training, if it is time."""
@@ -60,6 +67,11 @@ def print_summary(report: Report) -> None:
     """Print the summary lines of a run, which scripts read, without a time."""
     for line in report.tally.lines(report.timings):
         print_line(line, timed=False)
+
+
+def workers_text(count: int) -> str:
+    """The number of workers."""
+    return f"{count} worker{'s' * (count != 1)}"
 
 
 def loss_of(now: "TrainingProgress") -> str:

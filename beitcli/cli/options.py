@@ -126,6 +126,17 @@ FLAGS: dict[type, dict[str, Any]] = {
             show_default=False,
             help="Compile the network ahead [default: in bf16 on a CPU, if the run is long enough].",
         ),
+        "devices": _option(
+            _SPEED,
+            "--devices",
+            metavar="all|D,D,…",
+            help="Not one device, but a worker on each of these.",
+        ),
+        "engine": _option(_SPEED, "--engine", help="Workers on this machine, or on a Ray cluster."),
+        "address": _option(
+            _SPEED, "--address", metavar="HOST:PORT", help="The Ray cluster [default: RAY_ADDRESS, else this machine]."
+        ),
+        "strict": _flag(_SPEED, "--strict", help="Allow no workers whose hardware gives other last digits."),
     },
     Labels: {
         "top_k": _option(_OUTPUT, "--top-k", "-k", metavar="N", help="Labels per image; 0 = all."),

@@ -56,10 +56,11 @@ class FetchLimits:
 
 
 def fetch(
-    found: Iterable[Found], limits: FetchLimits, on_wait: Callable[[float], None]
+    found: Iterable[Found | Fetched], limits: FetchLimits, on_wait: Callable[[float], None]
 ) -> Generator[Source | Fetched | Failure, None, None]:
     """The items found, in order, with each URL and standard input replaced by its bytes or by a failure.
 
+    What has its bytes already passes through.
     A URL whose server reports it unchanged (304) since `known` is left out: the caller has its result already.
     Lazy: `found` is read ahead of what is yielded, by less than `LOOK_AHEAD`, and only while URLs are in flight.
     `on_wait` gets the seconds for which the network blocked the caller.
@@ -69,10 +70,10 @@ def fetch(
 
 
 def _results(
-    found: Iterable[Found], limits: FetchLimits, on_wait: Callable[[float], None]
+    found: Iterable[Found | Fetched], limits: FetchLimits, on_wait: Callable[[float], None]
 ) -> Generator[Source | Fetched | Failure | None, None, None]:
     """As `fetch`, with None for an unchanged URL."""
-    ahead: deque[Found | _Download] = deque()
+    ahead: deque[Found | Fetched | _Download] = deque()
     fetcher: _Fetcher | None = None
     with ExitStack() as stack:
         for item in found:
@@ -89,21 +90,24 @@ def _results(
             yield _delivered(ahead.popleft(), on_wait)
 
 
-def _is_ready(item: Found | _Download) -> bool:
+def _is_ready(item: Found | Fetched | _Download) -> bool:
     return not isinstance(item, _Download) or item.result.done()
 
 
-def _delivered(item: Found | _Download, on_wait: Callable[[float], None]) -> Source | Fetched | Failure | None:
+def _delivered(
+    item: Found | Fetched | _Download, on_wait: Callable[[float], None]
+) -> Source | Fetched | Failure | None:
     if isinstance(item, _Download):
         start = time.monotonic()
         result = item.result.result()
         on_wait(time.monotonic() - start)
         item.fetcher.advance()
         return result
-    return _read(item) if isinstance(item, Source) and item.kind == "stdin" else item
+    return read_standard_input(item) if isinstance(item, Source) and item.kind == "stdin" else item
 
 
-def _read(source: Source) -> Fetched | Failure:
+def read_standard_input(source: Source) -> Fetched | Failure:
+    """The bytes on standard input, or a failure."""
     try:
         wait_at_standard_input()
         data = sys.stdin.buffer.read(MOST_STREAMED + 1)

@@ -25,10 +25,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from beitcli.errors import OutputError
 from beitcli.inputs.decode import Decoding, Outcome, Preprocess, outcome
 from beitcli.inputs.quarantine import decode_alone
-from beitcli.inputs.worker import START_METHOD, held_signals, init_worker, share, shared_memory
+from beitcli.inputs.worker import (
+    START_METHOD,
+    folder_errors,
+    folder_for_sockets,
+    held_signals,
+    init_worker,
+    share,
+    shared_memory,
+)
 from beitcli.records import Failure, Fetched, Identity, Source, source_of
 
 log = logging.getLogger(__name__)
@@ -43,9 +50,6 @@ PREFETCH = 2
 
 MOST_IN_FLIGHT = 256_000_000
 """Bytes of fetched images in flight at once, and one image more; beyond that the next list is empty."""
-
-LONGEST_FOLDER = 58
-"""Bytes of a path to which `/beit-…/pymp-…/listener-…` can be added: a socket's has 104 on macOS, 108 on Linux."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,15 +302,9 @@ def _identity(batch: Any) -> Any:
 
 
 def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
-    """A folder in TMPDIR, or in /tmp where the path of a socket in there would be too long."""
-    try:
-        usual = tempfile.gettempdir()
-        folder = usual if len(os.fsencode(usual)) <= LONGEST_FOLDER else "/tmp"  # noqa: S108
-        return tempfile.TemporaryDirectory(prefix="beit-", dir=folder, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot make a temporary folder: {error.strerror}", "make room, or set TMPDIR to a short path"
-        ) from error
+    """A folder whose files may be sockets."""
+    with folder_errors():
+        return tempfile.TemporaryDirectory(prefix="beit-", dir=folder_for_sockets(), ignore_cleanup_errors=True)
 
 
 def _init_worker(folder: str, _worker: int) -> None:

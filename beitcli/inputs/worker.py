@@ -6,10 +6,13 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING
+
+from beitcli.errors import OutputError
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +24,9 @@ START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that a terminal or a supervisor may send to all processes of a run; the main one stops the others."""
+
+_LONGEST_FOLDER = 58
+"""Bytes of a path to which `/beit-…/pymp-…/listener-…` can be added: a socket's has 104 on macOS, 108 on Linux."""
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _OOM_SCORE = 500  # proc(5): counts as half of memory when the kernel chooses a process to kill
@@ -63,6 +69,23 @@ def share(tensor: "torch.Tensor") -> None:
         tensor.share_memory_()  # type: ignore[no-untyped-call]
     except RuntimeError:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def folder_for_sockets() -> str:
+    """TMPDIR, or /tmp where the path of a socket below it would be too long. Raises OSError where there is none."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) <= _LONGEST_FOLDER else "/tmp"  # noqa: S108
+
+
+@contextmanager
+def folder_errors() -> Iterator[None]:
+    """Convert errors of making a temporary folder to OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot make a temporary folder: {error.strerror}", "make room, or set TMPDIR to a short path"
+        ) from error
 
 
 @contextmanager

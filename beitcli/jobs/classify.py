@@ -8,8 +8,8 @@ from functools import partial
 
 from beitcli.errors import UsageError
 from beitcli.jobs.discovery import begin_stage, find_again, find_part
-from beitcli.jobs.engine import helpful_stages, predict_records, settings_for, warn_if_demo
-from beitcli.jobs.observer import Observer, Report
+from beitcli.jobs.engine import RunContext, helpful_stages, plan_of, predict_records, warn_if_demo
+from beitcli.jobs.observer import Observer, Report, Silent
 from beitcli.jobs.recording import Unstored, begun, model_digest, recorded, remove_summary
 from beitcli.jobs.requests import Labels, ModelChoice, Request
 from beitcli.jobs.resumable import Files, preview, updated_ledger, write_files
@@ -36,7 +36,7 @@ def classify(request: Request, layout_for: LayoutFor, destination: Destination, 
     report = Report()
     remove_summary(request)
     begin_stage("classifying", request, observer)
-    task, selection, batches = _predictions(request, report, destination.padded, destination.replaces)
+    task, selection, batches = _predictions(request, report, observer, destination.padded, destination.replaces)
     layout = _layout(layout_for, request.labels, task.checkpoint)
     is_named = layout.format == "parquet" or request.resume.summary is not None
     run = begun(request, task, _digest(task.checkpoint) if is_named else "")
@@ -54,7 +54,7 @@ def _digest(checkpoint: Checkpoint) -> str:
 
 def predictions(request: Request) -> Generator[list[Record], None, None]:
     """Records of the inputs, in lists, for a caller that does with them what it wants."""
-    task, selection, batches = _predictions(request, Report(), padded=False)
+    task, selection, batches = _predictions(request, Report(), Silent(), padded=False)
     labels = len(task.checkpoint.labels)
     columns = min(request.labels.top_k or labels, labels)
     with closing(batches):
@@ -63,15 +63,15 @@ def predictions(request: Request) -> Generator[list[Record], None, None]:
 
 
 def _predictions(
-    request: Request, report: Report, padded: bool, replaces: str = ""
+    request: Request, report: Report, observer: Observer, padded: bool, replaces: str = ""
 ) -> tuple[Task[Prediction], Selection, Generator[list[Record], None, None]]:
     """The task, the selection of records to give, and all records of the requested inputs."""
     found = find_part(request, report.tally.skipped, replaces)
     checkpoint, selection = choose(request.model, request.labels)
     task = classification_task("batch", checkpoint, request.labels.top_k)
     report.tally.helpful = helpful_stages(request, task)
-    settings_of = partial(settings_for, request, task, padded=padded)
-    return task, selection, predict_records(found, task, settings_of, report.timings)
+    plan = plan_of(request, task, padded=padded)
+    return task, selection, predict_records(found, plan, RunContext(report.timings, on_workers=observer.workers))
 
 
 def classify_into_file(request: Request, layout_for: LayoutFor, observer: Observer) -> Report:

@@ -40,8 +40,13 @@ class Lookahead:
 
     def count(self, limit: int) -> int:
         """Number of remaining inputs, counted up to `limit`."""
-        self._counted.extend(islice(self._rest, limit - len(self._counted)))
-        return len(self._counted)
+        self._counted.extend(islice(self._rest, max(0, limit - len(self._counted))))
+        return min(limit, len(self._counted))
+
+    def peek(self, limit: int) -> list[Found]:
+        """The next inputs, at most so many."""
+        self.count(limit)
+        return list(islice(self._counted, limit))
 
 
 def find(inputs: Inputs, skipped: Skipped, silent: bool = False) -> Iterator[Found]:

@@ -2,10 +2,9 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 
 from beitcli.jobs.discovery import begin_stage, find_again, find_part
-from beitcli.jobs.engine import beit_preprocessing, open_beit, predict_records, settings_for, warn_if_demo
+from beitcli.jobs.engine import RunContext, beit_preprocessing, open_beit, plan_of, predict_records, warn_if_demo
 from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.recording import remove_summary
 from beitcli.jobs.requests import Request
@@ -41,10 +40,11 @@ def embed(request: Request, kind: Encoding, observer: Observer) -> Report:
 def embeddings(request: Request, kind: Encoding) -> Generator[list[Embedding | Failure], None, None]:
     """Features of the inputs, in lists, for a caller that does with them what it wants."""
     found = find_part(request, Skipped(), replaces="")
-    with _encoding(request, kind) as (task, _):
-        settings_of = partial(settings_for, request, task, padded=False)
-        with closing(predict_records(found, task, settings_of, Timings())) as batches:
-            yield from batches
+    with (
+        _encoding(request, kind) as (task, _),
+        closing(predict_records(found, plan_of(request, task, padded=False), RunContext(Timings()))) as batches,
+    ):
+        yield from batches
 
 
 def preview_embedding(request: Request, kind: Encoding) -> dict[str, int]:

@@ -2,27 +2,33 @@
 
 import logging
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from multiprocessing import current_process
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from beitcli import signals
 from beitcli.errors import UsageError
 from beitcli.inputs.worker import can_start_workers
 from beitcli.jobs.discovery import Lookahead
+from beitcli.jobs.distribution import engine_of, on_one_device
 from beitcli.jobs.requests import Compute, ModelChoice, Request
 from beitcli.jobs.tasks import Task
 from beitcli.model.catalog import has_smaller
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.cpu.cores import usable_cores
-from beitcli.records import Failure, Found, ResultRecord
+from beitcli.outputs.destination import reserved_standard_output
+from beitcli.records import Failure, Found, Identity, ResultRecord, Source
 from beitcli.timings import Timings
+from beitcli.workers.messages import Chosen
+from beitcli.workers.run import Engine, PooledRun, StoredResults
+from beitcli.workers.settings import chosen_of, with_chosen
 
 if TYPE_CHECKING:
     from beitcli.model.preprocessing import Preprocessing, ProcessorPreprocessing
     from beitcli.model.runtime import Runtime
-    from beitcli.pipeline import Settings
+    from beitcli.pipeline import Model, Settings
 
 log = logging.getLogger(__name__)
 
@@ -30,21 +36,72 @@ MAX_WORKERS = 8
 """Maximum number of decoding processes that a run chooses by itself."""
 
 
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """Everything around the predictions of a run.
+
+    `decide` gets the settings that the run chooses, and gives those that hold; `known` are results that the run has,
+    and `on_workers` gets the number of workers. `model_digest` is that of the checkpoint's files, if it is known.
+    """
+
+    timings: Timings
+    decide: Callable[[Chosen], Chosen] = lambda chosen: chosen
+    known: StoredResults = field(default_factory=StoredResults)
+    on_workers: Callable[[int], object] = lambda _: None
+    model_digest: str = ""
+    ordered: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan(Generic[ResultRecord]):
+    """The computation of a run: the request, its checkpoint, and how one result is made.
+
+    With `padded` batches no result depends on other images; with `digest` identical images are recognised.
+    """
+
+    request: Request
+    checkpoint: Checkpoint
+    load: "Callable[[Settings], Model]"
+    record: Callable[[Source, Any, Identity, bool], ResultRecord]
+    padded: bool
+    digest: bool = False
+
+    def at(self, checkpoint: Checkpoint, device: str, cores: int) -> "RunPlan[ResultRecord]":
+        """The same on this device, with the checkpoint as it is found there, and no more decoders than cores."""
+        compute, inputs = self.request.compute, replace(self.request.inputs, inputs=None)
+        workers = min(cores, MAX_WORKERS) if compute.workers is None else compute.workers
+        compute = replace(compute, device=device, devices=None, engine="local", workers=workers)
+        return replace(self, checkpoint=checkpoint, request=replace(self.request, inputs=inputs, compute=compute))
+
+    def settings(self, count: Callable[[int], int]) -> "Settings":
+        """The settings of the pipeline here; `count(n)` gives the number of inputs, at most n."""
+        return settings_for(self.request, self.checkpoint, count, padded=self.padded, digest=self.digest)
+
+
+def plan_of(request: Request, task: Task[ResultRecord], *, padded: bool, digest: bool = False) -> RunPlan[ResultRecord]:
+    """The plan of a task."""
+    return RunPlan(request, task.checkpoint, task.load, task.record, padded, digest)
+
+
 def predict_records(
-    found: Iterator[Found],
-    task: Task[ResultRecord],
-    settings_of: "Callable[[Lookahead], Settings]",
-    timings: Timings,
-    known: Callable[[bytes], Any | None] = lambda _: None,
+    found: Iterator[Found], plan: RunPlan[ResultRecord], context: RunContext
 ) -> Generator[list[ResultRecord | Failure], None, None]:
-    """Records of the inputs, in lists. Without inputs, nothing heavy is imported."""
+    """Records of the inputs, in lists. Without inputs, nothing heavy is imported.
+
+    They are in the order of the inputs, unless several workers compute them and the run does not need it.
+    """
     first = next(found, None)
     if first is None:
         return
+    lookahead = Lookahead(chain([first], found))
+    engine = engine_of(plan.request.compute)
+    if engine is not None:
+        yield from _predict_elsewhere(lookahead, plan, context, engine)
+        return
     from beitcli.pipeline import Predictor, predict
 
-    lookahead = Lookahead(chain([first], found))
-    settings = settings_of(lookahead)
+    settings = plan.settings(lookahead.count)
+    settings = with_chosen(settings, context.decide(chosen_of(settings)))
     signals.check()  # an import may have swallowed the exception of a signal
     log.debug(
         "%s on %s in %s%s, %d images a batch, %d decoding processes",
@@ -55,22 +112,50 @@ def predict_records(
         settings.batch_size,
         settings.workers,
     )
-    yield from predict(lookahead, Predictor(settings, task.load, task.record), timings, known)
+    predictor = Predictor(settings, plan.load, plan.record)
+    yield from predict(lookahead, predictor, context.timings, context.known.result_of)
+
+
+def _predict_elsewhere(
+    lookahead: Lookahead, plan: RunPlan[ResultRecord], context: RunContext, engine: Engine
+) -> Generator[list[ResultRecord | Failure], None, None]:
+    """Records by the workers of an engine."""
+    from beitcli.workers.pool import Pool
+
+    plan.checkpoint.files()  # downloaded once, by this process
+    compute = plan.request.compute
+    run = PooledRun(
+        plan=replace(plan, padded=True),
+        record=plan.record,
+        timings=context.timings,
+        decide=context.decide,
+        known=context.known,
+        digest=None if engine.is_here else context.model_digest or plan.checkpoint.content_digest(),
+        on_workers=context.on_workers,
+        strict=compute.strict,
+        ordered=context.ordered,
+        countable=plan.request.inputs.files_from != "-",
+    )
+    with (
+        nullcontext() if engine.is_here else reserved_standard_output(),
+        closing(Pool(engine, run).records(lookahead)) as records,
+    ):
+        yield from records
 
 
 def settings_for(
-    request: Request, task: Task[ResultRecord], lookahead: Lookahead, *, padded: bool, digest: bool = False
+    request: Request, checkpoint: Checkpoint, count: Callable[[int], int], *, padded: bool, digest: bool = False
 ) -> "Settings":
-    """Settings of a run; counts inputs in `lookahead` to decide whether compiling pays off."""
+    """Settings of a run; `count(n)` gives the number of inputs, at most n, to decide whether compiling pays off."""
     from beitcli.model.runtime import choose_batch_size, choose_runtime, memory_of
     from beitcli.pipeline import Settings
 
-    compute, limits, checkpoint = request.compute, request.limits, task.checkpoint
+    compute, limits = on_one_device(request.compute), request.limits
     runtime = replace(choose_runtime(compute.device, compute.precision), many_batches=padded)
     preprocessing = _preprocessing(request.model, checkpoint)
     if compute.compile is None:
-        count = None if request.inputs.files_from == "-" else lookahead.count  # stdin may still be growing
-        runtime = replace(runtime, compiled=_is_worth_compiling(runtime, checkpoint, preprocessing, count))
+        counted = None if request.inputs.files_from == "-" else count  # stdin may still be growing
+        runtime = replace(runtime, compiled=_is_worth_compiling(runtime, checkpoint, preprocessing, counted))
     elif compute.compile:
         runtime = replace(runtime, compiled=True)
     size = preprocessing.shape[:2] if preprocessing.shape[-1] == 3 else preprocessing.shape[1:]

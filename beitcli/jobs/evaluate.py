@@ -14,6 +14,7 @@ from beitcli.errors import UsageError
 from beitcli.evaluation.ground_truth import Match, Reading, match
 from beitcli.gallery.items import Gallery, Item
 from beitcli.inputs.labelled import Labelled
+from beitcli.jobs.distribution import device_name
 from beitcli.jobs.engine import warn_if_demo
 from beitcli.jobs.evaluation_files import EvaluationFiles
 from beitcli.jobs.gallery_page import write_page
@@ -182,7 +183,7 @@ def _evaluate(
         request.folder or request.labels or "", len({each.index for each in classes}), matched_by
     )
     figures, skipped = measure(predictions, checkpoint.labels), report.tally.skipped
-    setting, learnt = _setting(request.run, checkpoint, dtype), _count_learnt(checkpoint, digests)
+    setting, learnt = _setting(request.run, checkpoint, ledger.device, dtype), _count_learnt(checkpoint, digests)
     return Evaluation(__version__, setting, ground_truth, figures, failures, skipped, learnt)
 
 
@@ -217,9 +218,8 @@ def _count_learnt(checkpoint: Checkpoint, digests: Sequence[bytes]) -> int | Non
     return count_learnt(path, filter(None, digests))
 
 
-def _setting(request: Request, checkpoint: Checkpoint, dtype: str) -> "Setting":
+def _setting(request: Request, checkpoint: Checkpoint, device: str | None, dtype: str) -> "Setting":
     from beitcli.evaluation.report import Setting
-    from beitcli.model.runtime import choose_device
 
     return Setting(
         model=checkpoint.name,
@@ -229,6 +229,6 @@ def _setting(request: Request, checkpoint: Checkpoint, dtype: str) -> "Setting":
         preprocess=request.model.preprocess,
         image_size=request.model.image_size,
         fast_decode=request.limits.fast_decode,
-        device=choose_device(request.compute.device),
+        device=device_name(request.compute, device),
         dtype=dtype or request.compute.precision,
     )

@@ -38,6 +38,9 @@ class Observer(Protocol):
     def kept(self, count: int) -> object:
         """Called with the number of units that need no work, found since the last call."""
 
+    def workers(self, count: int) -> object:
+        """Called with the number of workers that are ready, whenever it changes, in a run that has some."""
+
     def step(self, now: "TrainingProgress") -> object:
         """Called after each step of a training but the first."""
 
@@ -70,6 +73,8 @@ class Silent:
     def progress(self, count: int) -> None: ...
 
     def kept(self, count: int) -> None: ...
+
+    def workers(self, count: int) -> None: ...
 
     def step(self, now: "TrainingProgress") -> None: ...
 

@@ -106,7 +106,11 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Device, precision and speed; None is chosen by the run."""
+    """Devices, precision and speed; None is chosen by the run.
+
+    With several `devices`, which stand in for `device`, each has a worker, and so have the nodes of the Ray cluster at
+    `address`; `strict` allows none whose hardware gives other digits.
+    """
 
     batch_size: Annotated[int | None, Range(1, 4096)] = None
     workers: Annotated[int | None, Range(0, 256)] = None
@@ -114,14 +118,37 @@ class Compute:
     dtype: Dtype = "auto"
     fp16: bool = False
     compile: bool | None = None
+    devices: str | None = None
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None
+    strict: bool = False
 
     def check(self) -> None:
         """Raises UsageError for values that are not allowed, or contradict each other."""
         check_values(self)
+        self._check_workers()
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
             raise UsageError(f"`device={self.device}`: no such device", "one of auto, cpu, cuda, cuda:N, mps")
         if self.fp16 and self.dtype not in ("auto", "fp16"):
             raise UsageError(f"`fp16=True` and `dtype={self.dtype}` contradict each other")
+
+    def _check_workers(self) -> None:
+        one = r"(cpu|cuda(:\d+)?|mps)"
+        if self.devices is not None and not re.fullmatch(rf"all|{one}(,{one})*", self.devices):
+            raise UsageError(f"`devices={self.devices}`: no such devices", "`all`, or for example cuda:0,cuda:2")
+        if self.devices is not None and self.engine == "ray":
+            raise UsageError(f"`devices={self.devices}` and `engine=ray`", "Ray's nodes have their own devices")
+        if self.address is not None and self.engine != "ray":
+            raise UsageError(f"`address={self.address}` is for Ray", "add `engine=ray`")
+        if self.engine == "ray" and self.device == "mps":
+            raise UsageError("`device=mps`: Ray knows no such device", "one of auto, cpu, cuda")
+        if self.strict and self.devices is None and self.engine == "local":
+            raise UsageError("`strict=True` is for several workers", "add `devices=all` or `engine=ray`")
+
+    @property
+    def has_workers(self) -> bool:
+        """True if other processes may compute."""
+        return self.devices is not None or self.engine != "local"
 
     @property
     def precision(self) -> str:

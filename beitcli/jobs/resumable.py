@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from beitcli import __version__, signals
 from beitcli.errors import OutputError
 from beitcli.inputs.formats import DECODER, DECODER_EXTRAS
-from beitcli.jobs.discovery import Lookahead, with_identities
-from beitcli.jobs.engine import helpful_stages, predict_records, settings_for
+from beitcli.jobs.discovery import with_identities
+from beitcli.jobs.distribution import worker_count
+from beitcli.jobs.engine import RunContext, helpful_stages, plan_of, predict_records
 from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.recording import begun, model_digest, recorded
 from beitcli.jobs.requests import Request
@@ -29,9 +30,8 @@ from beitcli.ledger.validity import NOT_THERE, THERE
 from beitcli.outputs.lock import exclusive
 from beitcli.outputs.provenance import Provenance
 from beitcli.records import Failure, Found, ResultRecord, Source, printable
-
-if TYPE_CHECKING:
-    from beitcli.pipeline import Settings
+from beitcli.workers.messages import Chosen
+from beitcli.workers.run import StoredResults
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def preview(request: Request, found: Iterable[Found], task: Task[ResultRecord]) 
         ledger = _ledger(request, task, database)
         for _ in ledger.pending(with_identities(found, request), request.resume.recompute(), states):
             pass
-        return dict(states) | {"gone": ledger.count_removed()}
+        return dict(states) | {"gone": ledger.count_removed()} | worker_count(request.compute)
 
 
 def _ledger(request: Request, task: Task[ResultRecord], database: sqlite3.Connection) -> Ledger[ResultRecord]:
@@ -203,15 +203,22 @@ def _predict(
 ) -> None:
     """Run the model on the images that the ledger lacks; the counts so far are recorded with the results."""
 
-    def settings_of(lookahead: Lookahead) -> "Settings":
-        settings = settings_for(request, task, lookahead, padded=True, digest=not request.resume.no_dedupe)
-        ledger.set_dtype(settings.runtime.dtype)
+    def decide(chosen: Chosen) -> Chosen:
+        ledger.set_device(chosen.device, chosen.dtype)
         if request.compute.compile is not None:
-            return settings
-        compiled = ledger.remembered("compiled", settings.runtime.compiled)
-        return replace(settings, runtime=replace(settings.runtime, compiled=compiled))
+            return chosen
+        return replace(chosen, compiled=ledger.remembered("compiled", chosen.compiled))
 
-    with closing(predict_records(pending, task, settings_of, report.timings, ledger.result_of)) as batches:
+    plan = plan_of(request, task, padded=True, digest=not request.resume.no_dedupe)
+    context = RunContext(
+        timings=report.timings,
+        decide=decide,
+        known=StoredResults(ledger.result_of, ledger.digests_of_results),
+        on_workers=observer.workers,
+        model_digest=ledger.facts["model"],
+        ordered=False,  # the ledger knows the order, and a result is kept as soon as it is there
+    )
+    with closing(predict_records(pending, plan, context)) as batches:
         for records in batches:
             with signals.held():
                 report.tally.add(records)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic
 
 from beitcli.ledger.codecs import Codec, ScoresCodec
@@ -24,7 +25,7 @@ class Task(Generic[ResultRecord]):
 
     `facts` are the settings of this task that a result depends on, and `command` is the one that a ledger belongs to.
     `settings` are the options of the task that are no part of a request.
-    `load` loads the model and imports torch; `record` makes the record of one of its results.
+    `load` loads the model and imports torch; `record` makes the record of one of its results. Both can be pickled.
     """
 
     command: str
@@ -52,25 +53,27 @@ def resumable_classification_task(command: str, checkpoint: Checkpoint, top_k: i
 
 
 def _classification_task(command: str, checkpoint: Checkpoint, columns: int, kept: int) -> Task[Prediction]:
-    def load(settings: "Settings") -> "Model":
-        from beitcli.pipeline import load_classifier
-
-        return load_classifier(settings, kept)
-
     facts = {"--top-k": str(kept)}
     if checkpoint.activation != "softmax" and not checkpoint.multi_label:
         facts["scores"] = checkpoint.activation  # older versions stored a softmax: predict again
+    load = partial(_load_classifier, top_k=kept)
     return Task(command, checkpoint, facts, ScoresCodec(checkpoint.labels, columns), load, Prediction)
+
+
+def _load_classifier(settings: "Settings", top_k: int) -> "Model":
+    from beitcli.pipeline import load_classifier
+
+    return load_classifier(settings, top_k)
 
 
 def encoding_task(command: str, checkpoint: Checkpoint, kind: Encoding, vectors: FeatureCodec) -> Task[Embedding]:
     """Features of the given kind, stored in `vectors`."""
-
-    def load(settings: "Settings") -> "Model":
-        from beitcli.pipeline import load_encoder
-
-        return load_encoder(settings, kind)
-
     facts = {"--pool": kind.pool, "--normalize": str(kind.normalized), "--half": str(kind.half)}
     settings = {"pool": kind.pool, "normalize": kind.normalized, "half": kind.half}
-    return Task(command, checkpoint, facts, vectors, load, Embedding, settings)
+    return Task(command, checkpoint, facts, vectors, partial(_load_encoder, kind=kind), Embedding, settings)
+
+
+def _load_encoder(settings: "Settings", kind: Encoding) -> "Model":
+    from beitcli.pipeline import load_encoder
+
+    return load_encoder(settings, kind)

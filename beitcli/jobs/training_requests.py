@@ -139,5 +139,9 @@ class TrainingRequest:
         self.recipe.check(self.model.image_size or 32)
         for part in (self.limits, self.model, self.compute):
             part.check()
+        if self.compute.has_workers and not self.recipe.is_probe:
+            raise UsageError(
+                "a training of all layers runs on one device", "name it by `device=`; a probe takes several"
+            )
         self.work.check()
         self.images.check_place(self.work.out)

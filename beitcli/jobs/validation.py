@@ -5,17 +5,16 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from beitcli.jobs.discovery import Lookahead
-from beitcli.jobs.engine import predict_records, settings_for
+from beitcli.jobs.engine import RunContext, plan_of, predict_records
 from beitcli.jobs.observer import Observer
 from beitcli.jobs.requests import Compute, Inputs, Limits, ModelChoice, Request
 from beitcli.jobs.tasks import classification_task
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.records import Found
 from beitcli.timings import Timings
+from beitcli.workers.messages import Chosen
 
 if TYPE_CHECKING:
-    from beitcli.pipeline import Settings
     from beitcli.training.validation import ModelPredictions
 
 
@@ -34,18 +33,18 @@ class Validator:
         compute = replace(self.compute, batch_size=None)  # that of a training is no batch size of an evaluation
         request = Request(Inputs(), self.limits, ModelChoice(folder), compute)
         task = classification_task("eval", open_checkpoint(folder, None), request.labels.top_k)
-        runtimes = []
+        decided: list[Chosen] = []
 
-        def settings_of(lookahead: Lookahead) -> "Settings":
-            settings = settings_for(request, task, lookahead, padded=True)
-            runtimes.append(settings.runtime)
-            return settings
+        def decide(chosen: Chosen) -> Chosen:
+            decided.append(chosen)
+            return chosen
 
+        context = RunContext(Timings(), decide, on_workers=self.observer.workers)
         self.observer.stage("validation", len(found))
         records = []
-        with closing(predict_records(iter(found), task, settings_of, Timings())) as batches:
+        with closing(predict_records(iter(found), plan_of(request, task, padded=True), context)) as batches:
             for batch in batches:
                 records += batch
                 self.observer.progress(len(batch))
-        [runtime] = runtimes
-        return ModelPredictions(records, f"{runtime.dtype} on {runtime.device}")
+        [chosen] = decided
+        return ModelPredictions(records, f"{chosen.dtype} on {chosen.device}")

@@ -88,6 +88,7 @@ class Ledger(Generic[ResultRecord]):
         self._requested = 0
         self._order = hashlib.sha256()
         self._stale: Counter[int] = Counter()
+        self.device: str | None = None
         self._dtype: str | None = None
         self._had_rows = has_rows(database)
         self._shares = False
@@ -131,9 +132,9 @@ class Ledger(Generic[ResultRecord]):
         versions = versions_of_runs(self._database, (run for (run,) in self._execute(query)))
         return Provenance(model_name(self._database, self._fingerprint) or "", self._facts["model"], versions)
 
-    def set_dtype(self, dtype: str) -> None:
-        """Set the dtype of the results from now on."""
-        self._dtype = dtype
+    def set_device(self, device: str, dtype: str) -> None:
+        """Set the device and the dtype of the results from now on."""
+        self.device, self._dtype = device, dtype
 
     def remembered(self, key: str, value: bool) -> bool:
         """The value that the ledger's first run stored under `key`; stores `value` if there is none."""
@@ -184,6 +185,10 @@ class Ledger(Generic[ResultRecord]):
     def result_of(self, digest: bytes) -> Any | None:
         """The result of an identical image, if it is available."""
         return self._results.of_digest(digest)
+
+    def digests_of_results(self, most: int) -> bytes:
+        """8 bytes of the digest of every image with a result that holds; none where there are more than `most`."""
+        return self._results.digests(most)
 
     def count(self, tally: Tally, is_complete: bool) -> None:
         """Extend the tally of this run's work to all requested images that have a result.

@@ -1,5 +1,6 @@
 """Stored results as a run sees them: those that hold under its facts, and their records."""
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,6 +47,14 @@ class Results(Generic[ResultRecord]):
                 with suppress(sqlite3.DatabaseError):
                     return self._codec.decode(found[0])
         return None
+
+    def digests(self, most: int) -> bytes:
+        """8 bytes of the digest of every image with a result that holds; none where there are more than `most`."""
+        holding = json.dumps([fingerprint for fingerprint, stored in self._validity.items() if stored.holds])
+        query = """SELECT substr(digest, 1, 8) FROM pictures WHERE digest IS NOT NULL AND scores IS NOT NULL
+                   AND fingerprint IN (SELECT value FROM json_each(?)) LIMIT ?"""
+        found = self._database.execute(query, (holding, most + 1)).fetchall()
+        return b"".join(digest for (digest,) in found) if len(found) <= most else b""
 
     def records(self, rows: Iterable[Row]) -> Iterator[list[ResultRecord | Failure]]:
         """The records of rows of `COLUMNS`, in lists; of an identity only its digest."""

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import select
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
@@ -95,9 +96,33 @@ def waiting(file: int | str, closefd: bool = True) -> io.BufferedWriter:
     return io.BufferedWriter(WaitingFile(file, "w", closefd))
 
 
+class _StandardOutput:
+    """The descriptor to write records to: one per process, as standard output is."""
+
+    number = 1
+
+
+@contextmanager
+def reserved_standard_output() -> Iterator[None]:
+    """Keep standard output for records: what other code writes to descriptor 1 meanwhile is dropped."""
+    if _StandardOutput.number == 1:
+        _StandardOutput.number = os.dup(1)  # never closed: a stream may be flushed behind this block
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        os.dup2(_StandardOutput.number, 1)
+
+
 @contextmanager
 def standard_output() -> Iterator[BinaryIO]:
-    with closed(waiting(1, closefd=False)) as stream:
+    with closed(waiting(_StandardOutput.number, closefd=False)) as stream:
         yield stream
 
 
@@ -113,7 +138,8 @@ def stream_to(path: str) -> Iterator[BinaryIO]:
 
 
 def _number(match: re.Match[str]) -> int:
-    return int(match[1]) if match[1] else {"stdin": 0, "stdout": 1, "stderr": 2}[match[2]]
+    number = int(match[1]) if match[1] else {"stdin": 0, "stdout": 1, "stderr": 2}[match[2]]
+    return _StandardOutput.number if number == 1 else number
 
 
 @contextmanager

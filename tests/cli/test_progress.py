@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from beitcli.cli.bars import Bars
+from beitcli.cli.lines import Lines
 from tests.conftest import SAMPLES
 from tests.model.test_hub import SAFETENSORS, FakeHub
 from tests.training.shapes import draw_classes
@@ -148,3 +149,22 @@ def test_a_download_shows_a_bar(on_a_terminal: OnATerminal, tmp_path: Path) -> N
 @pytest.mark.parametrize("more", [["--out", "out.csv", "-q"], ["-f", "csv"]], ids=["quiet", "records on the terminal"])
 def test_no_bar_where_it_would_be_in_the_way(on_a_terminal: OnATerminal, more: list[str]) -> None:
     assert "classifying" not in on_a_terminal(*BATCH, "--no-ledger", *more)
+
+
+def test_the_number_of_workers_is_beside_the_rate(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beitcli.cli.lines.PROGRESS_INTERVAL", 0.0)
+    lines = Lines()
+    lines.stage("classifying")
+    lines.progress(3)
+    lines.workers(4)
+    lines.progress(5)
+    first, second = capfd.readouterr().err.splitlines()
+    assert re.fullmatch(r"beit: 3 images so far, [\d.]+ images/s", first)
+    assert re.fullmatch(r"beit: 8 images so far, 4 workers, [\d.]+ images/s", second)
+    with closing(Bars()) as bars:
+        bars.stage("classifying", 10)
+        bars.workers(4)
+        bars.progress(5)
+    assert re.search(r"images/s, 4 workers\]", capfd.readouterr().err)

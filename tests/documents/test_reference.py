@@ -25,7 +25,7 @@ def options_in(text: str) -> set[str]:
 
 def options_in_code(path: Path) -> set[str]:
     spans = re.findall(r"`([^`]+)`", prose(path))
-    return set().union(*(options_in(span) for span in spans if not span.startswith(("pip ", "pytest "))))
+    return set().union(*(options_in(span) for span in spans if not span.startswith(("pip ", "pytest ", "ray "))))
 
 
 def options_of(command: str) -> set[str]:

@@ -104,6 +104,7 @@ NEXT_TIME = {
     "network": "to retry",
     "decoder_crashed": "to retry",
     "out_of_memory": "to retry",
+    "worker_lost": "to retry",
     "http_400": "up to date",
     "http_404": "up to date",
     "http_410": "up to date",
