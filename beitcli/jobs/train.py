@@ -17,7 +17,7 @@ from beitcli.training.data.examples import Split
 if TYPE_CHECKING:
     from beitcli.training.data.preparation import SplitImages
     from beitcli.training.model_card import Facts
-    from beitcli.training.recipes.recipe import Plan
+    from beitcli.training.recipes.recipe import LabelledPlan
 
 EPOCHS = 30
 """Default number of epochs."""
@@ -74,7 +74,7 @@ def _images(request: TrainingRequest, split: Split, workers: int) -> "SplitImage
     return SplitImages(split, reader, request.images.max_errors)
 
 
-def _plan(request: TrainingRequest, checkpoint: Checkpoint | None, classes: tuple[str, ...]) -> "Plan":
+def _plan(request: TrainingRequest, checkpoint: Checkpoint | None, classes: tuple[str, ...]) -> "LabelledPlan":
     from beitcli.training.recipes.finetune import FinetunePlan, check_weights
     from beitcli.training.recipes.scratch import RATE, ScratchPlan
 

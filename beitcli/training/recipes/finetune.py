@@ -107,7 +107,8 @@ class FinetunePlan:
         optimizer = layer_wise_adamw(network.to(runtime.device), layers, rate, WEIGHT_DECAY, size.layer_decay)
         schedule = Schedule(round(size.warmup * length.steps), CLIP, AVERAGE_DECAY, self.accumulate)
         augment = FinetuneAugment(len(classes), self._side, self.preprocessing)
-        return Method(network, optimizer, augment, schedule, self._description(size, rate, length.step_size))
+        description = self._description(size, rate, length.step_size)
+        return Method(network, network.classifier, optimizer, augment, schedule, description)
 
     def _description(self, size: _SizeRecipe, rate: float, step_size: int) -> str:
         return (

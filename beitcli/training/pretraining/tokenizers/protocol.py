@@ -1,0 +1,39 @@
+"""Interface of a tokenizer: views of images -> one visual token for each patch."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+TOKENIZER = "tokenizer.safetensors"
+"""Name of the file, in the folder of a pre-trained model, by which another pre-training has the same tokens."""
+
+
+class Tokenizer(Protocol):
+    """A frozen map of images to tokens, which are numbers from 0."""
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of tokens."""
+        ...
+
+    @property
+    def pixels_a_patch(self) -> int:
+        """Side of a patch in the views, in pixels."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """Its sentence in the model card."""
+        ...
+
+    def to(self, device: str) -> "Tokenizer":
+        """The tokenizer on this device."""
+        ...
+
+    def __call__(self, views: Tensor) -> Tensor:
+        """The tokens (n, patches) of views (n, 3, side, side) in [0, 1], in the order of rows."""
+        ...
+
+    def save(self, path: str) -> None:
+        """Write what `open_tokenizer` reads."""
+        ...
