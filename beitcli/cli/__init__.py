@@ -27,6 +27,8 @@ from beitcli.cli.merge import merge
 from beitcli.cli.models import EXAMPLES as MODELS_EXAMPLES
 from beitcli.cli.models import models
 from beitcli.cli.options import examples
+from beitcli.cli.pretrain import EXAMPLES as PRETRAIN_EXAMPLES
+from beitcli.cli.pretrain import pretrain
 from beitcli.cli.process import open_standard_streams, own_process
 from beitcli.cli.runs import EXAMPLES as RUNS_EXAMPLES
 from beitcli.cli.runs import runs
@@ -55,6 +57,7 @@ app.command(epilog=EMBED_EXAMPLES)(embed)
 app.command("eval", epilog=EVAL_EXAMPLES)(evaluate)
 app.command(epilog=BENCH_EXAMPLES)(bench)
 app.command(epilog=TRAIN_EXAMPLES)(train)
+app.command(epilog=PRETRAIN_EXAMPLES)(pretrain)
 app.add_typer(models, name="models", epilog=MODELS_EXAMPLES)
 app.command("help", epilog=HELP_EXAMPLES)(show_help)
 

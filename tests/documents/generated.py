@@ -35,6 +35,7 @@ COMMANDS = (
     "embed",
     "eval",
     "train",
+    "pretrain",
     "bench",
     "models",
     "models show",

@@ -39,6 +39,12 @@ class Geometry:
         return self.image // self.patch
 
 
+def shape_of_encoder(checkpoint: Checkpoint) -> ScratchShape:
+    """Width, depth and heads of a checkpoint's network."""
+    defaults = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+    return ScratchShape(*(int(checkpoint.config.get(name, default)) for name, default in defaults.items()))
+
+
 def new_network(
     shape: ScratchShape, geometry: Geometry, vocabulary: int, stochastic_depth: float, layer_scale: float, seed: int
 ) -> MaskedBeit:

@@ -13,7 +13,7 @@ from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.cpu.toolchain import compiler
 from beitcli.model.preprocessing import Preprocessing, checkpoint_preprocessing
 from beitcli.model.runtime import Runtime
-from beitcli.training.pretraining.beginnings import SHAPES, Geometry, continued_network, new_network
+from beitcli.training.pretraining.beginnings import Geometry, continued_network, new_network
 from beitcli.training.pretraining.masked_batches import MaskedAugment, with_tokens
 from beitcli.training.pretraining.masked_network import MaskedBeit
 from beitcli.training.pretraining.masks import Masking, masking_for
@@ -40,10 +40,12 @@ _KEPT_RATIO = 8 / 7  # side of the kept pixels / side of the crops, as for fine-
 class PretrainPlan:
     """Options of a pre-training, of a new network of this size or of a checkpoint's; without `rate`, the recipe's.
 
-    `tokens` identifies the tokenizer, whose tokens the head of the checkpoint knows if `keeps_head`.
+    `shape` is the network's, and `tokens` identifies the tokenizer, whose tokens the checkpoint's head knows if
+    `keeps_head`.
     """
 
     size: str | None
+    shape: ScratchShape
     checkpoint: Checkpoint | None
     geometry: Geometry
     tokens: str
@@ -67,39 +69,32 @@ class PretrainPlan:
     def training_preprocessing(self) -> Preprocessing:
         """Whole images, larger than the crops if there are any."""
         preprocessing = self.preprocessing
-        side = self.geometry.image if self._shape.is_narrow else round(self.geometry.image * _KEPT_RATIO)
-        resample = Resampling.BILINEAR if self._shape.is_narrow else Resampling.BICUBIC
+        side = self.geometry.image if self.shape.is_narrow else round(self.geometry.image * _KEPT_RATIO)
+        resample = Resampling.BILINEAR if self.shape.is_narrow else Resampling.BICUBIC
         return Preprocessing((side, side), None, resample, preprocessing.factor, preprocessing.mean, preprocessing.std)
 
     @property
     def masking(self) -> Masking:
         return masking_for((self.geometry.grid,) * 2, self.mask)
 
-    @property
-    def _shape(self) -> ScratchShape:
-        if self.checkpoint is None:
-            return SHAPES[self.size or "small"]
-        config = self.checkpoint.config
-        widths = ("hidden_size", 768), ("num_hidden_layers", 12), ("num_attention_heads", 12)
-        return ScratchShape(*(int(config.get(name, default)) for name, default in widths))
-
     def settings(self) -> Mapping[str, Any]:
         names = ("size", "tokens", "mask", "epochs", "batch_size", "accumulate", "rate", "seed", "dtype")
-        model = self.checkpoint and base_model(self.checkpoint.name, self.checkpoint.content_digest())
-        return {
+        settings = {
             "way": "pretrain",
-            MODEL: model,
+            **{name: getattr(self, name) for name in names},
             "image_size": self.geometry.image,
             "patch_size": self.geometry.patch,
-            **{name: getattr(self, name) for name in names},
         }
+        if self.checkpoint:
+            settings[MODEL] = base_model(self.checkpoint.name, self.checkpoint.content_digest())
+        return settings
 
     def method(self, tokenizer: Tokenizer, runtime: Runtime, length: Length) -> Method:
         """The network and its training for this length to predict these tokens, both on the runtime's device."""
         network = self._network(tokenizer.vocabulary)
         if self._is_compiled(length, runtime):
             network.compile_layers()
-        rate = self.rate or (RATE if self._shape.is_narrow else PAPER_RATE * length.step_size / 2048)
+        rate = self.rate or (RATE if self.shape.is_narrow else PAPER_RATE * length.step_size / 2048)
         schedule = self._schedule(length, rate)
         return Method(
             network=network,
@@ -119,7 +114,7 @@ class PretrainPlan:
         if self.checkpoint:
             side = self.geometry.image
             return continued_network(self.checkpoint, side, vocabulary, STOCHASTIC_DEPTH, self.keeps_head, self.seed)
-        shape = self._shape
+        shape = self.shape
         layer_scale = LARGE_LAYER_SCALE if shape.layers >= _LARGE_LAYERS else LAYER_SCALE
         return new_network(shape, self.geometry, vocabulary, STOCHASTIC_DEPTH, layer_scale, self.seed)
 
@@ -127,19 +122,19 @@ class PretrainPlan:
         return length.steps >= WORTH_COMPILING and runtime.device == "cpu" and compiler() is not None
 
     def _optimizer(self, network: MaskedBeit, rate: float, runtime: Runtime) -> Optimizer:
-        if self._shape.is_narrow:
+        if self.shape.is_narrow:
             dtype = torch.bfloat16 if runtime.dtype == "bf16" else torch.float32
             return muon_and_adamw(network, rate, WEIGHT_DECAY, dtype)
-        return layer_wise_adamw(network, self._shape.layers, rate, WEIGHT_DECAY, decay=1.0)
+        return layer_wise_adamw(network, self.shape.layers, rate, WEIGHT_DECAY, decay=1.0)
 
     def _schedule(self, length: Length, rate: float) -> Schedule:
-        if self._shape.is_narrow:
+        if self.shape.is_narrow:
             return Schedule(min(WARMUP_STEPS, length.steps // 2), CLIP, AVERAGE_DECAY, self.accumulate)
         warmup = round(length.steps * min(WARMUP_EPOCHS / self.epochs, WARMUP_SHARE))
         return Schedule(warmup, PAPER_CLIP, 0.0, self.accumulate, min(1.0, PAPER_FINAL_RATE / rate))
 
     def _views(self, tokenizer: Tokenizer) -> Views:
-        kind = ShiftedViews if self._shape.is_narrow else CroppedViews
+        kind = ShiftedViews if self.shape.is_narrow else CroppedViews
         return kind(self.geometry.image, self._token_side(tokenizer))
 
     def _token_side(self, tokenizer: Tokenizer) -> int:
@@ -147,7 +142,7 @@ class PretrainPlan:
 
     def _description(self, schedule: Schedule, rate: float, step_size: int) -> str:
         begun = f"`{self.checkpoint.name}`" if self.checkpoint else f"A BEiT of size `{self.size}` from random weights"
-        narrow = self._shape.is_narrow
+        narrow = self.shape.is_narrow
         optimizer = (
             "Muon for the matrices of the layers and of the patches, AdamW for the other parameters"
             if narrow

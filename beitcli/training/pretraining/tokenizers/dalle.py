@@ -1,6 +1,5 @@
 """DALL-E's image encoder (OpenAI, arXiv:2102.12092), whose tokens the paper's BEiTs have learnt to predict."""
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.weights import is_finite, not_finite
 from beitcli.records import printable
 from beitcli.training.pretraining.tokenizers.inert import load_inert, tensors_of
+from beitcli.training.pretraining.tokenizers.protocol import digest_of
 
 KIND = "dalle"
 
@@ -40,6 +40,10 @@ class DalleTokenizer:
     @property
     def vocabulary(self) -> int:
         return int(self.encoder.config.vocab_size)
+
+    @property
+    def grid(self) -> None:
+        return None
 
     @property
     def pixels_a_patch(self) -> int:
@@ -85,7 +89,7 @@ def open_encoder(source: str) -> DalleTokenizer:
     except (LookupError, ValueError, RuntimeError) as error:
         raise _no_encoder(source, first_line(error)) from error
     location = os.path.abspath(source) if os.path.exists(source) else source
-    return DalleTokenizer(encoder, location, _digest(tensors))
+    return DalleTokenizer(encoder, location, digest_of(tensors))
 
 
 def _saved(source: str) -> dict[str, Tensor]:
@@ -130,14 +134,6 @@ def _config(tensors: Mapping[str, Tensor]) -> FlavaImageCodebookConfig:
         hidden_size=len(tensors["blocks.input.weight"]),
         vocab_size=len(tensors["blocks.output.conv.weight"]),
     )
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    content = hashlib.sha256()
-    for name in sorted(tensors):
-        content.update(f"{name} {tuple(tensors[name].shape)}".encode())
-        content.update(tensors[name].contiguous().numpy().data)
-    return content.hexdigest()[:16]
 
 
 def _no_encoder(source: str, reason: str) -> UsageError:

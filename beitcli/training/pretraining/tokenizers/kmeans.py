@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from beitcli.errors import UsageError
 from beitcli.training.data.batches import seeded
 from beitcli.training.data.pixels import Pixels
+from beitcli.training.pretraining.tokenizers.protocol import digest_of
 from beitcli.training.pretraining.views import resized
 
 KIND = "kmeans"
@@ -49,6 +50,10 @@ class KMeansTokenizer:
         return len(self.centroids)
 
     @property
+    def digest(self) -> str:
+        return digest_of(self._tensors)
+
+    @property
     def pixels_a_patch(self) -> int:
         return PATCH
 
@@ -59,6 +64,10 @@ class KMeansTokenizer:
             f"{WINDOW} × {WINDOW} pixels around the patches (of {PATCH} × {PATCH}), whitened in "
             f"{self.whitening.shape[1]} principal components"
         )
+
+    @property
+    def _tensors(self) -> dict[str, Tensor]:
+        return {"mean": self.mean, "whitening": self.whitening, "centroids": self.centroids}
 
     def to(self, device: str) -> "KMeansTokenizer":
         return KMeansTokenizer(self.mean.to(device), self.whitening.to(device), self.centroids.to(device), self.grid)
@@ -74,8 +83,7 @@ class KMeansTokenizer:
         return nearness.argmax(-1)
 
     def save(self, path: str) -> None:
-        tensors = {"mean": self.mean, "whitening": self.whitening, "centroids": self.centroids}
-        save_file(tensors, path, {"kind": KIND, "grid": str(self.grid)})
+        save_file(self._tensors, path, {"kind": KIND, "grid": str(self.grid)})
 
 
 def windows(views: Tensor) -> Tensor:

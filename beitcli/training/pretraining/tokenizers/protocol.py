@@ -1,5 +1,7 @@
 """Interface of a tokenizer: views of images -> one visual token for each patch."""
 
+import hashlib
+from collections.abc import Mapping
 from typing import Protocol
 
 from torch import Tensor
@@ -14,6 +16,16 @@ class Tokenizer(Protocol):
     @property
     def vocabulary(self) -> int:
         """The number of tokens."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits, which differ between tokenizers with other tokens."""
+        ...
+
+    @property
+    def grid(self) -> int | None:
+        """The number of patches in a row and in a column of the images it is for; None for any."""
         ...
 
     @property
@@ -37,3 +49,12 @@ class Tokenizer(Protocol):
     def save(self, path: str) -> None:
         """Write what `open_tokenizer` reads."""
         ...
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """16 hexadecimal digits of the names, shapes and values."""
+    content = hashlib.sha256()
+    for name in sorted(tensors):
+        content.update(f"{name} {tuple(tensors[name].shape)}".encode())
+        content.update(tensors[name].cpu().contiguous().numpy().data)
+    return content.hexdigest()[:16]
