@@ -4,8 +4,8 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers.models.flava.configuration_flava import FlavaImageCodebookConfig
 from transformers.models.flava.modeling_flava import FlavaImageCodebook
@@ -15,7 +15,7 @@ from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.weights import is_finite, not_finite
 from beitcli.records import printable
 from beitcli.training.pretraining.tokenizers.inert import load_inert, tensors_of
-from beitcli.training.pretraining.tokenizers.protocol import digest_of
+from beitcli.training.pretraining.tokenizers.protocol import digest_of, save_tokenizer
 
 KIND = "dalle"
 
@@ -62,15 +62,15 @@ class DalleTokenizer:
         return tokens
 
     def save(self, path: str) -> None:
-        """Where the encoder is, without its 215 MB."""
-        save_file({}, path, {"kind": KIND, "source": self.source, "digest": self.digest})
+        """Write the place of the encoder, not its 215 MB."""
+        save_tokenizer(path, {}, kind=KIND, source=self.source, digest=self.digest)
 
 
-def encoder_from(_tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> DalleTokenizer:
+def encoder_from(_tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> DalleTokenizer:
     """The tokenizer that `save` described. Raises UsageError if the encoder there is another one by now."""
-    tokenizer = open_encoder(metadata["source"])
-    if tokenizer.digest != metadata["digest"]:
-        raise UsageError(f"`{printable(metadata['source'])}` is no longer the encoder of that model")
+    tokenizer = open_encoder(facts["source"])
+    if tokenizer.digest != facts["digest"]:
+        raise UsageError(f"`{printable(facts['source'])}` is no longer the encoder of that model")
     return tokenizer
 
 

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL.Image import Resampling
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from beitcli.errors import UsageError
 from beitcli.training.data.batches import seeded
 from beitcli.training.data.pixels import Pixels
-from beitcli.training.pretraining.tokenizers.protocol import digest_of
+from beitcli.training.pretraining.tokenizers.protocol import digest_of, save_tokenizer
 from beitcli.training.pretraining.views import resized
 
 KIND = "kmeans"
@@ -83,7 +83,7 @@ class KMeansTokenizer:
         return nearness.argmax(-1)
 
     def save(self, path: str) -> None:
-        save_file(self._tensors, path, {"kind": KIND, "grid": str(self.grid)})
+        save_tokenizer(path, self._tensors, kind=KIND, grid=self.grid)
 
 
 def windows(views: Tensor) -> Tensor:
@@ -92,9 +92,9 @@ def windows(views: Tensor) -> Tensor:
     return F.unfold(F.pad(views, (margin,) * 4, "reflect"), WINDOW, stride=PATCH).transpose(1, 2)
 
 
-def codebook_from(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> KMeansTokenizer:
+def codebook_from(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> KMeansTokenizer:
     """The tokenizer that `save` wrote."""
-    return KMeansTokenizer(tensors["mean"], tensors["whitening"], tensors["centroids"], int(metadata["grid"]))
+    return KMeansTokenizer(tensors["mean"], tensors["whitening"], tensors["centroids"], int(facts["grid"]))
 
 
 def fit_codebook(pixels: Pixels, grid: int, vocabulary: int, seed: int) -> KMeansTokenizer:

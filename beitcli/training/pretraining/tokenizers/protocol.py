@@ -1,13 +1,19 @@
 """Interface of a tokenizer: views of images -> one visual token for each patch."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Protocol
 
+from safetensors.torch import save_file
 from torch import Tensor
 
 TOKENIZER = "tokenizer.safetensors"
 """Name of the file, in the folder of a pre-trained model, by which another pre-training has the same tokens."""
+
+
+FACTS = "tokenizer"
+"""Key of the file's metadata; with one key alone, equal tokenizers have equal files."""
 
 
 class Tokenizer(Protocol):
@@ -58,3 +64,8 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
         content.update(f"{name} {tuple(tensors[name].shape)}".encode())
         content.update(tensors[name].cpu().contiguous().numpy().data)
     return content.hexdigest()[:16]
+
+
+def save_tokenizer(path: str, tensors: dict[str, Tensor], **facts: object) -> None:
+    """Write a file of these tensors and facts, one of which is the `kind`."""
+    save_file(tensors, path, {FACTS: json.dumps(facts, sort_keys=True)})
