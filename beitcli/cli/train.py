@@ -90,7 +90,10 @@ def _summary(trained: job.Trained) -> Iterator[str]:
         true, predicted = (printable(facts.classes[number]) for number in (each.true, each.predicted))
         yield f"  {printable(each.path)}: {true}, predicted as {predicted} ({each.confidence:.2f})"
     accuracy = f"{100 * facts.accuracy(1):.2f} % of {len(facts.validated)} images correct"
-    found = "" if trained.strength is None else f" at a strength of {trained.strength:.3g}, {facts.seconds:.0f} s"
+    behind = "" if trained.layer is None else f" behind layer {trained.layer}"
+    found = ""
+    if trained.strength is not None:
+        found = f"{behind} at a strength of {trained.strength:.3g}, {facts.seconds:.0f} s"
     refitted = ", fitted again to all images, these too" if facts.refitted else ""
     yield f"{accuracy}{found}: the model is in `{out}`{refitted}"
 

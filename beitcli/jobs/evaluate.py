@@ -13,7 +13,7 @@ from beitcli import __version__
 from beitcli.errors import UsageError
 from beitcli.evaluation.ground_truth import Match, Reading, match
 from beitcli.inputs.labelled import Labelled
-from beitcli.jobs.engine import warn_if_demo
+from beitcli.jobs.engine import open_classifier, warn_if_demo
 from beitcli.jobs.evaluation_files import EvaluationFiles
 from beitcli.jobs.labelling import read_labels
 from beitcli.jobs.observer import Observer, Report
@@ -23,7 +23,7 @@ from beitcli.jobs.tasks import resumable_classification_task
 from beitcli.jobs.values import check_values
 from beitcli.ledger.ledger import Ledger
 from beitcli.ledger.output_files import remember_outputs
-from beitcli.model.checkpoint import Checkpoint, open_checkpoint
+from beitcli.model.checkpoint import Checkpoint
 from beitcli.outputs.destination import check_not_overwritten, is_in
 from beitcli.outputs.lock import exclusive
 from beitcli.records import Failure, Prediction, Source, printable
@@ -94,7 +94,7 @@ def evaluate(request: EvaluationRequest, observer: Observer) -> Evaluated:
     sources = [each for each in labelled if isinstance(each.found, Source)]
     images = (each.found.location for each in sources if isinstance(each.found, Source))
     check_not_overwritten(request.files.paths, chain(filter(None, [request.labels]), images))
-    checkpoint = open_checkpoint(request.run.model.model, request.run.model.revision)
+    checkpoint = open_classifier(request.run.model)
     _check_classes(checkpoint)
     classes = match((each.label for each in sources), checkpoint.labels, request.label_by)
     labelling = _Labelling(labelled, classes)

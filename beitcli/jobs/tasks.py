@@ -72,5 +72,8 @@ def encoding_task(command: str, checkpoint: Checkpoint, kind: Encoding, vectors:
         return load_encoder(settings, kind)
 
     facts = {"--pool": kind.pool, "--normalize": str(kind.normalized), "--half": str(kind.half)}
-    settings = {"pool": kind.pool, "normalize": kind.normalized, "half": kind.half}
+    settings: dict[str, Any] = {"pool": kind.pool, "normalize": kind.normalized, "half": kind.half}
+    if kind.layer is not None:  # ledgers of earlier versions have none
+        facts["--layer"] = str(kind.layer)
+        settings["layer"] = kind.layer
     return Task(command, checkpoint, facts, vectors, load, Embedding, settings)

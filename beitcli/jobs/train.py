@@ -25,11 +25,12 @@ EPOCHS = 30
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The folder of the model, the facts of its card, and the strength of a probe's penalty."""
+    """The folder of the model, the facts of its card, and of a probe its strength and the layer it was asked for."""
 
     out: str
     facts: "Facts"
     strength: float | None = None
+    layer: int | None = None
 
 
 def train(request: TrainingRequest, observer: Observer) -> Trained:
@@ -41,8 +42,7 @@ def train(request: TrainingRequest, observer: Observer) -> Trained:
     """
     request.check()
     if request.recipe.is_probe:
-        facts, strength = train_probe(request, observer)
-        return Trained(request.work.out, facts, strength)
+        return Trained(request.work.out, *train_probe(request, observer))
     if importlib.util.find_spec("accelerate") is None:
         raise UsageError("training needs the extra `train`", "pip install 'beitcli[train]'")
     checkpoint = open_beit(request.model) if request.recipe.finetune else None
