@@ -15,6 +15,10 @@ MEAN_NORM, STATE_NORM = "beit.pooler.layernorm.", "beit.layernorm."
 """Names of the final layer norm in transformers: on the mean of the patch states, or on all states."""
 
 
+_BY_LAYER = ("out_features", "out_indices", "stage_names")
+"""Keys of a config that name layers, for networks that use a BEiT as their backbone."""
+
+
 @dataclass(frozen=True, slots=True)
 class RenormedCheckpoint(Checkpoint):
     """A checkpoint with another final layer norm: `norm` holds its weights, in place of the files' or besides."""
@@ -33,7 +37,7 @@ def truncated(checkpoint: Checkpoint, layer: int) -> Checkpoint:
     if layer == check_layer(checkpoint, layer):
         return checkpoint
     norm = {**plain_norm(checkpoint, MEAN_NORM), **plain_norm(checkpoint, STATE_NORM)}
-    return RenormedCheckpoint(**changed(checkpoint, num_hidden_layers=layer), norm=norm)
+    return RenormedCheckpoint(**changed(checkpoint, layer), norm=norm)
 
 
 def check_layer(checkpoint: Checkpoint, layer: int) -> int:
@@ -52,7 +56,10 @@ def plain_norm(checkpoint: Checkpoint, name: str) -> "dict[str, Tensor]":
     return {name + "weight": torch.ones(width), name + "bias": torch.zeros(width)}
 
 
-def changed(checkpoint: Checkpoint, **config: Any) -> dict[str, Any]:
-    """The fields of the checkpoint, with these changes to its config."""
+def changed(checkpoint: Checkpoint, layers: int | None, **config: Any) -> dict[str, Any]:
+    """The fields of the checkpoint, with so many layers, if given, and these changes to its config."""
     known = {each.name: getattr(checkpoint, each.name) for each in fields(Checkpoint)}
-    return known | {"config": {**checkpoint.config, **config}}
+    kept = dict(checkpoint.config)
+    if layers is not None:
+        kept = {key: value for key, value in kept.items() if key not in _BY_LAYER} | {"num_hidden_layers": layers}
+    return known | {"config": {**kept, **config}}

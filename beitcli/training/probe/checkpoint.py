@@ -47,9 +47,8 @@ def pooled(checkpoint: Checkpoint, pool: ProbePool, layer: int | None = None) ->
     is_whole = layer in (None, layers)
     has_own = is_whole and checkpoint.config.get("use_mean_pooling", True) == (pool == "mean")
     name = _NORMS[pool]
-    config = {"use_mean_pooling": pool == "mean", **({} if is_whole else {"num_hidden_layers": layer})}
     return PooledCheckpoint(
-        **changed(checkpoint, **config),
+        **changed(checkpoint, None if is_whole else layer, use_mean_pooling=pool == "mean"),
         norm={} if has_own and name + "weight" in checkpoint.tensors() else plain_norm(checkpoint, name),
     )
 
