@@ -20,6 +20,7 @@ from beitcli.model.checkpoint import open_checkpoint
 from beitcli.training.data import preparation
 from beitcli.training.pretraining.beginnings import Geometry, new_network
 from beitcli.training.pretraining.tokenizers.protocol import TOKENIZER
+from beitcli.training.recipes.finetune import adapted_network
 from beitcli.training.recipes.sizes import ScratchShape
 from tests.training.pretraining.dall_e_files import pickled_encoder
 from tests.training.shapes import draw_classes
@@ -143,6 +144,12 @@ def test_the_papers_recipe_runs_at_a_small_width(images: Path, tmp_path: Path, m
     weights = load_file(tmp_path / "model" / "model.safetensors")
     assert "beit.encoder.relative_position_bias.relative_position_bias_table" in weights
     assert all(words in description for words in ("AdamW", "no averaging", "one random crop"))
+    finetuned = adapted_network(open_checkpoint(str(tmp_path / "model"), None), ("a", "b"), 32, 0.1, seed=0).eval()
+    assert finetuned.beit.shared_position_bias is None
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        before = BeitForMaskedImageModeling.from_pretrained(tmp_path / "model").beit(pixels).last_hidden_state
+        assert torch.allclose(finetuned.beit(pixels).last_hidden_state, before, atol=1e-5)
 
 
 def test_the_beginning_of_the_papers_networks() -> None:
