@@ -19,7 +19,7 @@ from beitcli.training.data.examples import Example, Split
 if TYPE_CHECKING:
     from beitcli.training.data.preparation import SplitImages
     from beitcli.training.pretraining.beginnings import Geometry
-    from beitcli.training.pretraining.card import PretrainingFacts
+    from beitcli.training.pretraining.encoder_card import PretrainingFacts
     from beitcli.training.pretraining.plan import PretrainPlan
     from beitcli.training.pretraining.pretrain import NewCodebook
     from beitcli.training.pretraining.tokenizers.protocol import Tokenizer

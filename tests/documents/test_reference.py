@@ -70,7 +70,10 @@ def test_every_option_in_the_text_exists(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("command", "chapter"),
-    [("bench", "speed"), ("embed", "embed"), ("eval", "evaluate"), ("train", "train"), ("pretrain", "pretrain")],
+    [
+        *(("bench", "speed"), ("embed", "embed"), ("eval", "evaluate")),
+        *(("train", "train"), ("pretrain", "pretrain")),
+    ],
 )
 def test_what_a_command_has_alone_is_in_its_chapter(command: str, chapter: str) -> None:
     assert options_of(command) - options_of("batch") <= options_in_code(MANUAL / f"{chapter}.md")

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from beitcli import signals
 from beitcli.training.data.batches import seeded
 from beitcli.training.data.pixels import Pixels
-from beitcli.training.pretraining.masked_batches import MaskedAugment, with_tokens
+from beitcli.training.pretraining.masked_batches import VIEWS, MaskedAugment, with_tokens
 from beitcli.training.pretraining.tokenizers.protocol import Tokenizer
 from beitcli.training.recipes.recipe import Inputs
 
@@ -57,7 +57,7 @@ class HeldOut:
             generator = seeded(self._seed, "held out", start)
             inputs = self._augment(pixels, torch.empty(0), 0.0, generator)
             if start in self._targets:
-                del inputs["views"]
+                del inputs[VIEWS]
                 yield inputs, self._targets[start]
                 continue
             moved = {name: tensor.to(self._device) for name, tensor in inputs.items()}

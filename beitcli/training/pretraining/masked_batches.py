@@ -12,7 +12,8 @@ from beitcli.training.pretraining.tokenizers.protocol import Tokenizer
 from beitcli.training.pretraining.views import Views
 from beitcli.training.recipes.recipe import Inputs
 
-_VIEWS = "views"
+VIEWS = "views"
+"""Input that the tokenizer sees, and the network does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class MaskedAugment:
         seed = int(torch.randint(2**62, (), generator=generator))
         return {
             "pixel_values": normalised.permute(0, 3, 1, 2).contiguous(),
-            _VIEWS: token_views.permute(0, 3, 1, 2).contiguous(),
+            VIEWS: token_views.permute(0, 3, 1, 2).contiguous(),
             "mask": self.masking.batch(len(pixels), Random(seed)),  # noqa: S311  # nothing secret
         }
 
@@ -39,7 +40,7 @@ class MaskedAugment:
 def with_tokens(inputs: Inputs, tokenizer: Tokenizer) -> Inputs:
     """The inputs of the network, and as targets the tokens of the masked patches, in full precision."""
     inputs = dict(inputs)
-    views: Tensor = inputs.pop(_VIEWS)
+    views: Tensor = inputs.pop(VIEWS)
     with torch.no_grad(), torch.autocast(views.device.type, enabled=False):
         tokens = tokenizer(views)
     return {**inputs, "targets": tokens[inputs["mask"]]}

@@ -10,7 +10,7 @@ from transformers import BeitForMaskedImageModeling
 from beitcli.errors import UsageError
 from beitcli.file_system import replace, sync
 from beitcli.training.loop import TrainingProgress, device_errors
-from beitcli.training.pretraining.card import PretrainingFacts, pretraining_card
+from beitcli.training.pretraining.encoder_card import PretrainingFacts, pretraining_card
 from beitcli.training.pretraining.held_out import HeldOut
 from beitcli.training.pretraining.masked_network import MaskedBeit
 from beitcli.training.pretraining.plan import PretrainPlan
