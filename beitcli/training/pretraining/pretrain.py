@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -44,6 +45,7 @@ def pretrain_model(
     """
     plan, work, device = training.plan, training.work, resources.runtime.device
     if not data.training.examples:
+        work.remove()
         raise UsageError("no image can be read")
     tokenizer = chosen if not isinstance(chosen, NewCodebook) else _codebook(training, data, chosen.vocabulary)
     with device_errors(device, work.folder):
@@ -58,6 +60,8 @@ def pretrain_model(
     save_model(BeitForMaskedImageModeling(fitted.method.network.config), fitted.result, plan.preprocessing, folder)
     with work_errors():
         tokenizer.save(os.path.join(folder, TOKENIZER))
+        # safetensors lets only the owner read it
+        shutil.copymode(os.path.join(folder, "config.json"), os.path.join(folder, TOKENIZER))
     with device_errors(device, work.folder):
         scores = held_out.scores(MaskedBeit.from_pretrained(folder))
     facts = PretrainingFacts(

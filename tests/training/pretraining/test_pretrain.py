@@ -55,6 +55,7 @@ def test_transformers_loads_it_without_a_missing_or_unexpected_key(encoder: Path
     assert config["architectures"] == ["BeitForMaskedImageModeling"] and config["use_mask_token"]
     assert (network.config.vocab_size, network.config.image_size, network.config.patch_size) == (8, 16, 4)
     assert {path.name for path in encoder.iterdir()} >= {"preprocessor_config.json", TOKENIZER, "README.md"}
+    assert len({path.stat().st_mode for path in encoder.iterdir()}) == 1
     assert open_checkpoint(str(encoder), None).is_pretrained_only
 
 
@@ -128,6 +129,11 @@ def test_images_that_cannot_be_read_are_allowed_only_up_to_a_number(images: Path
     with pytest.raises(UsageError, match="1 images cannot be read"):
         run(folder, tmp_path / "model", **QUICK)
     assert run(folder, tmp_path / "model", **QUICK, max_errors=1).facts.trained_on in (8, 9)
+    for path in folder.rglob("*.png"):
+        path.write_bytes(b"nothing")
+    with pytest.raises(UsageError, match="no validation image can be read"):
+        run(folder, tmp_path / "none", **QUICK, max_errors=10)
+    assert not (tmp_path / "none.part").exists()
 
 
 def test_the_hub_out_of_reach_names_kmeans(images: Path, tmp_path: Path) -> None:
