@@ -1,6 +1,7 @@
 """Pre-training: images without labels -> an encoder; resumable, and written complete or not at all."""
 
 import importlib.util
+import logging
 import os
 import random
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from beitcli.training.pretraining.plan import PretrainPlan
     from beitcli.training.pretraining.pretrain import NewCodebook
     from beitcli.training.pretraining.tokenizers.protocol import Tokenizer
+
+log = logging.getLogger(__name__)
 
 EPOCHS = 30
 """Default number of epochs."""
@@ -50,7 +53,10 @@ def pretrain(request: PretrainingRequest, observer: Observer) -> Pretrained:
         raise UsageError("training needs the extra `train`", "pip install 'beitcli[train]'")
     start = request.recipe.start
     checkpoint = open_beit(start) if start else None
-    found = list(find(request.inputs, Skipped()))
+    skipped = Skipped()
+    found = list(find(request.inputs, skipped))
+    if skipped:
+        log.info("skipped: %s", skipped.text())
     observer.stage("reading", len(found))
     from beitcli.training.pretraining.pretrain import pretrain_model
     from beitcli.training.train import Resources, Training, read_images, training_runtime
