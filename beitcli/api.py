@@ -302,7 +302,7 @@ class Embedder(_LoadedModel[Embedding]):
     ) -> None:
         request, kind = _model_request(model, options), _encoding(pool, normalize, half)
         checkpoint = open_beit(request.model)
-        self._kind, self._shape = kind, shape_of(checkpoint, beit_preprocessing(request.model, checkpoint), pool)
+        self._kind, self._shape = kind, shape_of(checkpoint, beit_preprocessing(request.model, checkpoint), kind)
         task = encoding_task("embed", checkpoint, kind, FeatureCodec(None, "", self._shape, kind.dtype))
         again = partial(Embedder, model, pool=pool, normalize=normalize, half=half, **options)
         super().__init__(request, task, again)

@@ -50,7 +50,7 @@ def beit(
     It fails if it has imported a refused package. With other settings of `subprocess.run` it is not preloaded, and may.
     """
     command = [sys.executable, "-m", "beitcli", *arguments]
-    wants_all = os.fsdecode(arguments[0] if arguments else "") in ("eval", "train")
+    wants_all = os.fsdecode(arguments[0] if arguments else "") in ("eval", "train", "pretrain")
     server = _server(_LIGHT if light else _WHOLE if wants_all else _TORCH, env.get("LD_PRELOAD"))
     if settings or _at_start(env) != server.environment:
         settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}

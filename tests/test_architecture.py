@@ -161,6 +161,8 @@ def test_writers_and_commands_import_nothing_heavy_at_the_top(path: Path) -> Non
         ["train", "no-such-folder", "-m", "demo", "--out", "model"],
         ["train", "no-such-folder", "--finetune", "-m", "demo", "--out", "model"],
         ["train", "val", "--from-scratch", "small", "--out", "model"],
+        ["pretrain", "--help"],
+        ["pretrain", "no-such-folder", "--out", "model"],
         ["bench", "--help"],
         ["bench", "no-such-file", "--vs", "transformers"],
         ["batch", ".", "--out", "x.unknown"],

@@ -30,6 +30,8 @@ from beitcli.cli.merge import merge
 from beitcli.cli.models import EXAMPLES as MODELS_EXAMPLES
 from beitcli.cli.models import models
 from beitcli.cli.options import examples
+from beitcli.cli.pretrain import EXAMPLES as PRETRAIN_EXAMPLES
+from beitcli.cli.pretrain import pretrain
 from beitcli.cli.process import has_left_its_folder, open_standard_streams, own_process
 from beitcli.cli.runs import EXAMPLES as RUNS_EXAMPLES
 from beitcli.cli.runs import runs
@@ -65,6 +67,7 @@ app.command(epilog=REPORT_EXAMPLES)(report)
 app.command("eval", epilog=EVAL_EXAMPLES)(evaluate)
 app.command(epilog=BENCH_EXAMPLES)(bench)
 app.command(epilog=TRAIN_EXAMPLES)(train)
+app.command(epilog=PRETRAIN_EXAMPLES)(pretrain)
 app.add_typer(models, name="models", epilog=MODELS_EXAMPLES)
 app.command("help", epilog=HELP_EXAMPLES)(show_help)
 

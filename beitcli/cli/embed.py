@@ -46,6 +46,12 @@ def embed(
     normalize: Annotated[
         bool, typer.Option("--normalize", help="Scale features to length 1, for search by cosine.", show_default=False)
     ] = False,
+    layer: Annotated[
+        int | None,
+        typer.Option(
+            "--layer", metavar="N", min=1, help="States behind layer N, from 1 [default: the last].", show_default=False
+        ),
+    ] = None,
     half: Annotated[bool, typer.Option("--half", help="float16 instead of float32.", show_default=False)] = False,
 ) -> None:
     """Write the features of many images into an .npy, .npz or .parquet file.
@@ -63,7 +69,7 @@ def embed(
     check_not_overwritten(outputs, inputs.files)
     for path in outputs:
         check_writable(path)
-    kind = Encoding(pool, normalize, half or pool == "patches")
+    kind = Encoding(pool, normalize, half or pool == "patches", layer)
     if resume.dry_run:
         print_preview(preview_embedding(request, kind))
         return

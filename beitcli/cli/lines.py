@@ -75,8 +75,9 @@ def workers_text(count: int) -> str:
 
 
 def loss_of(now: "TrainingProgress") -> str:
-    """The loss as a part of a line, or nothing before the first."""
-    return "" if now.loss is None else f", loss {now.loss:.3f}"
+    """Loss and validation accuracy as a part of a line, each from the first on."""
+    loss = "" if now.loss is None else f", loss {now.loss:.3f}"
+    return loss if now.accuracy is None else f"{loss}, accuracy {100 * now.accuracy:.1f} %"
 
 
 def _duration(seconds: float) -> str:

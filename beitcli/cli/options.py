@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from beitcli.cli.pretraining_options import PRETRAINING_FLAGS
 from beitcli.cli.training_options import TRAINING_FLAGS
 from beitcli.errors import UsageError
 from beitcli.jobs.requests import Compute, Inputs, Labels, Limits, ModelChoice, Resume
@@ -173,6 +174,7 @@ FLAGS: dict[type, dict[str, Any]] = {
         "summary": _option(_OUTPUT, "--summary", metavar="FILE", help="Write a summary for machines here, as JSON."),
     },
     **TRAINING_FLAGS,
+    **PRETRAINING_FLAGS,
 }
 """The option of every field of the requests; types, defaults, ranges and checks are the requests' own."""
 

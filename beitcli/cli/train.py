@@ -1,8 +1,6 @@
 """`beit train`: a model for the user's own classes."""
 
 import dataclasses
-import os
-import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -11,6 +9,7 @@ from typing import Annotated
 import typer
 
 from beitcli.cli import notices, progress
+from beitcli.cli.gpu import one_gpu
 from beitcli.cli.options import Without, examples, with_options
 from beitcli.errors import UsageError
 from beitcli.jobs import train as job
@@ -78,7 +77,7 @@ def train(
     if recipe.from_scratch:
         _check_no_model_named(context, model)
     if not recipe.is_probe:
-        compute = dataclasses.replace(compute, device=_one_gpu(compute.device))
+        compute = dataclasses.replace(compute, device=one_gpu(compute.device))
         request = dataclasses.replace(request, compute=compute)
     if page is not None:
         check_page(page)
@@ -102,7 +101,10 @@ def _summary(trained: job.Trained) -> Iterator[str]:
         true, predicted = (printable(facts.classes[number]) for number in (each.true, each.predicted))
         yield f"  {printable(each.path)}: {true}, predicted as {predicted} ({each.confidence:.2f})"
     accuracy = f"{100 * facts.accuracy(1):.2f} % of {len(facts.validated)} images correct"
-    found = "" if trained.strength is None else f" at a strength of {trained.strength:.3g}, {facts.seconds:.0f} s"
+    behind = "" if trained.layer is None else f" behind layer {trained.layer}"
+    found = ""
+    if trained.strength is not None:
+        found = f"{behind} at a strength of {trained.strength:.3g}, {facts.seconds:.0f} s"
     refitted = ", fitted again to all images, these too" if facts.refitted else ""
     yield f"{accuracy}{found}: the model is in `{out}`{refitted}"
 
@@ -118,18 +120,3 @@ def _command(context: typer.Context, model: ModelChoice) -> str:
     source = context.get_parameter_source("model")
     named = ["--model", model.model] if source and source.name == "ENVIRONMENT" else []
     return shlex.join(["beit", *sys.argv[1:], *named])
-
-
-def _one_gpu(device: str) -> str:
-    """Name of the device; hides all other GPUs from torch, as the Trainer would use every one."""
-    chosen = re.fullmatch(r"(auto|cuda)(?::(\d+))?", device)
-    if chosen is None:
-        return device
-    number, hidden = int(chosen[2] or 0), os.environ.get("CUDA_VISIBLE_DEVICES")
-    if hidden == "":
-        return chosen[1]
-    visible = hidden.split(",") if hidden else []
-    if visible and number >= len(visible):
-        raise UsageError(f"--device {device}: CUDA_VISIBLE_DEVICES is `{hidden}`", f"cuda:0 is GPU {visible[0]}")
-    os.environ["CUDA_VISIBLE_DEVICES"] = visible[number] if visible else str(number)
-    return chosen[1]

@@ -45,6 +45,12 @@ TRAINING_FLAGS: dict[type, dict[str, Any]] = {
             show_default=False,
             rich_help_panel=_RECIPE,
         ),
+        "layer": typer.Option(
+            "--layer",
+            metavar="N|best",
+            help="Features of a probe: those behind layer N, from 1, or the best in validation [default: the last].",
+            rich_help_panel=_RECIPE,
+        ),
         "from_scratch": typer.Option(
             "--from-scratch",
             help="Train a new model of this size, for small images.",

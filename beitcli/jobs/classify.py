@@ -8,7 +8,14 @@ from functools import partial
 
 from beitcli.errors import UsageError
 from beitcli.jobs.discovery import begin_stage, find_again, find_part
-from beitcli.jobs.engine import RunContext, helpful_stages, plan_of, predict_records, warn_if_demo
+from beitcli.jobs.engine import (
+    RunContext,
+    helpful_stages,
+    open_classifier,
+    plan_of,
+    predict_records,
+    warn_if_demo,
+)
 from beitcli.jobs.observer import Observer, Report, Silent
 from beitcli.jobs.recording import Unstored, begun, model_digest, recorded, remove_summary
 from beitcli.jobs.requests import Labels, ModelChoice, Request
@@ -16,7 +23,7 @@ from beitcli.jobs.resumable import Files, preview, updated_ledger, write_files
 from beitcli.jobs.stream import Destination, write_stream
 from beitcli.jobs.tasks import Task, classification_task, resumable_classification_task
 from beitcli.ledger.database import open_database
-from beitcli.model.checkpoint import Checkpoint, open_checkpoint
+from beitcli.model.checkpoint import Checkpoint
 from beitcli.outputs.destination import replaced_file, writing
 from beitcli.outputs.lock import exclusive
 from beitcli.outputs.provenance import Provenance
@@ -123,7 +130,7 @@ def preview_classification(request: Request) -> dict[str, int]:
 
 def choose(model: ModelChoice, labels: Labels) -> tuple[Checkpoint, Selection]:
     """The checkpoint, and the selection of its predictions to write."""
-    checkpoint = open_checkpoint(model.model, model.revision)
+    checkpoint = open_classifier(model)
     selection = Selection(
         _lowest_score(labels.threshold, checkpoint), indices_of(labels.label or (), checkpoint.labels)
     )

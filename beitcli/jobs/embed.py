@@ -12,6 +12,7 @@ from beitcli.jobs.resumable import Files, preview, updated_ledger, write_files
 from beitcli.jobs.tasks import Task, encoding_task
 from beitcli.ledger.feature_store import FeatureCodec
 from beitcli.model.features import Encoding, shape_of
+from beitcli.model.truncation import truncated
 from beitcli.outputs.feature_files import FeatureFile
 from beitcli.outputs.lock import exclusive
 from beitcli.records import Embedding, Failure, Skipped
@@ -58,7 +59,9 @@ def preview_embedding(request: Request, kind: Encoding) -> dict[str, int]:
 def _encoding(request: Request, kind: Encoding) -> Iterator[tuple[Task[Embedding], Files[Embedding]]]:
     checkpoint = open_beit(request.model)
     warn_if_demo(checkpoint)
-    shape = shape_of(checkpoint, beit_preprocessing(request.model, checkpoint), kind.pool)
+    if isinstance(kind.layer, int):
+        checkpoint = truncated(checkpoint, kind.layer)
+    shape = shape_of(checkpoint, beit_preprocessing(request.model, checkpoint), kind)
     file = FeatureFile(request.target, shape, kind.dtype)
     path = f"{request.ledger}-features" if request.ledger else None
     with closing(FeatureCodec(path, request.target, shape, kind.dtype)) as vectors:

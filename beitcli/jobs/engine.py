@@ -9,7 +9,7 @@ from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any, Generic
 
 from beitcli import signals
-from beitcli.errors import UsageError
+from beitcli.errors import ModelError, UsageError
 from beitcli.inputs.worker import can_start_workers
 from beitcli.jobs.discovery import Lookahead
 from beitcli.jobs.distribution import engine_of, on_one_device
@@ -19,7 +19,7 @@ from beitcli.model.catalog import has_smaller
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.cpu.cores import usable_cores
 from beitcli.outputs.destination import reserved_standard_output
-from beitcli.records import Failure, Found, Identity, ResultRecord, Source
+from beitcli.records import Failure, Found, Identity, ResultRecord, Source, printable
 from beitcli.timings import Timings
 from beitcli.workers.messages import Chosen
 from beitcli.workers.run import Engine, PooledRun, StoredResults
@@ -188,9 +188,21 @@ def workers_for(compute: Compute) -> int:
 
 
 def open_model(model: ModelChoice) -> Checkpoint:
-    """The requested checkpoint of any architecture. Raises ModelError where it cannot be had."""
-    checkpoint = open_checkpoint(model.model, model.revision)
+    """The requested classifier of any architecture, with a notice for the demo."""
+    checkpoint = open_classifier(model)
     warn_if_demo(checkpoint)
+    return checkpoint
+
+
+def open_classifier(model: ModelChoice) -> Checkpoint:
+    """The requested classifier of any architecture. Raises ModelError where it cannot be had, or is none yet."""
+    checkpoint = open_checkpoint(model.model, model.revision)
+    if checkpoint.is_pretrained_only:
+        name = printable(model.model)
+        raise ModelError(
+            f"`{name}` is pre-trained only: it has no classes yet",
+            f"`beit train ./labelled -m {name} -o my-model` gives it yours; `beit embed` takes it as it is",
+        )
     return checkpoint
 
 

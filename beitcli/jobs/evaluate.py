@@ -15,7 +15,7 @@ from beitcli.evaluation.ground_truth import Match, Reading, match
 from beitcli.gallery.items import Gallery, Item
 from beitcli.inputs.labelled import Labelled
 from beitcli.jobs.distribution import device_name
-from beitcli.jobs.engine import warn_if_demo
+from beitcli.jobs.engine import open_classifier, warn_if_demo
 from beitcli.jobs.evaluation_files import EvaluationFiles
 from beitcli.jobs.gallery_page import write_page
 from beitcli.jobs.labelling import read_labels
@@ -27,7 +27,7 @@ from beitcli.jobs.tasks import resumable_classification_task
 from beitcli.jobs.values import check_values
 from beitcli.ledger.ledger import Ledger
 from beitcli.ledger.output_files import versions_of
-from beitcli.model.checkpoint import Checkpoint, open_checkpoint
+from beitcli.model.checkpoint import Checkpoint
 from beitcli.outputs.destination import check_not_overwritten, is_in
 from beitcli.outputs.lock import exclusive
 from beitcli.records import Failure, Prediction, Source, printable
@@ -108,7 +108,7 @@ def evaluate(request: EvaluationRequest, observer: Observer) -> Evaluated:
     outputs = [*request.files.paths, *filter(None, [request.run.resume.summary])]
     check_not_overwritten(outputs, chain(filter(None, [request.labels]), images))
     remove_summary(request.run)
-    checkpoint = open_checkpoint(request.run.model.model, request.run.model.revision)
+    checkpoint = open_classifier(request.run.model)
     _check_classes(checkpoint)
     classes = match((each.label for each in sources), checkpoint.labels, request.label_by)
     labelling = _Labelling(labelled, classes)

@@ -17,6 +17,7 @@ from beitcli.jobs.training_requests import TrainingRequest
 from beitcli.jobs.validation import Validator
 from beitcli.ledger.feature_store import FeatureCodec
 from beitcli.model.features import Encoding, shape_of
+from beitcli.model.truncation import check_layer
 from beitcli.outputs.lock import exclusive
 from beitcli.records import Embedding, Failure
 from beitcli.training.data.examples import Split, check_can_hold_out
@@ -30,18 +31,24 @@ _SETTINGS = {"way": "a linear probe"}
 """The ledger identifies the settings of the features."""
 
 
-def train_probe(request: TrainingRequest, observer: Observer) -> "tuple[Facts, float]":
-    """Train the probe and write its model, complete or not at all; returns the facts of its card, and its strength.
+def train_probe(request: TrainingRequest, observer: Observer) -> "tuple[Facts, float, int | None]":
+    """Train the probe and write its model, complete or not at all.
+
+    Returns the facts of its card, its strength, and the layer that its features are from if that was asked for.
 
     Until then the features are kept for the next run. Images that are held out are not learnt from, and validate the
     saved model; cross-validated ones, and those of `refit_on_all`, are. Raises UsageError if the images or the model
     are not suitable.
     """
-    images, pool, work = request.images, request.recipe.pool or "mean", request.work
+    images, recipe, work = request.images, request.recipe, request.work
+    pool = recipe.pool or "mean"
     split, started = images.whole(request.walk), time.monotonic()
     if not split.validation:
         check_can_hold_out([example.target for example in split.training])
     base = open_beit(request.model)
+    cut = recipe.probed if isinstance(recipe.probed, int) else None
+    if cut is not None:
+        check_layer(base, cut)
     preprocessing = beit_preprocessing(request.model, base)
     observer.stage("features", len(split.training) + len(split.validation))
     with exclusive(work.out, wait=False):
@@ -55,21 +62,21 @@ def train_probe(request: TrainingRequest, observer: Observer) -> "tuple[Facts, f
         from beitcli.training.probe.fit import ProbePlan, fit_probe
         from beitcli.training.validation import write_table
 
-        checkpoint = pooled(base, pool)
-        records, dtype = _features(request, split, checkpoint, preprocessing, observer)
-        recipe = request.recipe
+        records, dtype = _features(request, split, pooled(base, pool, cut), preprocessing, observer)
         plan = ProbePlan(images.val_share, images.max_errors, recipe.seed, recipe.refit_on_all)
         probe = fit_probe(plan, split, records, stage_of(observer, "fitting", "fits"))
+        layer = probe.behind + 1 if recipe.probed == "all" else cut
+        checkpoint = pooled(base, pool, layer)
         folder = work.path("model")
         save(checkpoint, probe.layer, split.classes, preprocessing, folder)
         held_out = [example.found for example in probe.held_out]
         predictions = Validator(request.limits, request.compute, observer)(folder, held_out) if held_out else None
         circumstances = Circumstances(request.command, recipe.seed, time.monotonic() - started, dtype)
-        facts = probe_facts(probe, checkpoint, split.classes, predictions, circumstances)
+        facts = probe_facts(probe, base, checkpoint, split.classes, predictions, circumstances)
         write_table(facts.validated, facts.classes, folder)
         write_digests(probe.digests, folder)
         work.finish(folder, model_card(os.path.basename(work.out), facts))
-        return facts, probe.strength
+        return facts, probe.strength, layer
 
 
 def _features(
@@ -83,7 +90,8 @@ def _features(
     target, pool = realpath(training.work.path("features")), checkpoint.pool
     compute, resume = replace(training.compute, batch_size=training.recipe.batch_size), Resume(out=target, prune=True)
     request = Request(Inputs(), training.limits, training.model, compute, resume=resume, target=target)
-    kind, shape = Encoding(pool), shape_of(checkpoint, preprocessing, pool)
+    kind = Encoding(pool, layer=training.recipe.probed)
+    shape = shape_of(checkpoint, preprocessing, kind)
     examples = (*split.training, *split.validation)
     with closing(FeatureCodec(f"{request.ledger}-features", target, shape, kind.dtype)) as vectors:
         task = encoding_task("train", checkpoint, kind, vectors)

@@ -69,7 +69,10 @@ def _load_classifier(settings: "Settings", top_k: int) -> "Model":
 def encoding_task(command: str, checkpoint: Checkpoint, kind: Encoding, vectors: FeatureCodec) -> Task[Embedding]:
     """Features of the given kind, stored in `vectors`."""
     facts = {"--pool": kind.pool, "--normalize": str(kind.normalized), "--half": str(kind.half)}
-    settings = {"pool": kind.pool, "normalize": kind.normalized, "half": kind.half}
+    settings: dict[str, Any] = {"pool": kind.pool, "normalize": kind.normalized, "half": kind.half}
+    if kind.layer is not None:  # ledgers of earlier versions have none
+        facts["--layer"] = str(kind.layer)
+        settings["layer"] = kind.layer
     return Task(command, checkpoint, facts, vectors, partial(_load_encoder, kind=kind), Embedding, settings)
 
 

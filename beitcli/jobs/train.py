@@ -22,7 +22,7 @@ from beitcli.training.data.examples import Split
 if TYPE_CHECKING:
     from beitcli.training.data.preparation import SplitImages
     from beitcli.training.model_card import Facts
-    from beitcli.training.recipes.recipe import Plan
+    from beitcli.training.recipes.recipe import LabelledPlan
 
 EPOCHS = 30
 """Default number of epochs."""
@@ -32,11 +32,12 @@ _TOP = 5  # an image whose true label is among so many is nearly right
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The folder of the model, the facts of its card, and the strength of a probe's penalty."""
+    """The folder of the model, the facts of its card, and of a probe its strength and the layer it was asked for."""
 
     out: str
     facts: "Facts"
     strength: float | None = None
+    layer: int | None = None
 
 
 def train(request: TrainingRequest, observer: Observer) -> Trained:
@@ -48,8 +49,7 @@ def train(request: TrainingRequest, observer: Observer) -> Trained:
     """
     request.check()
     if request.recipe.is_probe:
-        facts, strength = train_probe(request, observer)
-        return Trained(request.work.out, facts, strength)
+        return Trained(request.work.out, *train_probe(request, observer))
     if importlib.util.find_spec("accelerate") is None:
         raise UsageError("training needs the extra `train`", "pip install 'beitcli[train]'")
     checkpoint = open_beit(request.model) if request.recipe.finetune else None
@@ -102,7 +102,7 @@ def _images(request: TrainingRequest, split: Split, workers: int) -> "SplitImage
     return SplitImages(split, reader, request.images.max_errors)
 
 
-def _plan(request: TrainingRequest, checkpoint: Checkpoint | None, classes: tuple[str, ...]) -> "Plan":
+def _plan(request: TrainingRequest, checkpoint: Checkpoint | None, classes: tuple[str, ...]) -> "LabelledPlan":
     from beitcli.training.recipes.finetune import FinetunePlan, check_weights
     from beitcli.training.recipes.scratch import RATE, ScratchPlan
 

@@ -1,6 +1,7 @@
 """Requests of trainings: labelled images and the recipe as plain records, with their defaults and checks."""
 
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -14,6 +15,9 @@ from beitcli.outputs.destination import is_in
 from beitcli.records import printable
 from beitcli.training.data.examples import DEFAULT_VAL_SHARE, Split, in_folders, split
 from beitcli.training.work_dir import WorkDir
+
+BEST = "best"
+"""The layer of a probe that validation chooses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Recipe:
     """Hyper-parameters of a training; None for the default: a linear probe, or fine-tuning, or a new model."""
 
     pool: Literal["mean", "cls"] | None = None
+    layer: str | None = None
     from_scratch: Literal["tiny", "small"] | None = None
     finetune: bool = False
     patch_size: Annotated[int | None, Range(1)] = None
@@ -96,12 +101,22 @@ class Recipe:
             raise UsageError(f"`image_size={image_size}`: it needs a multiple of {self.patch_size or 4}")
 
     def _check_layers(self) -> None:
-        given = "pool=" if self.pool else "refit_on_all=True" if self.refit_on_all else None
+        given = "pool=" if self.pool else "layer=" if self.layer else None
+        given = given or ("refit_on_all=True" if self.refit_on_all else None)
         if given:
             hint = "leave it out, or leave `finetune=True` and `from_scratch=` out"
             raise UsageError(f"`{given}` is for a linear probe", hint)
 
+    @property
+    def probed(self) -> int | Literal["all"] | None:
+        """The layer, from 1, whose features a probe is fitted to; all where the best is to be chosen."""
+        if self.layer is None:
+            return None
+        return "all" if self.layer == BEST else int(self.layer)
+
     def _check_probe(self) -> None:
+        if self.layer is not None and self.layer != BEST and not re.fullmatch(r"[1-9][0-9]{0,3}", self.layer):
+            raise UsageError(f"`layer={self.layer}`: no layer", "a number from 1, or `layer=best`")
         others = ("patch_size", "epochs", "accumulate", "lr", "checkpoint_gradients")
         given = next((name for name in others if getattr(self, name)), None)
         if given:

@@ -11,6 +11,8 @@ DEMO_FOLDER = str(Path(__file__).parent.parent / "demo")
 class Known:
     """A checkpoint with an alias. `parameters` in millions; `top1` and `top5` in percent, on ImageNet-1k where stated.
 
+    Those whose labels are PRETRAINED have no classes: they are where `train` and `pretrain` may start.
+
     Accuracies are those of the README of the paper's own code (unilm/beit): intermediate fine-tuning on ImageNet-22k,
     measured with the preprocessing of `preprocess=paper`. The demo's are on CIFAR-10's test images.
     """
@@ -29,6 +31,9 @@ class Known:
         return self.parameters * self.pixels**2
 
 
+PRETRAINED = "(pre-trained)"
+"""In place of the labels of a masked-image model."""
+
 KNOWN = (
     Known("base-224", "microsoft/beit-base-patch16-224", 224, "ImageNet-1k", 86.5, 85.2, 97.6),
     Known("base-384", "microsoft/beit-base-patch16-384", 384, "ImageNet-1k", 86.7, 86.8, 98.1),
@@ -37,6 +42,8 @@ KNOWN = (
     Known("large-512", "microsoft/beit-large-patch16-512", 512, "ImageNet-1k", 305.7, 88.60, 98.66),
     Known("base-224-22k", "microsoft/beit-base-patch16-224-pt22k-ft22k", 224, "ImageNet-22k", 102.6),
     Known("large-224-22k", "microsoft/beit-large-patch16-224-pt22k-ft22k", 224, "ImageNet-22k", 325.8),
+    Known("base-224-pt22k", "microsoft/beit-base-patch16-224-pt22k", 224, PRETRAINED, 92.0),
+    Known("large-224-pt22k", "microsoft/beit-large-patch16-224-pt22k", 224, PRETRAINED, 311.5),
     Known("demo", DEMO_FOLDER, 32, "CIFAR-10", 6.3, 87.8, 99.56),
 )
 BY_ALIAS = {known.alias: known for known in KNOWN}

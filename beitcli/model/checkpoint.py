@@ -168,6 +168,11 @@ class Checkpoint:
         return self.repository.location == DEMO_FOLDER
 
     @property
+    def is_pretrained_only(self) -> bool:
+        """True for a masked-image model: an encoder whose head predicts visual tokens and no classes."""
+        return "BeitForMaskedImageModeling" in (self.config.get("architectures") or ())
+
+    @property
     def patch_side(self) -> int:
         """The side of a patch in pixels. Raises ModelError if patches are not square."""
         return square_side(self.config, "patch_size", 16)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.features import Encoding
 from beitcli.model.inference import Forward
+from beitcli.model.network import Output
 from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import Runtime
 
@@ -32,11 +33,12 @@ class Encoder:
     ) -> None:
         self._encoding = encoding
         self._reported = False
-        self._states = Forward(checkpoint, preprocessing, runtime, batch_size, encoding.pool)
+        output: Output = "layers" if encoding.layer == "all" else encoding.pool
+        self._states = Forward(checkpoint, preprocessing, runtime, batch_size, output)
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> list[np.ndarray[Any, Any]]:
-        """The features of each image: of shape (hidden,), or (patches, hidden).
+        """The features of each image: of shape (hidden,), (patches, hidden) or (layers, hidden).
 
         In float16, values beyond its range are clamped. Raises DeviceError if the device fails.
         """

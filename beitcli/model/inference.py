@@ -126,7 +126,8 @@ class Forward:
         outputs, labels = getattr(network.head, "out_features", None), len(checkpoint.labels)
         if outputs not in (None, labels):
             raise ModelError(f"`{checkpoint.name}` has {outputs} outputs and {labels} labels")
-        if self._runtime.compiled and dtype == torch.bfloat16 and has_amx_layers(self._runtime):
+        is_whole = self._output != "layers"  # the layers for AMX are one module
+        if is_whole and self._runtime.compiled and dtype == torch.bfloat16 and has_amx_layers(self._runtime):
             use_amx_layers(network)
         if self._runtime.device == "cpu" and can_pack(dtype):
             pack_linear_layers(network, self._batch_size * network.tokens)

@@ -71,14 +71,16 @@ class Weights:
         return tensor
 
 
-Output = Literal["logits", "mean", "cls", "patches"]
+Output = Literal["logits", "mean", "cls", "patches", "layers"]
 """The output for an image: the classifier's logits, or the final states that they are computed from.
 
-`mean` and `cls` have shape (hidden,), `patches` (patches, hidden). In a checkpoint that classifies by the mean of its
-patches, the final layer norm belongs to that mean, and `cls` and `patches` are without it; in one that classifies by
-its first state, all states are behind the norm. So `mean` of the first kind is the pooler's output in transformers'
-`BeitModel`, and the others are its `last_hidden_state`. A checkpoint that is no classifier, like a masked-image model,
-may lack that norm: then it is one without weights, as in `BeitModel`.
+`mean` and `cls` have shape (hidden,), `patches` (patches, hidden). `layers` (layers, hidden) are the states that a
+classifier would take behind each layer; all but the last are standardised by a norm without weights.
+
+In a checkpoint that classifies by the mean of its patches, the final layer norm belongs to that mean, and `cls` and
+`patches` are without it; in one that classifies by its first state, all states are behind the norm. So `mean` of the
+first kind is the pooler's output in transformers' `BeitModel`, and the others are its `last_hidden_state`. A checkpoint
+that is no classifier, like a masked-image model, may lack that norm: then it is one without weights, as in `BeitModel`.
 """
 
 
@@ -116,11 +118,12 @@ class Beit(nn.Module):
         )
         self.mean_pooling = config.get("use_mean_pooling", True)
         self.output = output
+        self.eps = float(config.get("layer_norm_eps", 1e-12))
         self.norm: nn.Module = nn.Identity()
-        if not self.mean_pooling or output in ("logits", "mean"):
+        if not self.mean_pooling or output in ("logits", "mean", "layers"):
             name = "beit.pooler.layernorm" if self.mean_pooling else "beit.layernorm"
-            if output == "mean" and f"{name}.weight" not in weights and "classifier.weight" not in weights:
-                self.norm = nn.LayerNorm(self.start.shape[-1], eps=float(config.get("layer_norm_eps", 1e-12)))
+            if output in ("mean", "layers") and f"{name}.weight" not in weights and "classifier.weight" not in weights:
+                self.norm = nn.LayerNorm(self.start.shape[-1], eps=self.eps)
             else:
                 self.norm = _norm(config, weights, name)
         self.head: nn.Module = nn.Identity()
@@ -133,10 +136,21 @@ class Beit(nn.Module):
         x = torch.cat((self.start.expand(len(patches), -1, -1), patches), dim=1)
         if self.positions is not None:
             x = x + self.positions
+        if self.output == "layers":
+            return self._behind_each_layer(x)
         for layer in self.layers:
             x = layer(x)
         outputs: Tensor = self.head(self._pooled(x))
         return outputs
+
+    def _behind_each_layer(self, x: Tensor) -> Tensor:
+        states = []
+        for layer in self.layers:
+            x = layer(x)
+            states.append(x[:, 1:].mean(1) if self.mean_pooling else x[:, 0])
+        *middle, last = states
+        standardised = [F.layer_norm(each, each.shape[-1:], eps=self.eps) for each in middle]
+        return torch.stack([*standardised, self.norm(last)], dim=1)
 
     def _pooled(self, x: Tensor) -> Tensor:
         """The requested final states, or their mean, after the norm that belongs to them."""

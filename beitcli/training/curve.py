@@ -5,18 +5,18 @@ import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import BeitForImageClassification, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from beitcli import signals
 from beitcli.model.preprocessing import Preprocessing
 from beitcli.training.data.batches import Order
 from beitcli.training.data.preparation import LabelledPixels
-from beitcli.training.recipes.recipe import Method
+from beitcli.training.recipes.recipe import Inputs, Method
 from beitcli.training.work_dir import work_errors
 
 CURVE = "training.jsonl"
@@ -30,20 +30,32 @@ MAX_IMAGES = 2000
 _BATCH_SIZE = 64
 
 
+class Sample(Protocol):
+    """Images for validation on the way."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self) -> Iterator[tuple[Inputs, Tensor]]:
+        """Inputs of the network, and the number of the true class for each row of its logits."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """Images for validation on the way: evenly spaced ones of all, which are in the order of their classes."""
+class LabelledSample:
+    """Evenly spaced ones of all labelled images, which are in the order of their classes."""
 
     part: LabelledPixels
     preprocessing: Preprocessing
 
+    def __len__(self) -> int:
+        return min(len(self.part.examples), MAX_IMAGES)
+
     @property
     def numbers(self) -> list[int]:
         """The numbers of the images."""
-        count = len(self.part.examples)
-        return [round(number) for number in np.linspace(0, count - 1, min(count, MAX_IMAGES)).tolist()]
+        return [round(number) for number in np.linspace(0, len(self.part.examples) - 1, len(self)).tolist()]
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self) -> Iterator[tuple[Inputs, Tensor]]:
         """Normalised pixels (n, 3, height, width) and class numbers."""
         numbers, targets = self.numbers, self.part.targets
         preprocessing = self.preprocessing
@@ -51,7 +63,8 @@ class Sample:
         for start in range(0, len(numbers), _BATCH_SIZE):
             chosen = numbers[start : start + _BATCH_SIZE]
             pixels = (self.part.pixels[chosen].float() * preprocessing.factor - mean) / std
-            yield pixels.permute(0, 3, 1, 2).contiguous(), torch.tensor([targets[number] for number in chosen])
+            inputs = {"pixel_values": pixels.permute(0, 3, 1, 2).contiguous()}
+            yield inputs, torch.tensor([targets[number] for number in chosen])
 
 
 class CurveFile:
@@ -84,19 +97,21 @@ class CurveFile:
 class CurveCallback(TrainerCallback):  # type: ignore[misc]
     """Appends the loss and the rate where the Trainer logs them, and the averaged weights' accuracy between epochs.
 
-    The rate is that of the last layer, which has the recipe's own.
+    The rate is that of the last layer, which has the recipe's own. `accuracy` is the last one.
     """
 
-    def __init__(
-        self, file: CurveFile, sample: Sample, method: Method, averaged: BeitForImageClassification, order: Order
-    ) -> None:
+    accuracy: float | None = None
+
+    def __init__(self, file: CurveFile, sample: Sample, method: Method, averaged: nn.Module, order: Order) -> None:
         self._file, self._sample, self._averaged, self._order = file, sample, averaged, order
-        self._optimizer, self._head = method.optimizer, method.network.classifier.weight
+        self._optimizer, self._head = method.optimizer, method.head.weight
         self._step_size = method.schedule.accumulate * order.size
-        self._epochs = max(1, math.ceil(len(sample.numbers) / (3 * MAX_SHARE * order.count)))
+        self._epochs = max(1, math.ceil(len(sample) / (3 * MAX_SHARE * order.count)))
 
     def on_train_begin(self, _args: object, state: TrainerState, *_: object, **__: object) -> None:
         self._file.cut(state.global_step)
+        known = (point["accuracy"] for point in reversed(self._file.points()) if "accuracy" in point)
+        self.accuracy = next(known, None)
 
     def on_log(self, _args: object, state: TrainerState, *_: object, logs: dict[str, float], **__: object) -> None:
         if "loss" in logs:
@@ -108,11 +123,11 @@ class CurveCallback(TrainerCallback):  # type: ignore[misc]
         if not is_due or control.should_training_stop or state.global_step >= state.max_steps:
             return
         try:
-            accuracy = self._accuracy(args)
+            self.accuracy = self._accuracy(args)
         except signals.Stopped:
             control.should_save = control.should_training_stop = True
         else:
-            self._file.add(step=state.global_step, epoch=self._epoch(state), accuracy=accuracy)
+            self._file.add(step=state.global_step, epoch=self._epoch(state), accuracy=self.accuracy)
 
     def _epoch(self, state: TrainerState) -> float:
         return int(state.global_step) * self._step_size / self._order.count
@@ -126,12 +141,14 @@ class CurveCallback(TrainerCallback):  # type: ignore[misc]
 
     def _accuracy(self, args: TrainingArguments) -> float:
         """Accuracy on the sample, in the precision of the training. Raises Stopped at a request to stop."""
-        network: nn.Module = self._averaged.eval()
+        network = self._averaged.eval()
         dtype = torch.bfloat16 if args.bf16 else torch.float16
-        correct = 0
+        correct = count = 0
         with torch.no_grad(), torch.autocast(args.device.type, dtype, enabled=args.bf16 or args.fp16):
-            for pixels, targets in self._sample.batches():
+            for inputs, targets in self._sample.batches():
                 signals.check()
-                logits: Tensor = network(pixel_values=pixels.to(args.device)).logits
+                moved = {name: tensor.to(args.device) for name, tensor in inputs.items()}
+                logits: Tensor = network(**moved).logits
                 correct += int((logits.argmax(1).cpu() == targets).sum())
-        return correct / len(self._sample.numbers)
+                count += len(targets)
+        return correct / count

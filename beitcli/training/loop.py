@@ -29,7 +29,7 @@ from beitcli.model.inference import is_out_of_memory
 from beitcli.records import printable
 from beitcli.training.curve import CurveCallback, CurveFile, Sample
 from beitcli.training.data.batches import Batches, Order, collate_single
-from beitcli.training.recipes.recipe import Method, Schedule
+from beitcli.training.recipes.recipe import Inputs, Method, Schedule
 from beitcli.training.work_dir import sync_files, work_errors, writing_error
 
 log = logging.getLogger(__name__)
@@ -51,12 +51,16 @@ _AVERAGE = "average.pt"
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """Progress of a training: `loss` is the mean of the last steps, `rate` in images a second, `left` in seconds."""
+    """Progress of a training: `loss` is the mean of the last steps, `rate` in images a second, `left` in seconds.
+
+    `accuracy` is that of the last validation on the way.
+    """
 
     epoch: float
     step: int
     steps: int
     loss: float | None
+    accuracy: float | None
     rate: float
     left: float
 
@@ -89,15 +93,16 @@ def train(
     steps = math.ceil(len(batches) / method.schedule.accumulate)
     average = AveragedModel(method.network, multi_avg_fn=_moving_average(method.schedule.average_decay))
     checkpoints = CheckpointCallback(average)
+    validation = CurveCallback(curve, sample, method, average.module, batches.order)
     trainer = _Trainer(
-        _NetworkWithLoss(method.network),
+        _NetworkWithLoss(method.network, method.with_targets),
         _training_arguments(method.schedule, environment),
         train_dataset=batches,
         optimizers=(method.optimizer, None),
         callbacks=[
             checkpoints,
-            ProgressCallback(on_progress, batches.order, steps),
-            CurveCallback(curve, sample, method, average.module, batches.order),
+            ProgressCallback(on_progress, batches.order, steps, validation),
+            validation,
         ],
     )
     trainer.remove_callback(PrinterCallback)  # it prints to stdout
@@ -178,7 +183,8 @@ def _training_arguments(schedule: Schedule, environment: Environment) -> Trainin
         per_device_train_batch_size=1,  # a batch is one item
         num_train_epochs=1,  # and all epochs are one pass over the batches
         gradient_accumulation_steps=schedule.accumulate,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": schedule.final_share},
         warmup_steps=schedule.warmup_steps,
         max_grad_norm=schedule.clip,
         use_cpu=environment.device == "cpu",
@@ -202,11 +208,14 @@ class _NetworkWithLoss(nn.Module):
     find its own names in the checkpoint, and resumes from the random initial weights.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, with_targets: Callable[[Inputs], Inputs]) -> None:
         super().__init__()
         self.network = network
+        self._with_targets = with_targets
 
-    def forward(self, targets: Tensor, **inputs: Any) -> dict[str, Tensor]:
+    def forward(self, **inputs: Any) -> dict[str, Tensor]:
+        inputs = self._with_targets(inputs)
+        targets = inputs.pop("targets")
         return {"loss": F.cross_entropy(self.network(**inputs).logits.float(), targets)}
 
 
@@ -333,8 +342,11 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
     """Reports the progress after every step."""
 
-    def __init__(self, on_progress: Callable[[TrainingProgress], object], order: Order, steps: int) -> None:
+    def __init__(
+        self, on_progress: Callable[[TrainingProgress], object], order: Order, steps: int, validation: CurveCallback
+    ) -> None:
         self._on_progress = on_progress
+        self._validation = validation
         self._epochs_a_step = order.epochs / steps
         self._images_a_step = len(order) * order.size / steps
         self._first: tuple[int, float] | None = None
@@ -361,6 +373,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
                 step=state.global_step,
                 steps=state.max_steps,
                 loss=self._loss,
+                accuracy=self._validation.accuracy,
                 rate=self._images_a_step / seconds,
                 left=(state.max_steps - state.global_step) * seconds,
             )

@@ -4,14 +4,14 @@ import importlib.util
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from math import ceil, prod
+from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor
-from transformers import BeitConfig, BeitForImageClassification
+from transformers import BeitForImageClassification, BeitPreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from beitcli import __version__
@@ -20,7 +20,7 @@ from beitcli.inputs.worker import can_start_workers, shared_memory
 from beitcli.model.cpu.heap import keep_freed_memory
 from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import Runtime, choose_runtime
-from beitcli.training.curve import CURVE, CurveFile, Sample
+from beitcli.training.curve import CURVE, CurveFile, LabelledSample, Sample
 from beitcli.training.data.batches import Batches, Order
 from beitcli.training.data.pixels import KeptPixels
 from beitcli.training.data.preparation import (
@@ -35,10 +35,10 @@ from beitcli.training.data.preparation import (
     prepare,
 )
 from beitcli.training.digests import DIGESTS
-from beitcli.training.loop import Environment, TrainingProgress, device_errors, train
+from beitcli.training.loop import Environment, TrainingProgress, TrainingResult, device_errors, train
 from beitcli.training.model_card import AS_EVALUATED, SEEN, UNSEEN, Facts, model_card
 from beitcli.training.processor import processor_of
-from beitcli.training.recipes.recipe import Length, Plan
+from beitcli.training.recipes.recipe import LabelledPlan, Length, Method, Plan
 from beitcli.training.settings import IMAGES
 from beitcli.training.validation import Validate, validated_images, write_table
 from beitcli.training.work_dir import WorkDir, work_errors
@@ -77,11 +77,14 @@ def training_runtime(device: str, dtype: str) -> Runtime:
     return runtime
 
 
+AnyPlan = TypeVar("AnyPlan", bound=Plan, covariant=True)
+
+
 @dataclass(frozen=True, slots=True)
-class Training:
+class Training(Generic[AnyPlan]):
     """Plan, images and work directory of a training; `command` is the command line."""
 
-    plan: Plan
+    plan: AnyPlan
     images: SplitImages
     work: WorkDir
     command: str
@@ -100,7 +103,7 @@ class TrainingData:
     ambiguous: int
 
 
-def read_images(training: Training, on_progress: Callable[[int], object]) -> TrainingData:
+def read_images(training: Training[AnyPlan], on_progress: Callable[[int], object]) -> TrainingData:
     """The pixels, prepared by an earlier run or read now.
 
     `on_progress` is called with the number of images read since the last call. Raises UsageError where the images are
@@ -132,8 +135,44 @@ def read_images(training: Training, on_progress: Callable[[int], object]) -> Tra
     return TrainingData(train_part, validation_part, prepared[OVERLAP], prepared.get(AMBIGUOUS, 0))
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A method that has ended: the weights, and how long the training was."""
+
+    method: Method
+    length: Length
+    result: TrainingResult
+
+
+def fit(
+    training: Training[AnyPlan],
+    data: TrainingData,
+    resources: Resources,
+    method_for: Callable[[Length], Method],
+    on_progress: Callable[[TrainingProgress], object],
+    sample: Sample,
+) -> Fitted:
+    """Runs the method for these images to its end, or goes on with it. Raises as `loop.train` does."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    keep_freed_memory()
+    plan, runtime = training.plan, resources.runtime
+    order = Order(len(data.training.targets), plan.batch_size, plan.epochs, plan.seed)
+    with device_errors(runtime.device, training.work.folder):
+        length = Length(ceil(len(order) / plan.accumulate), order.size * plan.accumulate)
+        method = method_for(length)
+    batches = Batches(data.training.pixels, torch.tensor(data.training.targets), method.augment, order)
+    is_cheap = isinstance(data.training.pixels, KeptPixels) and runtime.device == "cpu"  # training uses all cores
+    numbers = order.size * prod(plan.preprocessing.shape)
+    workers = 0 if is_cheap else min(resources.workers, _max_workers(numbers, plan.accumulate))
+    environment = Environment(training.work.folder, runtime.device, runtime.dtype, workers)
+    with _compiled_in(os.path.abspath(training.work.path("compiled"))):  # removed with the work directory
+        result = train(method, batches, environment, on_progress, CurveFile(training.work.path(CURVE)), sample)
+    return Fitted(method, length, result)
+
+
 def train_model(
-    training: Training,
+    training: Training[LabelledPlan],
     data: TrainingData,
     resources: Resources,
     on_progress: Callable[[TrainingProgress], object],
@@ -143,28 +182,15 @@ def train_model(
 
     Raises as `loop.train` and `validate` do.
     """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    keep_freed_memory()
     plan, classes, runtime = training.plan, training.images.split.classes, resources.runtime
-    order = Order(len(data.training.targets), plan.batch_size, plan.epochs, plan.seed)
-    with device_errors(runtime.device, training.work.folder):
-        length = Length(ceil(len(order) / plan.accumulate), order.size * plan.accumulate)
-        method = plan.method(classes, runtime, length)
-    batches = Batches(data.training.pixels, torch.tensor(data.training.targets), method.augment, order)
-    is_cheap = isinstance(data.training.pixels, KeptPixels) and runtime.device == "cpu"  # training uses all cores
-    numbers = order.size * prod(plan.preprocessing.shape)
-    workers = 0 if is_cheap else min(resources.workers, _max_workers(numbers, plan.accumulate))
-    environment = Environment(training.work.folder, runtime.device, runtime.dtype, workers)
-    curve, sample = CurveFile(training.work.path(CURVE)), Sample(data.validation, plan.preprocessing)
-    with _compiled_in(os.path.abspath(training.work.path("compiled"))):  # removed with the work directory
-        trained = train(method, batches, environment, on_progress, curve, sample)
+    sample = LabelledSample(data.validation, plan.preprocessing)
+    fitted = fit(training, data, resources, lambda length: plan.method(classes, runtime, length), on_progress, sample)
     folder = training.work.path("model")
-    _save(method.network.config, trained.weights, plan.preprocessing, folder)
+    save_model(BeitForImageClassification(fitted.method.network.config), fitted.result, plan.preprocessing, folder)
     predictions = validate(folder, [example.found for example in data.validation.examples])
     facts = Facts(
         command=training.command,
-        description=method.description,
+        description=fitted.method.description,
         classes=classes,
         trained_on=len(data.training.targets),
         validated=validated_images(data.validation.examples, predictions, classes),
@@ -172,11 +198,10 @@ def train_model(
         measured=AS_EVALUATED.format(predictions.computed),
         ambiguous=data.ambiguous,
         seed=plan.seed,
-        seconds=trained.seconds,
+        seconds=fitted.result.seconds,
     )
     _write_figures(training.work, facts, folder)
-    epochs = length.steps * length.step_size / facts.trained_on
-    _write_curve(training.work, {"step": length.steps, "epoch": epochs, "accuracy": facts.accuracy(1)}, folder)
+    write_curve(training.work, fitted.length, facts.trained_on, facts.accuracy(1), folder)
     training.work.finish(folder, model_card(os.path.basename(training.work.out), facts))
     return facts
 
@@ -188,12 +213,12 @@ def _write_figures(work: WorkDir, facts: Facts, folder: str) -> None:
         shutil.copy(work.path(DIGESTS), folder)
 
 
-def _write_curve(work: WorkDir, last: Mapping[str, float], folder: str) -> None:
-    """Write the curve into the model's folder, its `last` point the saved model's, and its plot with matplotlib."""
+def write_curve(work: WorkDir, length: Length, images: int, accuracy: float, folder: str) -> None:
+    """Write the curve into the model's folder, its last point the saved model's, and its plot with matplotlib."""
     curve = CurveFile(os.path.join(folder, CURVE))
     with work_errors():
         shutil.copy(work.path(CURVE), curve.path)
-    curve.add(**last)
+    curve.add(step=length.steps, epoch=length.steps * length.step_size / images, accuracy=accuracy)
     if importlib.util.find_spec("matplotlib"):
         from beitcli.training.plots import plot_curve
 
@@ -225,10 +250,9 @@ def _max_workers(numbers: int, accumulate: int) -> int:
     return max(0, (shared_memory() // (4 * numbers) - 2 * accumulate) // 2)
 
 
-def _save(config: BeitConfig, weights: dict[str, Tensor], preprocessing: Preprocessing, folder: str) -> None:
-    """Writes an ordinary checkpoint: config, weights and image processor."""
-    network = BeitForImageClassification(config)
-    network.load_state_dict(weights)
+def save_model(network: BeitPreTrainedModel, result: TrainingResult, preprocessing: Preprocessing, folder: str) -> None:
+    """Writes an ordinary checkpoint: config, the weights of the result in this network, and image processor."""
+    network.load_state_dict(result.weights)
     with work_errors():
         network.save_pretrained(folder)
         processor_of(preprocessing).save_pretrained(folder)

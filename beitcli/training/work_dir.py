@@ -25,7 +25,7 @@ _MARKER = "training-of-beit"
 MODEL_FILES = frozenset(
     {
         *("README.md", "config.json", "model.safetensors", "preprocessor_config.json"),
-        *("training-digests", "validation.csv", "training.jsonl", "training.png"),
+        *("training-digests", "validation.csv", "training.jsonl", "training.png", "tokenizer.safetensors"),
     }
 )
 """Names of the files of a trained model: a folder with any other is never replaced."""

@@ -420,3 +420,51 @@ def test_cross_validated_predictions_are_written_and_images_of_two_classes_count
     last = run.stderr.decode().splitlines()[-1]
     assert last.startswith(f"{100 * correct / len(rows):.2f} % of {len(rows)} images correct")
     assert all(0 <= float(row["confidence"]) <= 1 for row in rows)
+
+
+def test_a_probe_of_a_middle_layer_is_a_classifier_of_so_many_layers(
+    beit: Beit, images: Path, unseen: Path, tiny_beit: Path, tmp_path: Path
+) -> None:
+    run = beit("train", images, *DEMO, "-m", tiny_beit, "--layer", "1", "--out", "model")
+    assert run.returncode == 0 and b"behind layer 1 at a strength" in run.stderr, run.stderr
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["num_hidden_layers"] == 1
+    assert not any("layer.1." in name for name in load_file(tmp_path / "model" / "model.safetensors"))
+    paths = sorted(unseen.rglob("*.png"))
+    assert (by_us(tmp_path / "model", paths) - by_transformers(tmp_path / "model", paths)).abs().max() < 1e-4
+    features = beit("embed", unseen, *DEMO, "-m", tiny_beit, "--layer", "1", "-o", "features.npy")
+    assert features.returncode == 0, features.stderr
+    last = beit("embed", unseen, *DEMO, "-m", tiny_beit, "-o", "last.npy")
+    assert last.returncode == 0
+    one, other = (np.load(tmp_path / f"{name}.npy") for name in ("features", "last"))
+    assert one.shape == other.shape and not np.allclose(one, other)
+
+
+def test_the_best_layer_is_that_of_the_best_validation(
+    beit: Beit, images: Path, tiny_beit: Path, tmp_path: Path
+) -> None:
+    run = beit("train", images, *DEMO, "-m", tiny_beit, "--layer", "best", "--out", "best")
+    assert run.returncode == 0, run.stderr
+    table = (tmp_path / "best" / "README.md").read_text().partition("| layer | top-1 |")[2]
+    by_layer = {int(row[0]): float(row[1]) for row in re.findall(r"\| (\d) \| ([\d.]+) % \|", table)}
+    [chosen] = re.findall(rb"behind layer (\d) at", run.stderr)
+    assert by_layer.keys() == {1, 2} and by_layer[int(chosen)] == max(by_layer.values())
+    again = beit("train", images, *DEMO, "-m", tiny_beit, "--layer", chosen.decode(), "--out", "chosen")
+    assert again.returncode == 0
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("best", "chosen")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-3) for name in weights[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--layer", "13"), "--layer 13: `demo` has 8 layers"),
+        (("--layer", "0"), "--layer 0: no layer"),
+        (("--layer", "best", "--finetune"), "--layer is for a linear probe"),
+    ],
+)
+def test_layers_that_there_are_not_are_usage_errors(
+    beit: Beit, images: Path, options: tuple[str, ...], words: str
+) -> None:
+    run = beit("train", images, "-m", "demo", *options, "--out", "model")
+    assert (run.returncode, words in run.stderr.decode()) == (2, True), run.stderr

@@ -38,6 +38,7 @@ COMMANDS = (
     "embed",
     "eval",
     "train",
+    "pretrain",
     "bench",
     "models",
     "models show",

@@ -71,12 +71,8 @@ def test_every_option_in_the_text_exists(path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "chapter"),
     [
-        ("bench", "speed"),
-        ("embed", "embed"),
-        ("eval", "evaluate"),
-        ("sort", "sort"),
-        ("tag", "sort"),
-        ("train", "train"),
+        *(("bench", "speed"), ("embed", "embed"), ("eval", "evaluate"), ("sort", "sort"), ("tag", "sort")),
+        *(("train", "train"), ("pretrain", "pretrain")),
     ],
 )
 def test_what_a_command_has_alone_is_in_its_chapter(command: str, chapter: str) -> None:

@@ -12,11 +12,12 @@ import pytest
 from beitcli.cli.options import FLAGS
 from beitcli.errors import UsageError
 from beitcli.inputs.sources import Walk
+from beitcli.jobs.pretraining_requests import Pretraining, PretrainingRequest
 from beitcli.jobs.requests import Compute, Inputs, Labels, Limits, ModelChoice, Request, Resume
 from beitcli.jobs.training_requests import Recipe, TrainingImages, TrainingRequest
 from beitcli.jobs.values import check_values
 
-RECORDS = (Inputs, Limits, ModelChoice, Compute, Labels, Resume, TrainingImages, Recipe)
+RECORDS = (Inputs, Limits, ModelChoice, Compute, Labels, Resume, TrainingImages, Recipe, Pretraining)
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
@@ -25,7 +26,7 @@ def test_every_field_has_its_option(record: type) -> None:
 
 
 def test_every_record_of_a_request_has_options() -> None:
-    parts = {field.type for request in (Request, TrainingRequest) for field in fields(request)}
+    parts = {field.type for request in (Request, TrainingRequest, PretrainingRequest) for field in fields(request)}
     assert parts - {str, bool, Walk, float | None} == set(FLAGS) == set(RECORDS)
 
 

@@ -17,6 +17,7 @@ from beitcli.training.curve import CurveFile
 from beitcli.training.data.examples import in_folders, split
 from beitcli.training.data.preparation import SplitImages
 from beitcli.training.loop import TrainingProgress
+from beitcli.training.recipes.scratch import ScratchPlan
 from beitcli.training.train import Training, read_images, train_model
 from beitcli.training.work_dir import WorkDir
 from tests.training.data.test_pixels import READER
@@ -25,7 +26,7 @@ from tests.training.test_train import PLAN, RESOURCES, VALIDATOR, run
 
 
 @pytest.fixture
-def training(tmp_path: Path) -> Training:
+def training(tmp_path: Path) -> Training[ScratchPlan]:
     parts = split(in_folders(str(draw_classes(tmp_path / "shapes", 10)), Walk()), None, 0.2, seed=0)
     plan = replace(PLAN, epochs=6)
     return Training(plan, SplitImages(parts, READER, 0), WorkDir(str(tmp_path / "model")), "")
@@ -36,7 +37,7 @@ def points(folder: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.slow
-def test_loss_rate_and_validation_accuracy_by_step(training: Training, tmp_path: Path) -> None:
+def test_loss_rate_and_validation_accuracy_by_step(training: Training[ScratchPlan], tmp_path: Path) -> None:
     run(training)
     found = points(tmp_path / "model")
     assert [(point["step"], point["epoch"]) for point in found if "loss" in point] == [(10, 5.0), (12, 6.0)]
@@ -69,7 +70,7 @@ def test_a_resumed_training_continues_its_curve(tmp_path: Path) -> None:
 
 
 def test_a_training_stopped_while_it_validates_goes_on_from_that_step(
-    training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    training: Training[ScratchPlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(now: TrainingProgress) -> None:
         if now.step == 4:  # between the checkpoints' own look at requests and the validation

@@ -34,7 +34,7 @@ def parts(tmp_path: Path) -> Split:
     return split(in_folders(str(draw_classes(tmp_path / "shapes", 10)), Walk()), None, 0.2, seed=0)
 
 
-def run(training: Training) -> list[TrainingProgress]:
+def run(training: Training[ScratchPlan]) -> list[TrainingProgress]:
     """Trains, and returns the progress reported for every step but the first."""
     reported: list[TrainingProgress] = []
     train_model(training, read_images(training, lambda _: None), RESOURCES, reported.append, VALIDATOR)

@@ -3,9 +3,8 @@
 import json
 import os
 import shutil
-from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -14,47 +13,43 @@ from torch import Tensor
 
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.preprocessing import Preprocessing
+from beitcli.model.truncation import MEAN_NORM, STATE_NORM, RenormedCheckpoint, changed, check_layer, plain_norm
 from beitcli.training.probe.regression import LinearLayer
 from beitcli.training.processor import processor_of
 from beitcli.training.work_dir import work_errors
 
 ProbePool = Literal["mean", "cls"]
 
-_NORMS = {"mean": "beit.pooler.layernorm.", "cls": "beit.layernorm."}
-"""Names of the final layer norm in transformers: on the mean of the patch states, or on all states."""
+_NORMS = {"mean": MEAN_NORM, "cls": STATE_NORM}
 
 
 @dataclass(frozen=True, slots=True)
-class PooledCheckpoint(Checkpoint):
+class PooledCheckpoint(RenormedCheckpoint):
     """A checkpoint with another pooling; `norm` holds the weights it lacks for that."""
-
-    norm: Mapping[str, Tensor] = field(kw_only=True)
 
     @property
     def pool(self) -> ProbePool:
         return "mean" if self.config["use_mean_pooling"] else "cls"
 
-    def tensors(self) -> Mapping[str, Tensor]:
-        return ChainMap(dict(self.norm), Checkpoint.tensors(self))  # type: ignore[arg-type]  # it is only read
+    @property
+    def layers(self) -> int:
+        """The number of layers."""
+        return int(self.config.get("num_hidden_layers", 12))
 
 
-def pooled(checkpoint: Checkpoint, pool: ProbePool) -> PooledCheckpoint:
+def pooled(checkpoint: Checkpoint, pool: ProbePool, layer: int | None = None) -> PooledCheckpoint:
     """The checkpoint with this pooling, followed by its own final layer norm if it has one for it.
 
-    Otherwise the norm has weight 1 and bias 0, and only standardises the states.
+    Otherwise, and where it is cut behind a `layer` that is not its last, the norm has weight 1 and bias 0, and only
+    standardises the states. Raises UsageError for a layer that it does not have.
     """
-    has_own = checkpoint.config.get("use_mean_pooling", True) == (pool == "mean")
-    name, width = _NORMS[pool], int(checkpoint.config.get("hidden_size", 768))
-    identity = {name + "weight": torch.ones(width), name + "bias": torch.zeros(width)}
+    layers = checkpoint.config.get("num_hidden_layers", 12) if layer is None else check_layer(checkpoint, layer)
+    is_whole = layer in (None, layers)
+    has_own = is_whole and checkpoint.config.get("use_mean_pooling", True) == (pool == "mean")
+    name = _NORMS[pool]
     return PooledCheckpoint(
-        name=checkpoint.name,
-        repository=checkpoint.repository,
-        folder=checkpoint.folder,
-        config={**checkpoint.config, "use_mean_pooling": pool == "mean"},
-        processor=checkpoint.processor,
-        labels=checkpoint.labels,
-        processor_file=checkpoint.processor_file,
-        norm={} if has_own and name + "weight" in checkpoint.tensors() else identity,
+        **changed(checkpoint, None if is_whole else layer, use_mean_pooling=pool == "mean"),
+        norm={} if has_own and name + "weight" in checkpoint.tensors() else plain_norm(checkpoint, name),
     )
 
 
@@ -92,8 +87,15 @@ def _config(config: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]
 
 
 def _encoder(checkpoint: PooledCheckpoint) -> dict[str, Tensor]:
-    """The encoder's weights, mapped from disk, without other heads and the norm of the other pooling."""
+    """The encoder's weights, mapped from disk, without other heads, layers above and the norm of the other pooling."""
     tensors = checkpoint.tensors()
     other = _NORMS["cls" if checkpoint.pool == "mean" else "mean"]
-    kept = (name for name in tensors if name.startswith("beit.") and not name.startswith(other))
+    above = tuple(f"beit.encoder.layer.{number}." for number in _layers_above(tensors, checkpoint.layers))
+    kept = (name for name in tensors if name.startswith("beit.") and not name.startswith((other, *above)))
     return {name: tensors[name].contiguous() for name in kept if not name.endswith("relative_position_index")}
+
+
+def _layers_above(tensors: Mapping[str, Tensor], layers: int) -> set[int]:
+    """Numbers, from 0, of the layers among the tensors that are not among the first ones."""
+    found = (name.split(".")[3] for name in tensors if name.startswith("beit.encoder.layer."))
+    return {number for number in map(int, found) if number >= layers}

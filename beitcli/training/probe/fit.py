@@ -50,7 +50,7 @@ class ProbePlan:
 
 @dataclass(frozen=True, slots=True)
 class _Examples:
-    """The readable images: features (examples, width) in float32, class numbers, SHA-256."""
+    """The readable images: features (examples, layers, width) in float32, class numbers, SHA-256."""
 
     features: Array
     targets: Array
@@ -61,13 +61,16 @@ class _Examples:
 class Probe:
     """A fitted layer, the accuracy at each strength, and what the layer has learnt from.
 
-    `held_out` are the images that it has not learnt from. Where it has learnt from all, `validated` are the predictions
-    of layers that were fitted without them, in so many `folds`.
+    `behind` is the index of the network's layer that gave its features, the best of those that `by_layer` has the
+    accuracies of. `held_out` are the images that it has not learnt from. Where it has learnt from all, `validated` are
+    the predictions of layers that were fitted without them, in so many `folds`.
     """
 
     layer: LinearLayer
     strength: float
     accuracies: tuple[float, ...]
+    behind: int
+    by_layer: tuple[float, ...]
     digests: tuple[bytes, ...]
     held_out: tuple[Example, ...]
     validated: tuple[ValidatedImage, ...]
@@ -81,8 +84,9 @@ def fit_probe(
 ) -> Probe:
     """Chooses a penalty strength by validation, and fits the layer.
 
-    `records` are those of the training images, then those of the validation images. `on_fit` is called with the number
-    of fits done, from 0, and that of all. Raises UsageError where the images do not suffice.
+    Where the features are those behind every layer of the network, (layers, width), validation chooses one of them,
+    too. `records` are those of the training images, then those of the validation images. `on_fit` is called with the
+    number of fits done, from 0, and that of all. Raises UsageError where the images do not suffice.
     """
     training, validation = records[: len(split.training)], records[len(split.training) :]
     identical = check_readings(split, _reading(training), _reading(validation), plan.max_errors)
@@ -93,17 +97,20 @@ def fit_probe(
     numbers = np.arange(len(examples.targets))
     folds = [(numbers[:count], numbers[count:])] if split.validation else _folds(examples, plan)
     unvalidated = _count_unvalidated(examples, folds, split.classes)
-    scores = cross_validate(examples.features, examples.targets, _reporting(folds, on_fit))
+    validations, fits = _validations(examples, folds, on_fit)
+    behind = max(range(len(validations)), key=lambda number: _quality(validations[number]))
+    scores, features = validations[behind], examples.features[:, behind]
     strength = STRENGTHS[scores.best]
-    on_fit(len(folds), len(folds) + 1)
     is_refitted = plan.refit or len(folds) > 1
     learnt, left = (numbers, numbers[:0]) if is_refitted else folds[0]
-    layer = fit_layer(examples.features[learnt], examples.targets[learnt], strength)
-    on_fit(len(folds) + 1, len(folds) + 1)
+    layer = fit_layer(features[learnt], examples.targets[learnt], strength)
+    on_fit(fits, fits)
     return Probe(
         layer=layer,
         strength=strength,
         accuracies=tuple(scores.accuracy.tolist()),
+        behind=behind,
+        by_layer=tuple(float(each.accuracy.max()) for each in validations),
         digests=tuple(examples.digests[number] for number in learnt),
         held_out=tuple(read[number][0] for number in left),
         validated=tuple(_validated(read, folds, scores)) if is_refitted else (),
@@ -113,10 +120,31 @@ def fit_probe(
     )
 
 
-def _reporting(folds: Sequence[Fold], on_fit: Callable[[int, int], object]) -> Iterator[Fold]:
-    for number, fold in enumerate(folds):
-        on_fit(number, len(folds) + 1)
-        yield fold
+def _validations(
+    examples: _Examples, folds: Sequence[Fold], on_fit: Callable[[int, int], object]
+) -> tuple[list[Validation], int]:
+    """The validation of the features behind each layer, and the number of all fits, that of the result included."""
+    layers = examples.features.shape[1]
+    fits = layers * len(folds) + 1
+    done = 0
+
+    def reporting() -> Iterator[Fold]:
+        nonlocal done
+        for fold in folds:
+            on_fit(done, fits)
+            yield fold
+            done += 1
+
+    validations = [
+        cross_validate(examples.features[:, number], examples.targets, reporting()) for number in range(layers)
+    ]
+    on_fit(fits - 1, fits)
+    return validations, fits
+
+
+def _quality(scores: Validation) -> tuple[float, float]:
+    """Accuracy at the best strength; of equals, the lower loss is better."""
+    return float(scores.accuracy.max()), -float(scores.losses[scores.best].mean())
 
 
 def _reading(records: Sequence[Embedding | Failure]) -> Reading:
@@ -130,7 +158,7 @@ def _reading(records: Sequence[Embedding | Failure]) -> Reading:
 
 def _examples(read: Sequence[tuple[Example, Embedding]]) -> _Examples:
     return _Examples(
-        np.stack([one.features for _, one in read]),
+        np.stack([np.atleast_2d(one.features) for _, one in read]),
         np.array([example.target for example, _ in read]),
         tuple(one.identity.digest or b"" for _, one in read),
     )

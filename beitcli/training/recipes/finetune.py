@@ -107,7 +107,8 @@ class FinetunePlan:
         optimizer = layer_wise_adamw(network.to(runtime.device), layers, rate, WEIGHT_DECAY, size.layer_decay)
         schedule = Schedule(round(size.warmup * length.steps), CLIP, AVERAGE_DECAY, self.accumulate)
         augment = FinetuneAugment(len(classes), self._side, self.preprocessing)
-        return Method(network, optimizer, augment, schedule, self._description(size, rate, length.step_size))
+        description = self._description(size, rate, length.step_size)
+        return Method(network, network.classifier, optimizer, augment, schedule, description)
 
     def _description(self, size: _SizeRecipe, rate: float, step_size: int) -> str:
         return (
@@ -155,7 +156,7 @@ def adapted_network(
     config.use_shared_relative_position_bias = False
     torch.manual_seed(seed)
     network = BeitForImageClassification(config)
-    state = _resized(expanded(source.state_dict(), config.num_hidden_layers), checkpoint, side)
+    state = resized(expanded(source.state_dict(), config.num_hidden_layers), checkpoint, side)
     if classes != checkpoint.labels:
         nn.init.trunc_normal_(network.classifier.weight, std=HEAD_STD, a=-2 * HEAD_STD, b=2 * HEAD_STD)
         nn.init.zeros_(network.classifier.bias)
@@ -164,7 +165,8 @@ def adapted_network(
     return network
 
 
-def _resized(state: Mapping[str, Tensor], checkpoint: Checkpoint, side: int) -> dict[str, Tensor]:
+def resized(state: Mapping[str, Tensor], checkpoint: Checkpoint, side: int) -> dict[str, Tensor]:
+    """The checkpoint's weights for images of this side: its positions interpolated, as `adapted_network` says."""
     trained, grid = trained_grid(checkpoint.config), (side // checkpoint.patch_side,) * 2
     resize = {"relative_position_bias_table": interpolated, "position_embeddings": resized_positions}
     return {

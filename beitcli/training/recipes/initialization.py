@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from transformers import BeitForImageClassification
+from transformers import BeitPreTrainedModel
 from transformers.models.beit.modeling_beit import BeitLayer
 
 _NEIGHBOURS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))
@@ -18,7 +18,7 @@ _NOISE, _IDENTITY = 0.4, 0.4
 
 
 @torch.no_grad()
-def init_attention(network: BeitForImageClassification) -> None:
+def init_attention(network: BeitPreTrainedModel) -> None:
     """Initialise the position biases after ConViT, the value and output projections by mimetic initialisation.
 
     Each head attends to one of the nine nearest patches: its bias falls off with the squared distance from that patch,

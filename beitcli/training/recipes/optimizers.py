@@ -52,9 +52,9 @@ def muon_and_adamw(network: nn.Module, rate: float, weight_decay: float, dtype: 
     for name, parameter in network.named_parameters():
         if name.endswith("relative_position_bias_table"):
             biases.append(parameter)
-        elif name == "classifier.weight":
+        elif name in ("classifier.weight", "lm_head.weight"):
             head.append(parameter)
-        elif parameter.ndim > 1 and not name.endswith("cls_token"):
+        elif parameter.ndim > 1 and not name.endswith(("cls_token", "mask_token")):
             matrices.append(parameter)
         else:
             others.append(parameter)

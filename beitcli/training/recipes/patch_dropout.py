@@ -7,7 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import BeitForImageClassification
 from transformers.modeling_outputs import ImageClassifierOutput
-from transformers.models.beit.modeling_beit import BeitLayer, BeitRelativePositionBias
+from transformers.models.beit.modeling_beit import BeitRelativePositionBias
+
+from beitcli.training.recipes.layers import cut, run_layer
 
 log = logging.getLogger(__name__)
 
@@ -34,17 +36,12 @@ class DroppingBeit(BeitForImageClassification):  # type: ignore[misc]
         """Logits of normalised pixels (n, 3, height, width); in training, a share `drop` of the patches is dropped."""
         if not self.training:
             return super().forward(pixel_values, **settings)
-        patches = self._patches(pixel_values)
+        patches = cut(pixel_values, self.config.patch_size)
         groups = GROUPS if drop and len(patches) % GROUPS == 0 else 1
         count = patches.shape[1]
         kept = torch.rand(groups, count).argsort(1)[:, : max(1, round(count * (1 - drop)))].sort(1).values
         logits = self._run_layers(_select(patches, kept), self._bias(kept).to(patches.device))
         return ImageClassifierOutput(logits=logits)
-
-    def _patches(self, pixels: Tensor) -> Tensor:
-        """(n, 3, height, width) to (n, patches, 3 * patch * patch), in the order of the projection's weights."""
-        patch = self.config.patch_size
-        return F.unfold(pixels, patch, stride=patch).transpose(1, 2)
 
     def _bias(self, kept: Tensor) -> Tensor:
         """Position bias of the kept tokens: (layers, groups, heads, tokens, tokens)."""
@@ -61,7 +58,7 @@ class DroppingBeit(BeitForImageClassification):  # type: ignore[misc]
         x = F.linear(patches, projection.weight.flatten(1), projection.bias)
         x = torch.cat((self.beit.embeddings.cls_token.expand(len(x), -1, -1).to(x.dtype), x), dim=1)
         for layer, added in zip(self.beit.layers, bias, strict=True):
-            x = _run_layer(layer, x, added)
+            x = run_layer(layer, x, added)
         logits: Tensor = self.classifier(self.beit.pooler(x))
         return logits
 
@@ -71,23 +68,3 @@ def _select(patches: Tensor, kept: Tensor) -> Tensor:
     count, _, width = patches.shape
     index = kept.to(patches.device).repeat_interleave(count // len(kept), dim=0)
     return patches.gather(1, index[:, :, None].expand(-1, -1, width))
-
-
-def _run_layer(layer: BeitLayer, x: Tensor, bias: Tensor) -> Tensor:
-    x = x + layer.drop_path(layer.lambda_1 * _attention(layer, layer.layernorm_before(x), bias))
-    mapped: Tensor = layer.drop_path(layer.lambda_2 * layer.mlp(layer.layernorm_after(x)))
-    return x + mapped
-
-
-def _attention(layer: BeitLayer, x: Tensor, bias: Tensor) -> Tensor:
-    attention = layer.attention
-    count, tokens, width = x.shape
-    heads, groups = attention.num_attention_heads, len(bias)
-    weights = (attention.q_proj.weight * attention.scaling, attention.k_proj.weight, attention.v_proj.weight)
-    q_bias, v_bias = attention.q_proj.bias * attention.scaling, attention.v_proj.bias
-    joined = F.linear(x, torch.cat(weights), torch.cat((q_bias, torch.zeros_like(q_bias), v_bias)))
-    q, k, v = joined.view(count, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)
-    scores = (q @ k.transpose(2, 3)).view(groups, count // groups, heads, tokens, tokens) + bias[:, None]
-    attended = scores.view(count, heads, tokens, tokens).softmax(-1).to(v.dtype) @ v
-    output: Tensor = attention.o_proj(attended.transpose(1, 2).reshape(count, tokens, width))
-    return output

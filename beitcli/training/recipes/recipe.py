@@ -1,11 +1,12 @@
 """Interface of a training recipe: options -> network, optimizer, schedule."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
+from torch import nn
 from torch.optim import Optimizer
-from transformers import BeitForImageClassification
+from transformers import BeitPreTrainedModel
 
 from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import Runtime
@@ -14,23 +15,41 @@ from beitcli.training.data.batches import Augment
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Learning rate schedule (linear warm-up, then a cosine), gradient clipping and weight averaging."""
+    """Learning rate schedule (linear warm-up, then a cosine), gradient clipping and weight averaging.
+
+    The cosine ends at `final_share` of the peak rate.
+    """
 
     warmup_steps: int
     clip: float
     average_decay: float
     accumulate: int
+    final_share: float = 0.0
+
+
+Inputs: TypeAlias = dict[str, Any]
+"""Inputs of a network, and their `targets`: classes, or a distribution over them, for each row of its logits."""
+
+
+def _given(inputs: Inputs) -> Inputs:
+    return inputs
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A network with optimizer, augmentation and schedule; `description` is its paragraph in the model card."""
+    """A network with optimizer, augmentation and schedule; `description` is its paragraph in the model card.
 
-    network: BeitForImageClassification
+    `head` is the layer whose outputs are the logits. `with_targets` adds the targets to the inputs, on the network's
+    device, where a batch does not bring them.
+    """
+
+    network: BeitPreTrainedModel
+    head: nn.Linear
     optimizer: Optimizer
     augment: Augment
     schedule: Schedule
     description: str
+    with_targets: Callable[[Inputs], Inputs] = _given
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +61,7 @@ class Length:
 
 
 class Plan(Protocol):
-    """Options of a training."""
+    """Options of a training, of labelled images or others."""
 
     @property
     def seed(self) -> int: ...
@@ -71,6 +90,10 @@ class Plan(Protocol):
     def settings(self) -> Mapping[str, Any]:
         """All settings that determine the result, by the names that the user knows."""
         ...
+
+
+class LabelledPlan(Plan, Protocol):
+    """Options of a training for classes."""
 
     def method(self, classes: tuple[str, ...], runtime: Runtime, length: Length) -> Method:
         """The network for these classes on the runtime's device, and its training for this length."""

@@ -76,7 +76,7 @@ class ScratchPlan:
         optimizer = muon_and_adamw(network.to(runtime.device), self.rate, WEIGHT_DECAY, dtype)
         schedule = Schedule(min(WARMUP_STEPS, length.steps // 2), CLIP, AVERAGE_DECAY, self.accumulate)
         description = self._description(schedule.warmup_steps, length.step_size)
-        return Method(network, optimizer, ScratchAugment(len(classes)), schedule, description)
+        return Method(network, network.classifier, optimizer, ScratchAugment(len(classes)), schedule, description)
 
     def _network(self, classes: tuple[str, ...]) -> DroppingBeit:
         torch.manual_seed(self.seed)

@@ -11,6 +11,11 @@ class ScratchShape:
     layers: int
     heads: int
 
+    @property
+    def is_narrow(self) -> bool:
+        """True for a network of the sizes for small images, which have a recipe of their own."""
+        return self.hidden < 512
+
 
 SCRATCH_SHAPES = {"tiny": ScratchShape(128, 6, 2), "small": ScratchShape(256, 8, 4)}
 """`small` is that of the bundled demonstration model; `tiny` takes a fifth of its arithmetic."""

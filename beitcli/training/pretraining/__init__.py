@@ -1,0 +1,1 @@
+"""Self-supervised pre-training: a BEiT learns to predict the visual tokens of masked patches."""

@@ -1,0 +1,1 @@
+"""Tokenizers of images: the visual tokens that a pre-training predicts, one for each patch."""
