@@ -1,7 +1,7 @@
 """Fine-tuning of a small BEiT that is pre-trained only, by the recipe of a training from scratch.
 
-The paper's recipe is for wide networks, and at the same passes over few labelled images it leaves a small one far behind
-a training from scratch.
+The paper's recipe is for wide networks: at the same passes over few labelled images it leaves a small one far behind a
+training from scratch.
 """
 
 from collections.abc import Mapping
