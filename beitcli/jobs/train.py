@@ -104,11 +104,14 @@ def _images(request: TrainingRequest, split: Split, workers: int) -> "SplitImage
 
 def _plan(request: TrainingRequest, checkpoint: Checkpoint | None, classes: tuple[str, ...]) -> "LabelledPlan":
     from beitcli.training.recipes.finetune import FinetunePlan, check_weights
+    from beitcli.training.recipes.narrow_finetune import is_narrow_encoder
     from beitcli.training.recipes.scratch import RATE, ScratchPlan
 
     recipe, model, compute = request.recipe, request.model, request.compute
     if checkpoint:
         check_weights(checkpoint, classes)  # fail now rather than after reading the images
+        if is_narrow_encoder(checkpoint):
+            return _narrow_plan(request, checkpoint)
         return FinetunePlan(
             checkpoint=checkpoint,
             image_size=model.image_size,
@@ -130,4 +133,23 @@ def _plan(request: TrainingRequest, checkpoint: Checkpoint | None, classes: tupl
         rate=recipe.lr or RATE,
         seed=recipe.seed,
         dtype=compute.dtype,
+    )
+
+
+def _narrow_plan(request: TrainingRequest, checkpoint: Checkpoint) -> "LabelledPlan":
+    from beitcli.training.recipes.narrow_finetune import NarrowFinetunePlan
+
+    recipe = request.recipe
+    if recipe.checkpoint_gradients:
+        hint = "leave it out: `accumulate=` saves memory, too"
+        raise UsageError(f"`checkpoint_gradients=True`: `{checkpoint.name}` is too small to need it", hint)
+    return NarrowFinetunePlan(
+        checkpoint=checkpoint,
+        image_size=request.model.image_size,
+        epochs=recipe.epochs or EPOCHS,
+        batch_size=recipe.batch_size or 32,
+        accumulate=recipe.accumulate or 1,
+        rate=recipe.lr,
+        seed=recipe.seed,
+        dtype=request.compute.dtype,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_train import Beit
+from tests.cli.test_train import Beit, assert_both_load_it
 from tests.training.shapes import draw_classes
 
 SMALL = ("--size", "tiny", "--image-size", "16", "--vocab", "8", "-b", "16", "-j", "1")
@@ -71,6 +71,15 @@ def test_it_says_how_good_it_is_and_what_is_next_and_classifies_nothing(
     trained = beit("train", images, "-m", "./encoder", "-j", "1", "--out", "model")
     assert trained.returncode == 0, trained.stderr
     assert beit("classify", images / "red", "-m", "./model", "-q").returncode == 0
+    finetuned = beit(
+        *("train", images, "--finetune", "-m", "./encoder", "--epochs", "1", "-j", "1", "--out", "finetuned")
+    )
+    assert finetuned.returncode == 0, finetuned.stderr
+    assert_both_load_it(tmp_path / "finetuned", images)
+    assert (
+        "fine-tuned at 16 pixels. 1 epochs, in batches of 32: Muon"
+        in (tmp_path / "finetuned" / "README.md").read_text()
+    )
 
 
 GUARDED = """

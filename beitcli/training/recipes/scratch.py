@@ -68,15 +68,8 @@ class ScratchPlan:
         return {"way": "--from-scratch", **asdict(self)}
 
     def method(self, classes: tuple[str, ...], runtime: Runtime, length: Length) -> Method:
-        network = self._network(classes)
-        # on an H200 (torch 2.11, 30 epochs of CIFAR-10) compiled trainings ended at 23 to 77 %, not at the CPU's 85 %
-        if length.steps >= WORTH_COMPILING and runtime.device == "cpu" and compiler() is not None:
-            network.compile_layers()
-        dtype = torch.bfloat16 if runtime.dtype == "bf16" else torch.float32
-        optimizer = muon_and_adamw(network.to(runtime.device), self.rate, WEIGHT_DECAY, dtype)
-        schedule = Schedule(min(WARMUP_STEPS, length.steps // 2), CLIP, AVERAGE_DECAY, self.accumulate)
-        description = self._description(schedule.warmup_steps, length.step_size)
-        return Method(network, network.classifier, optimizer, ScratchAugment(len(classes)), schedule, description)
+        description = self._description(length)
+        return scratch_method(self._network(classes), classes, self.rate, self.accumulate, runtime, length, description)
 
     def _network(self, classes: tuple[str, ...]) -> DroppingBeit:
         torch.manual_seed(self.seed)
@@ -99,17 +92,47 @@ class ScratchPlan:
         init_attention(network)
         return network
 
-    def _description(self, warmup_steps: int, step_size: int) -> str:
+    def _description(self, length: Length) -> str:
         return (
             f"A BEiT of size `{self.shape}` from random weights, heads initialised to the nine nearest "
-            f"patches, images of {self.image_size} pixels in patches of {self.patch_size}. {self.epochs} epochs, in "
-            f"batches of {step_size}: Muon for the matrices of the layers and of the patches, "
-            f"AdamW for the other parameters, peak rate {self.rate:g} ({BIAS_RATE} times that for the position bias) "
-            f"after {warmup_steps} steps, then a cosine; weight decay {WEIGHT_DECAY}, stochastic depth "
-            f"{STOCHASTIC_DEPTH}, {DROPPED:.0%} patch dropout for {DROPPED_UNTIL:.0%} of the steps, mixup or cutmix "
-            f"on {MIXED:.0%} of the batches for {MIXED_UNTIL:.0%}, label smoothing {SMOOTHING}; "
-            f"shifts, flips and colour jitter; averaged weights ({AVERAGE_DECAY})."
+            f"patches, images of {self.image_size} pixels in patches of {self.patch_size}. {self.epochs} epochs, "
+            + describe_recipe(self.rate, length)
         )
+
+
+def scratch_method(
+    network: DroppingBeit,
+    classes: tuple[str, ...],
+    rate: float,
+    accumulate: int,
+    runtime: Runtime,
+    length: Length,
+    description: str,
+) -> Method:
+    """The recipe for this network on the runtime's device."""
+    # on an H200 (torch 2.11, 30 epochs of CIFAR-10) compiled trainings ended at 23 to 77 %, not at the CPU's 85 %
+    if length.steps >= WORTH_COMPILING and runtime.device == "cpu" and compiler() is not None:
+        network.compile_layers()
+    dtype = torch.bfloat16 if runtime.dtype == "bf16" else torch.float32
+    optimizer = muon_and_adamw(network.to(runtime.device), rate, WEIGHT_DECAY, dtype)
+    schedule = Schedule(_warmup_steps(length), CLIP, AVERAGE_DECAY, accumulate)
+    return Method(network, network.classifier, optimizer, ScratchAugment(len(classes)), schedule, description)
+
+
+def describe_recipe(rate: float, length: Length) -> str:
+    """The recipe as a part of the card's description."""
+    return (
+        f"in batches of {length.step_size}: Muon for the matrices of the layers and of the patches, "
+        f"AdamW for the other parameters, peak rate {rate:g} ({BIAS_RATE} times that for the position bias) "
+        f"after {_warmup_steps(length)} steps, then a cosine; weight decay {WEIGHT_DECAY}, stochastic depth "
+        f"{STOCHASTIC_DEPTH}, {DROPPED:.0%} patch dropout for {DROPPED_UNTIL:.0%} of the steps, mixup or cutmix "
+        f"on {MIXED:.0%} of the batches for {MIXED_UNTIL:.0%}, label smoothing {SMOOTHING}; "
+        f"shifts, flips and colour jitter; averaged weights ({AVERAGE_DECAY})."
+    )
+
+
+def _warmup_steps(length: Length) -> int:
+    return min(WARMUP_STEPS, length.steps // 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+NARROW = 512
+"""Width below which networks have the recipe for small ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScratchShape:
@@ -14,7 +17,7 @@ class ScratchShape:
     @property
     def is_narrow(self) -> bool:
         """True for a network of the sizes for small images, which have a recipe of their own."""
-        return self.hidden < 512
+        return self.hidden < NARROW
 
 
 SCRATCH_SHAPES = {"tiny": ScratchShape(128, 6, 2), "small": ScratchShape(256, 8, 4)}
