@@ -44,6 +44,9 @@ _CONNECTING = 5.0
 
 _SENDING, _RECEIVING = {"concurrency_group": "sending"}, {"concurrency_group": "receiving"}
 
+_PATIENCE = 30.0
+"""Seconds that a cluster may be without its head, as when that is started again."""
+
 _LOOK = 2.0
 """Seconds between two looks at the cluster's nodes."""
 
@@ -98,7 +101,7 @@ class RayWorkers:
         self._actors: dict[int, Any] = {}
         self._received: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self._started = 0
-        self._looked = 0.0
+        self._looked = self._heard = 0.0
         self._places: tuple[Place, ...] = ()
         self._files: Any = None
         self._is_connected = False
@@ -107,10 +110,19 @@ class RayWorkers:
         """The places of the nodes that are there. Raises BeitError where the cluster cannot be reached."""
         self._connect()
         if time.monotonic() - self._looked > _LOOK:
-            with suppress(RayError):  # once the head is gone, what was there is all there is
-                self._places = tuple(_places(ray.nodes(), self._device))
-            self._looked = time.monotonic()
+            self._look()
         return self._places
+
+    def _look(self) -> None:
+        """Look at the nodes. Raises BeitError where the head has been gone, and no worker been heard of, for long."""
+        self._looked = time.monotonic()
+        try:
+            self._places = tuple(_places(ray.nodes(), self._device))
+            self._heard = self._looked
+        except RayError as error:  # until then, what was there is all there is
+            if self._looked - self._heard > _PATIENCE:
+                message = f"the head of the Ray cluster at `address={self._address}` has gone: {first_line(error)}"
+                raise BeitError(message, "once it is back the same command goes on") from error
 
     def start(self, place: Place) -> int:
         """Start a worker, and give its key."""
@@ -182,7 +194,7 @@ class RayWorkers:
         except (RayError, RuntimeError, ConnectionError, ValueError, OSError) as error:
             hint = "for a cluster with tokens set RAY_AUTH_MODE=token" if "uthenticat" in str(error) else None
             raise BeitError(f"no Ray cluster at `address={self._address}`: {first_line(error)}", hint) from error
-        self._is_connected = True
+        self._is_connected, self._heard = True, time.monotonic()
 
     def _listen(self, key: int) -> None:
         future = self._actors[key].receive.options(**_RECEIVING).remote().future()
@@ -191,6 +203,7 @@ class RayWorkers:
     def _events(self, key: int, done: Any) -> Iterator[tuple[int, bytes | str]]:
         if key not in self._actors:
             return
+        self._heard = time.monotonic()
         error = done.exception()
         if error is not None:
             yield key, _reason(error)

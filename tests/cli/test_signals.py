@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from beitcli.model.catalog import KNOWN
 from tests.cli.batches import wait_for_results
 from tests.conftest import SAMPLES
 from tests.inputs.test_loader import is_running
@@ -169,15 +170,15 @@ def test_kill_leaves_no_process(many: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "lines", "filled"),
+    ("arguments", "separator", "lines", "filled"),
     [
-        (("models",), 9, 4096),
-        (("batch", *[SAMPLES / "cat.jpg"] * 40, *DEMO, "-j", "0", "-q"), 41, 0),
+        (("models",), b"\t", 1 + len(KNOWN), 4096),
+        (("batch", *[SAMPLES / "cat.jpg"] * 40, *DEMO, "-j", "0", "-q"), b",", 1 + 40, 0),
     ],
     ids=["text", "records"],
 )
 def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_every_row(
-    arguments: tuple[object, ...], lines: int, filled: int
+    arguments: tuple[object, ...], separator: bytes, lines: int, filled: int
 ) -> None:
     theirs, ours = os.pipe()
     fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, 4096)
@@ -194,7 +195,7 @@ def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_every_row(
             received = reader.read()[filled:]
         assert process.stderr.read() == b""
         assert process.wait(timeout=20) == 0
-    assert len({line.count(b"\t" if lines == 9 else b",") for line in received.splitlines()}) == 1
+    assert len({line.count(separator) for line in received.splitlines()}) == 1
     assert received.count(b"\n") == lines
 
 
