@@ -14,7 +14,17 @@ from pathlib import Path
 from tests.conftest import ROOT
 from tests.workers.conftest import descendants, kill
 
+RUN = ("--dtype", "fp32", "--out", "out.csv")
+"""Options of a run on a cluster."""
+
 _READY = 60.0
+
+
+def end(process: "subprocess.Popen[str]") -> list[str]:
+    """The lines on stderr of a run, once it has ended."""
+    stderr = process.communicate(timeout=100)[1]
+    assert "Traceback" not in stderr
+    return stderr.splitlines()
 
 
 def free_port() -> int:

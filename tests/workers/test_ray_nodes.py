@@ -13,12 +13,10 @@ import pytest
 from beitcli import __version__
 from tests.cli.batches import Starter, batch, grow, numbered
 from tests.conftest import ROOT
-from tests.workers.cluster import Cluster, free_port
+from tests.workers.cluster import RUN, Cluster, end, free_port
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytestmark = [pytest.mark.slow]
-
-RUN = ("--dtype", "fp32", "--out", "out.csv")
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +30,6 @@ def cluster() -> Iterator[Cluster]:
 def folder(tmp_path: Path) -> Path:
     grow(tmp_path / "images", numbered(40))
     return tmp_path
-
-
-def end(process: "subprocess.Popen[str]") -> list[str]:
-    stderr = process.communicate(timeout=100)[1]
-    assert "Traceback" not in stderr
-    return stderr.splitlines()
 
 
 def test_another_version_on_a_node_is_one_line(start: Starter, folder: Path, cluster: Cluster) -> None:

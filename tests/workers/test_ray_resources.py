@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.batches import Starter, batch, grow, numbered
-from tests.workers.cluster import Cluster
-from tests.workers.test_ray_nodes import RUN, end
+from tests.workers.cluster import RUN, Cluster, end
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytestmark = [pytest.mark.slow]
