@@ -75,6 +75,7 @@ def main(connection: Connection) -> NoReturn:
 
 def _stop(number: int, _frame: object) -> None:
     signal.signal(number, signal.SIG_IGN)
+    os.dup2(1, 2)  # what is interrupted may complain, as destructors do, and the run is not there to be told
     raise signals.Stopped(number)
 
 
