@@ -22,6 +22,7 @@ def silent_url() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}/a.png"
 
 
+@pytest.mark.slow
 def test_a_run_a_kill_a_change_of_model_and_a_rerun_are_four_entries(
     beit: Beit, tmp_path: Path, tiny_beit: Path, silent_url: str
 ) -> None:

@@ -55,6 +55,7 @@ def test_bad_input_is_an_error_that_names_it(beit: Beit, images: Path, tmp_path:
         assert not (tmp_path / "model").exists() and not (tmp_path / "model.part").exists(), what
 
 
+@pytest.mark.slow
 def test_it_says_how_good_it_is_and_what_is_next_and_classifies_nothing(
     beit: Beit, images: Path, tmp_path: Path
 ) -> None:

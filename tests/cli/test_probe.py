@@ -128,6 +128,7 @@ def test_it_separates_the_classes_and_transformers_agrees(
         assert accuracy > 90
 
 
+@pytest.mark.slow
 def test_the_card_describes_the_training(
     beit: Beit, images: Path, unseen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

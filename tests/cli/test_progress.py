@@ -76,6 +76,7 @@ def test_a_file_of_a_thousand_images_gets_a_moving_bar_with_a_total(
     assert max(map(len, re.split(r"[\r\n]+", printed))) <= 110
 
 
+@pytest.mark.slow
 def test_images_that_need_no_work_are_part_of_the_count(on_a_terminal: OnATerminal, tmp_path: Path) -> None:
     shutil.copytree(SAMPLES, tmp_path / "images")
     on_a_terminal("batch", "images", "-m", "demo", "--out", "x.csv")

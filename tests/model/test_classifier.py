@@ -423,6 +423,7 @@ for folder in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_a_folder_is_read_in_silence_and_without_network(others: Callable[[str], Path]) -> None:
     folders = [DEMO_FOLDER, *(str(others(kind)) for kind in ("vit", "convnext", "vit without head"))]
     online = {**os.environ, "HF_HUB_OFFLINE": "0"}

@@ -26,6 +26,7 @@ from tests.workers.conftest import SAME, descendants, kill, wait_until_gone, wor
 TWO = ("--devices", "cpu,cpu")
 
 
+@pytest.mark.slow
 def test_several_devices_write_the_bytes_of_one(folder: Path, local: bytes) -> None:
     process = batch(folder, *SAME, *TWO, "--out", "out.csv")
     assert process.returncode == 3
