@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from beitcli.errors import BeitError
+
 GRACE = 5.0
 """Seconds that the model has to finish its batch after a request to stop."""
 
@@ -65,6 +67,22 @@ def check() -> None:
     """Raise `Stopped` if a request to stop has arrived."""
     if _Request.received is not None:
         raise Stopped(_Request.received)
+
+
+@contextmanager
+def outlasting_errors() -> Iterator[None]:
+    """Raise `Stopped` in place of an exception that follows a request to stop which others have swallowed.
+
+    Imports swallow it: numpy, interrupted inside of torch, then fails with an ImportError of its own.
+    """
+    try:
+        yield
+    except BeitError:
+        raise
+    except Exception as error:
+        if _Request.received is not None:
+            raise Stopped(_Request.received) from error
+        raise
 
 
 def die_by(signal_number: int) -> NoReturn:

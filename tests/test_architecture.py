@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "records": set(),
     "timings": set(),
     "tables": set(),
-    "signals": set(),
+    "signals": {"errors"},
     "urls": set(),
     "file_system": {"records"},
     "inputs": {"", "errors", "records", "urls", "inputs"},

@@ -1,7 +1,7 @@
 """Flags in messages: where the library says `image_size=100`, the command line says --image-size 100."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +24,11 @@ class Flag:
         return f"`{text}`" if value == "-" else text  # a single dash is easily overlooked
 
 
-def in_flags(message: str, flags: Mapping[str, Flag]) -> str:
+def in_flags(message: str, flag_of: Callable[[str], Flag | None]) -> str:
     """A message with the flag of each parameter that has one, in place of its name in backticks."""
 
     def spelled(match: re.Match[str]) -> str:
-        flag = flags.get(match[1])
+        flag = flag_of(match[1])
         return (flag and flag.given(match[2])) or match[0]
 
     return _PARAMETER.sub(spelled, message)

@@ -11,8 +11,10 @@ from beitcli.records import printable
 
 log = logging.getLogger("beitcli")
 
-flags: dict[str, Flag] = {}
-"""The flags that lines on stderr name in place of the library's parameters; the command line adds its own."""
+
+def flag_of(parameter: str) -> Flag | None:  # noqa: ARG001
+    """The flag that lines on stderr name in place of a parameter of the library; the command line sets its own."""
+    return None
 
 
 class _LineHandler(logging.Handler):
@@ -27,7 +29,7 @@ def print_line(line: str, timed: bool = True) -> None:
 
     A `timed` one begins with the time if messages are verbose.
     """
-    line = in_flags(line, flags)
+    line = in_flags(line, flag_of)
     if timed and log.isEnabledFor(logging.DEBUG):
         line = f"{datetime.now().astimezone().isoformat(' ', 'seconds')} {line}"
     tqdm = sys.modules.get("tqdm")

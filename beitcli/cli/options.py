@@ -9,17 +9,15 @@ import copy
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from beitcli.cli.pretraining_options import PRETRAINING_FLAGS
-from beitcli.cli.training_options import TRAINING_FLAGS
 from beitcli.errors import UsageError
 from beitcli.jobs.requests import Compute, Inputs, Labels, Limits, ModelChoice, Resume
-from beitcli.jobs.values import ranges_of
+from beitcli.jobs.values import Range, ranges_of
 from beitcli.model.catalog import KNOWN
 
 Format = Literal["auto", "table", "csv", "tsv", "jsonl", "parquet"]
@@ -173,8 +171,6 @@ FLAGS: dict[type, dict[str, Any]] = {
         "wait": _flag(_AGAIN, "--wait", help="Wait for another run on the same FILE to end, instead of exit status 4."),
         "summary": _option(_OUTPUT, "--summary", metavar="FILE", help="Write a summary for machines here, as JSON."),
     },
-    **TRAINING_FLAGS,
-    **PRETRAINING_FLAGS,
 }
 """The option of every field of the requests; types, defaults, ranges and checks are the requests' own."""
 
@@ -239,7 +235,7 @@ class Without:
         self.names = names
 
 
-def with_options(command: Callable[..., None]) -> Callable[..., None]:
+def with_options(command: Callable[..., None], flags: Mapping[type, Mapping[str, Any]] = FLAGS) -> Callable[..., None]:
     """Decorate a command: expand each record of options among its parameters into single options for Typer."""
     types = get_type_hints(command)
     hints = get_type_hints(command, include_extras=True)
@@ -258,23 +254,25 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
             parameters.append(parameter.replace(annotation=hints[name], kind=parameter.KEYWORD_ONLY))
             continue
         annotations = get_type_hints(types[name], include_extras=True)
+        options, ranges = flags.get(types[name]), ranges_of(types[name])
         for field in records[name]:
             keyword_only = inspect.Parameter.KEYWORD_ONLY
             annotation = annotations[field.name]
-            if types[name] in FLAGS:
-                annotation = Annotated[annotation, _with_range(types[name], field.name)]
+            if options:
+                annotation = Annotated[annotation, _with_range(options[field.name], ranges.get(field.name))]
             parameters.append(inspect.Parameter(field.name, keyword_only, default=field.default, annotation=annotation))
     spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     spread.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return spread
 
 
-def _with_range(record: type, name: str) -> Any:
-    """The option of a field, with the range of the field."""
-    option, allowed = copy.copy(FLAGS[record][name]), ranges_of(record).get(name)
-    if allowed:
-        option.min, option.max = allowed.least, allowed.most
-    return option
+def _with_range(option: Any, allowed: Range | None) -> Any:
+    """The option with the range of its field."""
+    if not allowed:
+        return option
+    limited = copy.copy(option)
+    limited.min, limited.max = allowed.least, allowed.most
+    return limited
 
 
 def _fields_of(hint: Any) -> list[Field[Any]]:

@@ -3,13 +3,15 @@
 import dataclasses
 import shlex
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from beitcli.cli import notices, progress
 from beitcli.cli.gpu import one_gpu
-from beitcli.cli.options import Without, examples, with_options
+from beitcli.cli.options import FLAGS, Without, examples, with_options
+from beitcli.cli.training_options import TRAINING_FLAGS
 from beitcli.jobs import pretrain as job
 from beitcli.jobs.pretraining_requests import Pretraining, PretrainingRequest
 from beitcli.jobs.requests import Compute, Inputs, Limits
@@ -22,7 +24,7 @@ EXAMPLES = examples(
 )
 
 
-@with_options
+@partial(with_options, flags=FLAGS | TRAINING_FLAGS)
 def pretrain(
     inputs: Inputs,
     out: Annotated[

@@ -4,13 +4,15 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from beitcli.cli import notices, progress
 from beitcli.cli.gpu import one_gpu
-from beitcli.cli.options import Without, examples, with_options
+from beitcli.cli.options import FLAGS, Without, examples, with_options
+from beitcli.cli.training_options import TRAINING_FLAGS
 from beitcli.errors import UsageError
 from beitcli.jobs import train as job
 from beitcli.jobs.gallery_page import check_page
@@ -29,7 +31,7 @@ EXAMPLES = examples(
 )
 
 
-@with_options
+@partial(with_options, flags=FLAGS | TRAINING_FLAGS)
 def train(
     context: typer.Context,
     images: TrainingImages,

@@ -1,12 +1,29 @@
-"""Options of `beit train` alone: training images and recipe."""
+"""Options of `beit train` and `beit pretrain` alone: images, tokens, network and recipe."""
 
 from typing import Any
 
 import typer
 
+from beitcli.jobs.pretraining_requests import Pretraining
 from beitcli.jobs.training_requests import Recipe, TrainingImages
 
 _IMAGES, _RECIPE = "Images", "Recipe"
+
+_ACCUMULATE = typer.Option(
+    "--accumulate",
+    metavar="N",
+    help="Batches per optimizer step, to save memory [default: 1].",
+    rich_help_panel=_RECIPE,
+)
+_LR = typer.Option("--lr", metavar="RATE", help="Peak learning rate [default: the recipe's].", rich_help_panel=_RECIPE)
+_SEED = typer.Option("--seed", metavar="N", help="Random seed.", rich_help_panel=_RECIPE)
+
+
+def _max_errors(panel: str) -> Any:
+    return typer.Option(
+        "--max-errors", metavar="N", help="Train although up to N images cannot be read.", rich_help_panel=panel
+    )
+
 
 TRAINING_FLAGS: dict[type, dict[str, Any]] = {
     TrainingImages: {
@@ -31,12 +48,7 @@ TRAINING_FLAGS: dict[type, dict[str, Any]] = {
             help="Share of each class held out without --val [default: 0.1; a probe of few images cross-validates].",
             rich_help_panel=_IMAGES,
         ),
-        "max_errors": typer.Option(
-            "--max-errors",
-            metavar="N",
-            help="Train although up to N images cannot be read.",
-            rich_help_panel=_IMAGES,
-        ),
+        "max_errors": _max_errors(_IMAGES),
     },
     Recipe: {
         "pool": typer.Option(
@@ -79,18 +91,8 @@ TRAINING_FLAGS: dict[type, dict[str, Any]] = {
             help="Images per batch [default: 256 from scratch, 32 to fine-tune, for a probe as `classify`].",
             rich_help_panel=_RECIPE,
         ),
-        "accumulate": typer.Option(
-            "--accumulate",
-            metavar="N",
-            help="Batches per optimizer step, to save memory [default: 1].",
-            rich_help_panel=_RECIPE,
-        ),
-        "lr": typer.Option(
-            "--lr",
-            metavar="RATE",
-            help="Peak learning rate [default: the recipe's].",
-            rich_help_panel=_RECIPE,
-        ),
+        "accumulate": _ACCUMULATE,
+        "lr": _LR,
         "checkpoint_gradients": typer.Option(
             "--checkpoint-gradients",
             help="Fine-tune with less memory in more time.",
@@ -103,7 +105,66 @@ TRAINING_FLAGS: dict[type, dict[str, Any]] = {
             show_default=False,
             rich_help_panel=_RECIPE,
         ),
-        "seed": typer.Option("--seed", metavar="N", help="Random seed.", rich_help_panel=_RECIPE),
+        "seed": _SEED,
+    },
+    Pretraining: {
+        "tokenizer": typer.Option(
+            "--tokenizer",
+            metavar="kmeans|dalle|PATH",
+            help="A codebook of your images, DALL-E's encoder, or a PATH of either "
+            "[default: that of --model if it has one, else kmeans].",
+            rich_help_panel="Tokens",
+        ),
+        "vocab": typer.Option(
+            "--vocab", metavar="N", help="Tokens of a new codebook [default: 512].", rich_help_panel="Tokens"
+        ),
+        "size": typer.Option(
+            "--size",
+            help="Size of a new network [default: small].",
+            show_default=False,
+            rich_help_panel="Network",
+        ),
+        "model": typer.Option(
+            "--model",
+            "-m",
+            help="Instead of --size: go on from this BEiT (alias, Hub id or folder).",
+            rich_help_panel="Network",
+        ),
+        "revision": typer.Option(
+            "--revision", metavar="REV", help="Hub commit, tag or branch of --model.", rich_help_panel="Network"
+        ),
+        "image_size": typer.Option(
+            "--image-size",
+            metavar="N",
+            help="Side of the images [default: 32 for tiny and small, else 224; that of --model].",
+            rich_help_panel="Network",
+        ),
+        "patch_size": typer.Option(
+            "--patch-size",
+            metavar="N",
+            help="Patch size of a new network [default: 4 for tiny and small, else 16].",
+            rich_help_panel="Network",
+        ),
+        "mask": typer.Option(
+            "--mask",
+            metavar="SHARE",
+            help="Share of the patches masked at most [default: 0.38, 75 of 196].",
+            rich_help_panel=_RECIPE,
+        ),
+        "epochs": typer.Option(
+            "--epochs", metavar="N", help="Number of epochs [default: 30].", rich_help_panel=_RECIPE
+        ),
+        "batch_size": typer.Option(
+            "--batch-size",
+            "-b",
+            metavar="N",
+            help="Images per batch [default: 256 for tiny and small, else 64].",
+            rich_help_panel=_RECIPE,
+        ),
+        "accumulate": _ACCUMULATE,
+        "lr": _LR,
+        "max_errors": _max_errors("Inputs"),
+        "seed": _SEED,
     },
 }
-"""The option of every field of the requests of a training."""
+"""The option of every field of the requests of a training and of a pre-training."""

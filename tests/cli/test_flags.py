@@ -38,7 +38,7 @@ FLAGS = {
     ],
 )
 def test_parameters_become_flags(message: str, expected: str) -> None:
-    assert in_flags(message, FLAGS) == expected
+    assert in_flags(message, FLAGS.get) == expected
 
 
 @pytest.mark.slow

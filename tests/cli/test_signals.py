@@ -54,8 +54,17 @@ def descendants(process: "subprocess.Popen[bytes]") -> list[int]:
     return [int(pid) for pid in listing.stdout.split()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("whole_group", [True, False], ids=["group", "process"])
+@pytest.mark.parametrize(
+    ("number", "whole_group"),
+    [
+        (signal.SIGINT, True),
+        (signal.SIGTERM, False),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in ((signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGHUP, True), (signal.SIGHUP, False))
+        ),
+    ],
+)
 def test_a_signal_ends_a_stream_with_whole_rows(
     many: Path, tmp_path: Path, number: signal.Signals, whole_group: bool
 ) -> None:
@@ -75,6 +84,7 @@ def test_a_signal_ends_a_stream_with_whole_rows(
     assert (tmp_path / "out.csv").read_bytes().endswith(b"\n")
 
 
+@pytest.mark.slow
 def test_a_terminal_that_hangs_up_stops_a_run_and_its_workers(many: Path, tmp_path: Path) -> None:
     ledger = tmp_path / "out.csv.ledger"
     ours, theirs = os.openpty()
@@ -128,7 +138,10 @@ def test_a_signal_keeps_the_part_and_names_it(many: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "out.csv").exists()
 
 
-@pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(None, marks=pytest.mark.slow), pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM],
+)
 def test_no_temporary_file_is_left(many: Path, tmp_path: Path, number: signal.Signals | None) -> None:
     inputs = (SAMPLES,) if number is None else ("--files-from", many)
     with TemporaryDirectory() as folder, open(tmp_path / "out.csv", "wb") as out:  # of a short name
@@ -141,6 +154,7 @@ def test_no_temporary_file_is_left(many: Path, tmp_path: Path, number: signal.Si
         assert not os.listdir(folder)
 
 
+@pytest.mark.slow
 def test_a_temporary_folder_may_have_a_long_name(tmp_path: Path) -> None:
     folder = tmp_path / ("n" * 80)
     folder.mkdir()
@@ -158,6 +172,30 @@ def test_a_signal_before_the_first_prediction(many: Path) -> None:
     assert b"Traceback" not in stderr
 
 
+SWALLOWING = """
+import os, signal, sys
+from beitcli.__main__ import run
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except BaseException:
+                raise ImportError("cannot load module more than once per process")
+
+sys.meta_path.insert(0, Finder())
+run()
+"""
+
+
+def test_a_signal_that_an_import_swallows(many: Path) -> None:
+    command = [sys.executable, "-c", SWALLOWING, "batch", "--files-from", str(many), *DEMO]
+    process = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.returncode == -signal.SIGINT
+    assert b"Traceback" not in process.stderr
+
+
 def test_kill_leaves_no_process(many: Path, tmp_path: Path) -> None:
     with open(tmp_path / "out.csv", "wb") as out:
         process = start("batch", "--files-from", many, *DEMO, stdout=out)
@@ -173,7 +211,9 @@ def test_kill_leaves_no_process(many: Path, tmp_path: Path) -> None:
     ("arguments", "separator", "lines", "filled"),
     [
         (("models",), b"\t", 1 + len(KNOWN), 4096),
-        (("batch", *[SAMPLES / "cat.jpg"] * 40, *DEMO, "-j", "0", "-q"), b",", 1 + 40, 0),
+        pytest.param(
+            ("batch", *[SAMPLES / "cat.jpg"] * 40, *DEMO, "-j", "0", "-q"), b",", 1 + 40, 0, marks=pytest.mark.slow
+        ),
     ],
     ids=["text", "records"],
 )

@@ -104,12 +104,12 @@ def _cli_parts() -> Iterator[str]:
 @cache
 def help_of(command: str) -> str:
     """The help of a command in 100 columns, which leave room for the name of every option."""
-    from beitcli.cli import app
+    from beitcli.cli.commands import app_with, needed
 
     printed = io.StringIO()
     with redirect_stdout(printed), patch.dict(os.environ, COLUMNS="100", TERM="dumb"):
         arguments = [*command.split(), "--help"]
-        typer.main.get_command(app).main(arguments, prog_name="beit", standalone_mode=False)
+        typer.main.get_command(app_with(needed(arguments))).main(arguments, prog_name="beit", standalone_mode=False)
     return "\n".join(line.rstrip() for line in printed.getvalue().strip("\n ").splitlines())
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from beitcli.cli import app
+from beitcli.cli.commands import app_with
 from tests.documents.blocks import WRITTEN, blocks, commands_of_beit, matches, run, steps
 
 RUN = [path for path in WRITTEN if steps(path)]
@@ -28,7 +28,7 @@ def test_what_is_shown_is_what_is_printed(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
 def test_commands_that_are_not_run_are_at_least_understood(path: Path) -> None:
-    beit = typer.main.get_command(app)
+    beit = typer.main.get_command(app_with())
     for block in blocks(path):
         for arguments in commands_of_beit(block.text) if block.language in ("sh", "ini") else ():
             with beit.make_context("beit", list(arguments)) as context:

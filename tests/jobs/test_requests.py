@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from beitcli.cli.options import FLAGS
+from beitcli.cli.training_options import TRAINING_FLAGS
 from beitcli.errors import UsageError
 from beitcli.inputs.sources import Walk
 from beitcli.jobs.pretraining_requests import Pretraining, PretrainingRequest
@@ -22,12 +23,12 @@ RECORDS = (Inputs, Limits, ModelChoice, Compute, Labels, Resume, TrainingImages,
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
 def test_every_field_has_its_option(record: type) -> None:
-    assert list(FLAGS[record]) == [field.name for field in fields(record)]
+    assert list((FLAGS | TRAINING_FLAGS)[record]) == [field.name for field in fields(record)]
 
 
 def test_every_record_of_a_request_has_options() -> None:
     parts = {field.type for request in (Request, TrainingRequest, PretrainingRequest) for field in fields(request)}
-    assert parts - {str, bool, Walk, float | None} == set(FLAGS) == set(RECORDS)
+    assert parts - {str, bool, Walk, float | None} == set(FLAGS | TRAINING_FLAGS) == set(RECORDS)
 
 
 REQUEST = Request(Inputs(["photo.jpg"]))
