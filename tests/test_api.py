@@ -330,6 +330,7 @@ assert alone == run == ["cat", "ship"], (alone, run)
 """
 
 
+@pytest.mark.slow
 def test_in_a_notebook(folder: Path) -> None:
     import nbformat
     from nbclient import NotebookClient

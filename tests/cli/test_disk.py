@@ -204,6 +204,7 @@ def test_no_room_in_the_shared_memory_costs_time_and_no_image(tmp_path: Path) ->
     assert process.stdout.count(",ok,") == 40
 
 
+@pytest.mark.slow
 def test_no_room_for_the_benchmarks_model_is_one_error(tmp_path: Path) -> None:
     process = subprocess.run(
         [sys.executable, "-m", "beitcli", "bench", "--shape", "tiny", "-q"],

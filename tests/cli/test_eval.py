@@ -185,14 +185,19 @@ def test_plots_and_the_matrix(beit: Beit, val: Path, tmp_path: Path) -> None:
     }
 
 
-def test_a_pipe_gets_plain_text_and_a_terminal_tables(val: Path, beit: Beit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_gets_plain_text(val: Path, beit: Beit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR")
-    monkeypatch.setenv("TERM", "xterm")
     process = beit("eval", val, *DEMO, "--color", "always")
     assert b"\x1b" not in process.stdout
     titles = [block.splitlines()[0] for block in process.stdout.decode().rstrip().split("\n\n")]
     assert titles == ["Evaluation", "Figures", "Classes", "Most often confused", "Most confident mistakes"]
     assert re.search(r"top-1 +\d+\.\d\d % +\d+\.\d\d–\d+\.\d\d % +87\.8 %\n", process.stdout.decode())
+
+
+@pytest.mark.slow
+def test_a_terminal_gets_tables(val: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "xterm")
     drawn = on_terminal("eval", str(val), *DEMO)
     assert "\x1b[" in drawn
     assert "35 read, 5 failed" in drawn
@@ -259,6 +264,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_plots_without_matplotlib_name_the_extra(val: Path, tmp_path: Path) -> None:
     without = "import sys; sys.modules['matplotlib'] = None; from beitcli.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", without, "eval", "val", "-m", "demo"]
@@ -277,6 +283,7 @@ def test_json_into_a_stream(val: Path, beit: Beit) -> None:
     assert process.stdout.startswith(b"Evaluation\n")
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_changes_nothing(val: Path) -> None:
     ours, theirs = os.pipe()
     os.close(ours)
@@ -336,6 +343,7 @@ def test_a_second_run_at_once_is_refused(beit: Beit, val: Path, tmp_path: Path) 
         check_mistake(beit("eval", val, *DEMO, "-q", "--json", "eval.json"), 4, "another run is writing")
 
 
+@pytest.mark.slow
 def test_a_table_names_files_by_their_bytes_in_any_locale(
     beit: Beit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,6 +184,7 @@ def test_a_class_of_one_trains_and_max_errors_leaves_a_broken_image_out(
     assert b",ok,cat," in process.stdout
 
 
+@pytest.mark.slow
 def test_the_overlap_of_training_and_validation_is_named(
     beit: Beit, images: Path, unseen: Path, tmp_path: Path
 ) -> None:
@@ -331,7 +332,7 @@ def table(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
-@pytest.mark.parametrize("dtype", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_validation_images_are_never_learnt_from_and_eval_finds_the_very_accuracy(
     dtype: str, beit: Beit, twenty: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -96,6 +96,7 @@ def test_images_that_need_no_work_are_no_measure_of_the_rate(capfd: pytest.Captu
     assert (done, total) == ("84", "100") and float(rate) <= 4 / 0.2
 
 
+@pytest.mark.slow
 def test_a_list_on_standard_input_has_no_total(on_a_terminal: OnATerminal) -> None:
     listed = "".join(f"{SAMPLES}/{name}.jpg\n" for name in ("cat", "boats"))
     printed = on_a_terminal(

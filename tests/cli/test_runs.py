@@ -281,6 +281,7 @@ def test_a_person_sees_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[" not in on_terminal("classify", str(SAMPLES / "cat.jpg"), "-m", "demo", "--color", "never")
 
 
+@pytest.mark.slow
 def test_every_locale_will_do(beit: Beit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LC_ALL", "C")
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")

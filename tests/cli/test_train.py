@@ -75,6 +75,7 @@ def test_bad_input_is_a_usage_error_that_names_it(beit: Beit, tmp_path: Path) ->
         assert not (tmp_path / "model").exists() and not (tmp_path / "model.part").exists(), what
 
 
+@pytest.mark.slow
 def test_existing_folders_are_never_removed(beit: Beit, images: Path, tmp_path: Path) -> None:
     (tmp_path / "m.part").mkdir()
     (tmp_path / "m.part" / "precious").touch()

@@ -540,7 +540,7 @@ def test_corrections_make_a_better_model(opened: Open, beit: Beit, tmp_path: Pat
     for label in ("cat", "boats", "coffee"):
         browser.one("#search").clear()
         browser.one("#search").send_keys(f"{label}_")
-        browser.wait("document.getElementById('count').textContent === '20 of 60 images'")
+        browser.wait(f"[...document.querySelectorAll('.card')].every((e) => e.ariaLabel.includes('{label}_'))")
         browser.js("document.querySelector('.card').focus()")
         browser.driver.switch_to.active_element.send_keys(CONTROL, "a")
         browser.keys("c", label, "Enter")

@@ -90,6 +90,7 @@ def test_few_large_bodies_are_in_flight(images: list[Item], monkeypatch: pytest.
     assert max(ahead) <= 6  # three with the workers, and the results of a list
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of torch, stopped while it opens files to see if it can
 @pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSEGV])
 def test_workers_that_are_killed_cost_no_image(images: list[Item], death: signal.Signals) -> None:
     many = images * 5

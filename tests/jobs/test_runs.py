@@ -133,6 +133,7 @@ def test_images_that_need_no_work_are_kept_at_once_or_between_others(tmp_path: P
     assert observer.stages[0] == ("classifying", None, 4, 1)
 
 
+@pytest.mark.slow
 def test_trainings_start_without_a_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     images, observers = TrainingImages(str(draw_classes(tmp_path / "shapes", 5))), (Recorder(), Recorder())
     compute, size = Compute(workers=0, device="cpu", dtype="fp32"), ModelChoice("demo", image_size=16)

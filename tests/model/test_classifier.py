@@ -431,6 +431,7 @@ def test_a_folder_is_read_in_silence_and_without_network(others: Callable[[str],
     assert (process.returncode, process.stdout, process.stderr) == (0, b"", b"")
 
 
+@pytest.mark.slow
 def test_a_network_larger_than_memory_is_a_device_error(tiny_beit: Path) -> None:
     checkpoint = open_checkpoint(str(tiny_beit), None)
     preprocessing = checkpoint_preprocessing(checkpoint.processor, 8 * 4096)

@@ -69,6 +69,7 @@ def test_a_resumed_training_continues_its_curve(tmp_path: Path) -> None:
     assert [(point["step"], point["loss"]) for point in points(tmp_path)] == [(10, 0.1), (20, 0.05), (30, None)]
 
 
+@pytest.mark.slow
 def test_a_training_stopped_while_it_validates_goes_on_from_that_step(
     training: Training[ScratchPlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ def run(training: Training[ScratchPlan]) -> list[TrainingProgress]:
     return reported
 
 
+@pytest.mark.slow
 def test_decoded_and_kept_pixels_give_the_same_weights(
     parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,11 +43,13 @@ def with_chunk(data: bytes, note: bytes, behind: bytes = b"IHDR") -> bytes:
     return data[:place] + note + data[place:]
 
 
+BOMB = zlib.compress(bytes(300_000_000), 1)
+
 NOTES = {
     "text of 3 MB": chunk(b"tEXt", b"Comment\0" + b"x" * 3_000_000),
-    "packed text of 300 MB": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(300_000_000), 1)),
+    "packed text of 300 MB": chunk(b"zTXt", b"Comment\0\0" + BOMB),
     "packed XMP of 300 MB": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b" " * 300_000_000, 1)),
-    "packed profile of 300 MB": chunk(b"iCCP", b"icc\0\0" + zlib.compress(bytes(300_000_000), 1)),
+    "packed profile of 300 MB": chunk(b"iCCP", b"icc\0\0" + BOMB),
     "profile, empty": chunk(b"iCCP", b""),
     "profile, cut": chunk(b"iCCP", b"icc\0\0" + zlib.compress(b"profile" * 99)[:20]),
     "profile of an unknown method": chunk(b"iCCP", b"icc\0\7abc"),

@@ -96,6 +96,7 @@ def test_other_tokens_get_a_new_head_and_a_classifier_a_mask_token(
     assert not any(loading.values()) and network.config.image_size == 48
 
 
+@pytest.mark.slow
 def test_an_earlier_codebook_and_dalles_encoder_are_tokenizers_too(images: Path, encoder: Path, tmp_path: Path) -> None:
     recipe = {**QUICK, "vocab": None}
     run(images, tmp_path / "again", **recipe, tokenizer=str(encoder))
