@@ -4,6 +4,7 @@ An actor only passes messages on, to and from a worker in a process of its own. 
 end; nothing else here depends on it.
 """
 
+import atexit
 import logging
 import os
 import queue
@@ -11,9 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache, partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -49,6 +52,9 @@ _PATIENCE = 30.0
 
 _LOOK = 2.0
 """Seconds between two looks at the cluster's nodes."""
+
+_LEAVING = 10.0
+"""Seconds that leaving the cluster may take."""
 
 
 class Relay:
@@ -99,38 +105,29 @@ class RayWorkers:
         self._address = address or os.environ.get("RAY_ADDRESS") or "local"
         self._device = device.partition(":")[0]
         self._actors: dict[int, Any] = {}
+        self._present: set[int] = set()
         self._received: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self._started = 0
-        self._looked = self._heard = 0.0
-        self._places: tuple[Place, ...] = ()
+        self._heard = 0.0
+        self._head: _Head | None = None
         self._files: Any = None
-        self._is_connected = False
 
     def places(self) -> Sequence[Place]:
-        """The places of the nodes that are there. Raises BeitError where the cluster cannot be reached."""
-        self._connect()
-        if time.monotonic() - self._looked > _LOOK:
-            self._look()
-        return self._places
+        """The places of the nodes that are there.
 
-    def _look(self) -> None:
-        """Look at the nodes. Raises BeitError where the head has been gone, and no worker been heard of, for long."""
-        self._looked = time.monotonic()
-        try:
-            self._places = tuple(_places(ray.nodes(), self._device))
-            self._heard = self._looked
-        except RayError as error:  # until then, what was there is all there is
-            if self._looked - self._heard > _PATIENCE:
-                message = f"the head of the Ray cluster at `address={self._address}` has gone: {first_line(error)}"
-                raise BeitError(message, "once it is back the same command goes on") from error
+        Raises BeitError where the cluster cannot be reached, or its head and all workers have been silent for long.
+        """
+        head = self._connected()
+        if time.monotonic() - max(head.heard, self._heard) > _PATIENCE:
+            message = f"the head of the Ray cluster at `address={self._address}` has gone"
+            raise BeitError(message, "once it is back the same command goes on")
+        return tuple(_places(head.nodes, self._device))
 
     def start(self, place: Place) -> int:
         """Start a worker, and give its key."""
         self._started += 1
-        needs = {"num_gpus": 1, "num_cpus": 0} if place.device == "cuda" else {"num_cpus": place.cores}
-        actor = _actor_class().options(**needs, scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, False))
-        self._actors[self._started] = actor.remote(place)
-        self._listen(self._started)
+        self._present.add(self._started)
+        self._connected().do(partial(self._create, self._started, place))
         return self._started
 
     def send(self, key: int, message: bytes) -> None:
@@ -148,9 +145,8 @@ class RayWorkers:
 
     def drop(self, key: int) -> None:
         """Forget a worker, and kill it."""
-        actor = self._actors.pop(key)
-        with suppress(RayError):
-            ray.kill(actor)
+        self._present.remove(key)
+        self._connected().do(partial(self._kill, key))
 
     def install(self, key: int, read: Callable[[], Mapping[str, bytes]], folder: str) -> None:
         """Put files into a folder on the worker's node, to which they are sent once."""
@@ -161,7 +157,7 @@ class RayWorkers:
         """The resources that are wanted, and those that the cluster has."""
         there = ray.cluster_resources()
         has = ", ".join(f"{there.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))
-        if not self._places:
+        if not self.places():
             wanted = "a GPU" if self._device == "cuda" else "a core"
             return f"the cluster ({has}) has no node with {wanted}"
         free = ray.available_resources()
@@ -169,16 +165,15 @@ class RayWorkers:
 
     def close(self) -> None:
         """Kill all workers, and leave the cluster."""
-        if not self._is_connected:
-            return
-        for key in list(self._actors):
-            self.drop(key)
-        ray.shutdown()
-        self._is_connected = False
+        if self._head:
+            for key in list(self._present):
+                self.drop(key)
+            self._head.leave()
+            self._head = None
 
-    def _connect(self) -> None:
-        if self._is_connected:
-            return
+    def _connected(self) -> "_Head":
+        if self._head:
+            return self._head
         _check_reachable(self._address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if not log.isEnabledFor(logging.DEBUG):
@@ -194,25 +189,75 @@ class RayWorkers:
         except (RayError, RuntimeError, ConnectionError, ValueError, OSError) as error:
             hint = "for a cluster with tokens set RAY_AUTH_MODE=token" if "uthenticat" in str(error) else None
             raise BeitError(f"no Ray cluster at `address={self._address}`: {first_line(error)}", hint) from error
-        self._is_connected, self._heard = True, time.monotonic()
+        self._head = _Head()
+        return self._head
+
+    def _create(self, key: int, place: Place) -> None:
+        needs = {"num_gpus": 1, "num_cpus": 0} if place.device == "cuda" else {"num_cpus": place.cores}
+        on_its_node = NodeAffinitySchedulingStrategy(place.node, False)
+        self._actors[key] = _actor_class().options(**needs, scheduling_strategy=on_its_node).remote(place)
+        self._listen(key)
+
+    def _kill(self, key: int) -> None:
+        if key in self._actors:  # else it could not be created
+            ray.kill(self._actors.pop(key))
 
     def _listen(self, key: int) -> None:
         future = self._actors[key].receive.options(**_RECEIVING).remote().future()
         future.add_done_callback(lambda done: self._received.put((key, done)))
 
     def _events(self, key: int, done: Any) -> Iterator[tuple[int, bytes | str]]:
-        if key not in self._actors:
+        if key not in self._present:
             return
-        self._heard = time.monotonic()
         error = done.exception()
         if error is not None:
             yield key, _reason(error)
             return
+        self._heard = time.monotonic()
         self._listen(key)
         for message in done.result():
             yield key, message
 
 
+class _Head:
+    """What the cluster's head tells and does, in a thread: where it is gone Ray waits for it a minute, then exits."""
+
+    def __init__(self) -> None:
+        self.nodes: Sequence[Mapping[str, Any]] = ray.nodes()
+        self.heard = time.monotonic()
+        self._tasks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def do(self, task: Callable[[], object]) -> None:
+        """Have something done, in order, and once."""
+        self._tasks.put(task)
+
+    def leave(self) -> None:
+        """Leave the cluster when all is done; without its head only this program does, not Ray."""
+        self._tasks.put(ray.shutdown)
+        self._tasks.put(None)
+        self._thread.join(_LEAVING)
+        if self._thread.is_alive():
+            atexit.unregister(ray.shutdown)  # it would wait, too
+
+    def _run(self) -> None:
+        while True:
+            try:
+                task = self._tasks.get(timeout=_LOOK)
+            except queue.Empty:
+                task = self._look
+            if task is None:
+                return
+            with suppress(RayError):
+                task()
+
+    def _look(self) -> None:
+        self.nodes = ray.nodes()
+        self.heard = time.monotonic()
+
+
+@cache
 def _actor_class() -> Any:
     # one thread each: messages stay in order, and sending does not wait for receiving
     groups = {group["concurrency_group"]: 1 for group in (_SENDING, _RECEIVING)}

@@ -19,6 +19,9 @@ RUN = ("--dtype", "fp32", "--out", "out.csv")
 
 _READY = 60.0
 
+_SOON_DEAD = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
+"""The head takes a node for dead after three seconds instead of fifteen."""
+
 
 def end(process: "subprocess.Popen[str]") -> list[str]:
     """The lines on stderr of a run, once it has ended."""
@@ -41,7 +44,7 @@ class Cluster:
         port = free_port()
         self.address = f"127.0.0.4:{port}"
         ports = [f"--port={port}", f"--dashboard-port={free_port()}"]
-        self._start(4, {}, "--head", "--num-cpus=0", "--include-dashboard=false", *ports)
+        self._start(4, _SOON_DEAD, "--head", "--num-cpus=0", "--include-dashboard=false", *ports)
         self._wait_for(1)
 
     def start(self, *numbers: int, **environment: str) -> None:
@@ -50,6 +53,15 @@ class Cluster:
         for number in numbers:
             self._start(number, environment, f"--address={self.address}", "--num-cpus=1")
         self._wait_for(before + len(numbers))
+
+    def lose(self, number: int) -> None:
+        """End a node as a machine that loses power, and wait until the head knows: no worker is placed there again."""
+        known = self._known_dead()
+        self.kill(number)
+        until = time.monotonic() + _READY
+        while self._known_dead() == known:
+            assert time.monotonic() < until
+            time.sleep(0.1)
 
     def kill(self, number: int) -> None:
         """End a node as a machine that loses power."""
@@ -64,10 +76,23 @@ class Cluster:
         """The processes of a node."""
         return descendants(self._nodes[number].pid)
 
+    def workers(self, number: int) -> list[list[int]]:
+        """The processes of each worker of a node: its actor, its own, and its decoders."""
+        found = []
+        for each in self.below(number):
+            title = Path(f"/proc/{each}/cmdline")
+            if title.exists() and b"ray::Relay" in title.read_bytes():
+                found.append([each, *descendants(each)])
+        return found
+
     def end(self) -> None:
         for number in list(self._nodes):
             self.kill(number)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _known_dead(self) -> int:
+        [log] = Path(self._folder, "4").glob("session_2*/logs/gcs_server.out")
+        return log.read_text(errors="replace").count("Node is dead because")
 
     def _start(self, number: int, environment: Mapping[str, str], *options: str) -> None:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *options]

@@ -7,12 +7,16 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.batches import Starter, batch, clean_environment, counts
+from tests.cli.batches import Starter, batch, clean_environment, counts, grow, numbered
+
+if TYPE_CHECKING:
+    from tests.workers.cluster import Cluster
 
 FIELD = Path(__file__).parent.parent / "field"
 
@@ -67,6 +71,23 @@ def folder(odd_images: Path, tmp_path: Path) -> Path:
     """An empty folder but for these images."""
     (tmp_path / "images").symlink_to(odd_images / "images")
     return tmp_path
+
+
+@pytest.fixture
+def forty_images(tmp_path: Path) -> Path:
+    """A folder with good images in `images`."""
+    grow(tmp_path / "images", numbered(40))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator["Cluster"]:
+    """A Ray cluster of a head alone, to which a test adds nodes."""
+    from tests.workers.cluster import Cluster
+
+    cluster = Cluster()
+    yield cluster
+    cluster.end()
 
 
 @pytest.fixture

@@ -1,24 +1,32 @@
 """`--engine ray` on a cluster of two nodes: the bytes of a local run."""
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.batches import grow, numbered
+from tests.cli.batches import Starter, grow, numbered
 from tests.preloaded import beit
 from tests.workers.cluster import Cluster
+from tests.workers.conftest import SAME, kill
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytestmark = [pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def on_cluster() -> Iterator[tuple[str, ...]]:
+def two_nodes() -> Iterator[Cluster]:
     cluster = Cluster()
     cluster.start(2, 3)
-    yield ("--engine", "ray", "--address", cluster.address)
+    yield cluster
     cluster.end()
+
+
+@pytest.fixture(scope="module")
+def on_cluster(two_nodes: Cluster) -> tuple[str, ...]:
+    return ("--engine", "ray", "--address", two_nodes.address)
 
 
 def test_every_output_is_that_of_one_device(folder: Path, on_cluster: tuple[str, ...], tiny_beit: Path) -> None:
@@ -39,3 +47,18 @@ def test_every_output_is_that_of_one_device(folder: Path, on_cluster: tuple[str,
             for path in folder.glob("out*"):
                 path.unlink()
         assert written[0] == written[1]
+
+
+def test_a_stream_survives_an_actor_without_a_word(
+    start: Starter, tmp_path: Path, two_nodes: Cluster, on_cluster: tuple[str, ...]
+) -> None:
+    grow(tmp_path / "images", numbered(300))
+    with open(tmp_path / "one.csv", "w") as one, open(tmp_path / "two.csv", "w") as two:
+        start(tmp_path, *SAME, stdout=one).wait(60)
+        process = start(tmp_path, *SAME, *on_cluster, "-q", stdout=two)
+        while not os.fstat(two.fileno()).st_size:
+            time.sleep(0.02)
+        kill(two_nodes.workers(2)[0][0])
+        assert process.communicate(timeout=60)[1] == ""
+        assert process.returncode == 0
+    assert (tmp_path / "two.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()

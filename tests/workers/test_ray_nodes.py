@@ -5,13 +5,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from beitcli import __version__
-from tests.cli.batches import Starter, batch, grow, numbered
+from tests.cli.batches import Starter, batch
 from tests.conftest import ROOT
 from tests.workers.cluster import RUN, Cluster, end, free_port
 
@@ -19,84 +18,73 @@ pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytestmark = [pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    cluster = Cluster()
-    yield cluster
-    cluster.end()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    grow(tmp_path / "images", numbered(40))
-    return tmp_path
-
-
-def test_another_version_on_a_node_is_one_line(start: Starter, folder: Path, cluster: Cluster) -> None:
-    shutil.copytree(ROOT / "beitcli", folder / "other" / "beitcli")
-    init = folder / "other" / "beitcli" / "__init__.py"
+def test_another_version_on_a_node_is_one_line(start: Starter, forty_images: Path, cluster: Cluster) -> None:
+    shutil.copytree(ROOT / "beitcli", forty_images / "other" / "beitcli")
+    init = forty_images / "other" / "beitcli" / "__init__.py"
     init.write_text(init.read_text().replace(f'"{__version__}"', '"0.0.7"'))
-    cluster.start(2, PYTHONPATH=str(folder / "other"))
-    process = start(folder, "images", "-m", "demo", *RUN, "-q", "--engine", "ray", "--address", cluster.address)
+    cluster.start(2, PYTHONPATH=str(forty_images / "other"))
+    process = start(forty_images, "images", "-m", "demo", *RUN, "-q", "--engine", "ray", "--address", cluster.address)
     lines = end(process)
     assert process.returncode == 1
     assert lines[0] == f"beit: error: node 127.0.0.2 has beit 0.0.7 instead of {__version__}"
     assert len(lines) == 2
-    cluster.kill(2)
+    cluster.lose(2)
 
 
-def test_nothing_at_the_address_is_one_line(folder: Path) -> None:
+def test_nothing_at_the_address_is_one_line(forty_images: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     began = time.monotonic()
-    process = batch(folder, "images", "-m", "demo", *RUN, "-q", "--engine", "ray", "--address", address)
+    process = batch(forty_images, "images", "-m", "demo", *RUN, "-q", "--engine", "ray", "--address", address)
     assert process.returncode == 1
     assert process.stderr == f"beit: error: no Ray cluster at --address {address}: Connection refused\n"
     assert time.monotonic() - began < 10
 
 
 def test_what_a_node_does_not_see_is_sent_or_said(
-    start: Starter, folder: Path, cluster: Cluster, tiny_beit: Path
+    start: Starter, forty_images: Path, cluster: Cluster, tiny_beit: Path
 ) -> None:
     """A descriptor's folder stands for one of another machine: only the run's own process has it."""
-    cluster.start(2, XDG_CACHE_HOME=str(folder / "cache"))
+    cluster.start(2, XDG_CACHE_HOME=str(forty_images / "cache"))
     on_cluster = ("--engine", "ray", "--address", cluster.address)
     descriptor = os.open(tiny_beit, os.O_RDONLY)
     model, options = f"/proc/self/fd/{descriptor}", {"pass_fds": [descriptor]}
-    lines = end(start(folder, "images", "-m", model, *RUN, *on_cluster, **options))
+    lines = end(start(forty_images, "images", "-m", model, *RUN, *on_cluster, **options))
     assert lines[0] == "40 images: 0 kept, 40 decoded, 0 reused, 0 failed"
-    [sent] = (folder / "cache" / "beit" / "models").iterdir()
+    [sent] = (forty_images / "cache" / "beit" / "models").iterdir()
     assert (sent / "model.safetensors").read_bytes() == (tiny_beit / "model.safetensors").read_bytes()
-    assert batch(folder, "images", "-m", tiny_beit, "--dtype", "fp32", "--out", "local.csv").returncode == 0
-    assert (folder / "out.csv").read_bytes() == (folder / "local.csv").read_bytes()
+    assert batch(forty_images, "images", "-m", tiny_beit, "--dtype", "fp32", "--out", "local.csv").returncode == 0
+    assert (forty_images / "out.csv").read_bytes() == (forty_images / "local.csv").read_bytes()
     os.close(descriptor)
-    descriptor = os.open(folder / "images", os.O_RDONLY)
+    descriptor = os.open(forty_images / "images", os.O_RDONLY)
     images, options = f"/proc/self/fd/{descriptor}", {"pass_fds": [descriptor]}
-    process = start(folder, images, "-m", tiny_beit, "--dtype", "fp32", "-q", "-o", "b.csv", *on_cluster, **options)
+    process = start(
+        forty_images, images, "-m", tiny_beit, "--dtype", "fp32", "-q", "-o", "b.csv", *on_cluster, **options
+    )
     lines = end(process)
     os.close(descriptor)
     assert process.returncode == 1
     assert lines[0] == f"beit: error: `{images}/000.png` is not on node 127.0.0.2"
-    cluster.kill(2)
+    cluster.lose(2)
 
 
-def test_other_hardware_is_said_once_or_refused(start: Starter, folder: Path, cluster: Cluster) -> None:
+def test_other_hardware_is_said_once_or_refused(start: Starter, forty_images: Path, cluster: Cluster) -> None:
     cluster.start(2)
     cluster.start(3, ATEN_CPU_CAPABILITY="default")
     on_cluster = ("--engine", "ray", "--address", cluster.address)
-    lines = end(start(folder, "images", "-m", "demo", *RUN, *on_cluster))
+    lines = end(start(forty_images, "images", "-m", "demo", *RUN, *on_cluster))
     assert [line for line in lines if "differ" in line] == [
         "beit: workers differ in hardware: last digits of scores may depend on the worker"
     ]
-    process = start(folder, "images", "-m", "demo", *RUN, "--fresh", *on_cluster, "--strict")
+    process = start(forty_images, "images", "-m", "demo", *RUN, "--fresh", *on_cluster, "--strict")
     lines = end(process)
     assert process.returncode == 2
     assert "and --strict allows no difference" in lines[-2]
 
 
-def test_without_ray_the_hint_is_its_package(folder: Path) -> None:
+def test_without_ray_the_hint_is_its_package(forty_images: Path) -> None:
     hide = "import sys; sys.modules['ray'] = None; from beitcli.__main__ import main; sys.exit(main())"
     command = [sys.executable, "-c", hide, "batch", "images", "-m", "demo", *RUN, "--engine", "ray"]
-    process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    process = subprocess.run(command, cwd=forty_images, capture_output=True, text=True)
     assert process.returncode == 2
     assert process.stderr.splitlines()[-1] == "hint: pip install 'beitcli[ray]'"
 
