@@ -266,6 +266,7 @@ def called(model: Classifier, items: list[str]) -> list[Any]:
     return list(model(items))
 
 
+@pytest.mark.slow
 def test_spawned_processes(model: Classifier) -> None:
     wanted = model([CAT, BOATS])
     context = multiprocessing.get_context("spawn")

@@ -220,7 +220,7 @@ class RayWorkers:
 
 
 class _Head:
-    """What the cluster's head tells and does, in a thread: where it is gone Ray waits for it a minute, then exits."""
+    """The cluster's head, asked in a thread: where it is gone Ray waits for it a minute, then ends the process."""
 
     def __init__(self) -> None:
         self.nodes: Sequence[Mapping[str, Any]] = ray.nodes()

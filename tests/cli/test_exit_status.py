@@ -166,7 +166,7 @@ def test_settings_from_the_environment(
     ("line", "closed", "status", "rows"),
     [
         ("classify good -m demo", "0<&-", 0, 2),
-        ("classify good -m demo", "2>&-", 0, 2),
+        pytest.param("classify good -m demo", "2>&-", 0, 2, marks=pytest.mark.slow),
         ("classify good -m demo", "1>&-", 1, 0),
         ("models", "1>&-", 1, 0),
     ],

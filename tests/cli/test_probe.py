@@ -384,6 +384,7 @@ def test_the_accuracy_is_that_of_scikit_learn_on_the_features_of_embed(
     assert abs(ours - theirs) < 0.06  # a standard error of the accuracy on 60 images
 
 
+@pytest.mark.slow
 def test_a_probe_learns_from_validation_images_where_it_is_asked_to_and_says_so(
     beit: Beit, images: Path, unseen: Path, tiny_beit: Path, tmp_path: Path
 ) -> None:

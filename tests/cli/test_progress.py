@@ -148,7 +148,11 @@ def test_a_download_shows_a_bar(on_a_terminal: OnATerminal, tmp_path: Path) -> N
     assert re.search(r"model.safetensors: 100%\|.*50.0", printed)
 
 
-@pytest.mark.parametrize("more", [["--out", "out.csv", "-q"], ["-f", "csv"]], ids=["quiet", "records on the terminal"])
+@pytest.mark.parametrize(
+    "more",
+    [pytest.param(["--out", "out.csv", "-q"], marks=pytest.mark.slow), ["-f", "csv"]],
+    ids=["quiet", "records on the terminal"],
+)
 def test_no_bar_where_it_would_be_in_the_way(on_a_terminal: OnATerminal, more: list[str]) -> None:
     assert "classifying" not in on_a_terminal(*BATCH, "--no-ledger", *more)
 

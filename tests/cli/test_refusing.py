@@ -117,6 +117,7 @@ print(len(items), sum(int(item.pixels.sum()) for item in items))
 """
 
 
+@pytest.mark.slow
 def test_pixels_too_large_for_the_shared_memory_come_through_pipes_and_cost_no_worker(library: Path) -> None:
     names = [str(SAMPLES / "cat.jpg")] * 20
     command = [sys.executable, "-c", LARGE, *names]

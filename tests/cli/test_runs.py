@@ -271,10 +271,14 @@ def on_terminal(*arguments: str) -> str:
     return seen.decode()
 
 
-def test_a_person_sees_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_person_sees_a_table() -> None:
     text = on_terminal("classify", str(SAMPLES / "cat.jpg"), "-m", "demo")
     assert "█" in text
     assert "\x1b[" not in text
+
+
+@pytest.mark.slow
+def test_a_person_sees_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "xterm")
     assert "\x1b[" in on_terminal("classify", str(SAMPLES / "cat.jpg"), "-m", "demo")

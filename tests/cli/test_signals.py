@@ -106,6 +106,7 @@ def test_a_terminal_that_hangs_up_stops_a_run_and_its_workers(many: Path, tmp_pa
     assert not (tmp_path / "out.csv.lock").exists()
 
 
+@pytest.mark.slow
 def test_signals_that_warn_and_a_hang_up_under_nohup_end_no_run(tmp_path: Path) -> None:
     with open(tmp_path / "out.csv", "wb") as out:
         process = start(
@@ -239,7 +240,7 @@ def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_every_row(
     assert received.count(b"\n") == lines
 
 
-@pytest.mark.parametrize("command", ["classify", "batch"])
+@pytest.mark.parametrize("command", [pytest.param("classify", marks=pytest.mark.slow), "batch"])
 def test_a_reader_that_has_seen_enough_ends_the_run_quietly(many: Path, command: str) -> None:
     with start(command, "--files-from", many, *DEMO, "-q", stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -125,7 +125,7 @@ def test_without_images_metrics_are_none() -> None:
     assert [each.accuracy for each in figures.bins] == [None] * BINS
 
 
-@pytest.mark.parametrize("count", [0, 1, NAMES, NAMES + 1, 1_500])
+@pytest.mark.parametrize("count", [0, 1, NAMES, NAMES + 1, pytest.param(1_500, marks=pytest.mark.slow)])
 def test_any_number_of_classes_can_be_plotted_and_tabled(count: int) -> None:
     labels = [f"class {number}, $x^{number}" for number in range(count)]
     figures = measure(

@@ -84,7 +84,7 @@ def test_checkpoints_are_kept_until_the_model_is_complete(parts: Split, tmp_path
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "average.pt.part"])
+@pytest.mark.parametrize("name", [pytest.param("optimizer.pt", marks=pytest.mark.slow), "average.pt.part"])
 def test_a_full_disk_is_called_that_in_our_words(parts: Split, tmp_path: Path, name: str) -> None:
     training = Training(PLAN, SplitImages(parts, READER, 0), WorkDir(str(tmp_path / "model")), "")
     data = read_images(training, lambda _: None)
@@ -101,7 +101,7 @@ def test_a_full_disk_is_called_that_in_our_words(parts: Split, tmp_path: Path, n
     assert error.value.hint == "make room, then run it again"
 
 
-@pytest.mark.parametrize(("epochs", "step"), [(20, 10), (2, 4)])
+@pytest.mark.parametrize(("epochs", "step"), [pytest.param(20, 10, marks=pytest.mark.slow), (2, 4)])
 def test_a_diverging_training_stops(parts: Split, tmp_path: Path, epochs: int, step: int) -> None:
     plan = ScratchPlan("tiny", 16, 4, epochs, 8, 1, 1e30, 0, "fp32")
     with pytest.raises(BeitError, match=f"the loss is nan at step {step}") as error:
