@@ -66,6 +66,7 @@ class RunOptions(ModelOptions, total=False):
     decode_timeout: float
     url_timeout: float
     url_max_bytes: int
+    check_int8: bool
 
 
 class ClassifierOptions(ModelOptions, total=False):

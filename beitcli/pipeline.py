@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, Generic, TypeAlias
 
@@ -25,6 +25,7 @@ from beitcli.model.features import Encoding
 from beitcli.model.inference_pool import InferencePool
 from beitcli.model.preprocessing import Preprocessing, ProcessorPreprocessing
 from beitcli.model.runtime import Runtime
+from beitcli.model.self_check import SelfCheck
 from beitcli.records import Failure, Fetched, Found, Identity, ResultRecord, Source
 from beitcli.timings import Timings
 
@@ -37,7 +38,10 @@ Model: TypeAlias = Callable[[Tensor], list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings of a run: model and resources. `padded` gives every model batch the same shape."""
+    """Settings of a run: model and resources. `padded` gives every model batch the same shape.
+
+    The first `checked` images are computed in the reference dtype, too.
+    """
 
     checkpoint: Checkpoint
     preprocessing: Preprocessing | ProcessorPreprocessing
@@ -47,6 +51,7 @@ class Settings:
     workers: int
     decoding: Decoding
     fetching: FetchLimits
+    checked: int = 0
 
 
 def load_classifier(settings: Settings, top_k: int) -> PixelClassifier:
@@ -80,6 +85,10 @@ class Predictor(Generic[ResultRecord]):
         self._load = load
         self._loading = Lock()
         self._model: Model | None = None
+        self.check = SelfCheck(self._reference, settings.checked)
+
+    def _reference(self) -> Model:
+        return self._load(replace(self.settings, runtime=self.settings.runtime.reference))
 
     def __call__(self, pixels: Tensor) -> list[Any]:
         """The results for a batch of pixels, of the preprocessing's shape and dtype behind a dimension of images.
@@ -108,6 +117,8 @@ def predict(
     on no other image: model batches are cut from the images that need the model, and padded to one shape.
 
     An image with a digest skips the model if an identical one is in flight, or if `known` has its result.
+
+    In int8 the first records come when the predictor's check is done.
 
     Raises ModelError, DeviceError.
     """
@@ -186,6 +197,7 @@ class _Batches(Generic[ResultRecord]):
         self._pool = pool
         settings = predictor.settings
         self._record = predictor.record
+        self._check = predictor.check
         self._padded = settings.padded
         self._timings = timings
         self._known = known
@@ -197,6 +209,7 @@ class _Batches(Generic[ResultRecord]):
         self._free = [torch.zeros(shape, dtype=dtype, pin_memory=pin) for _ in range(self._max_queued + 2)]
         self._places: dict[bytes, _Place] = {}
         self._pending: deque[_Batch[ResultRecord]] = deque()
+        self._finished: deque[_Batch[ResultRecord]] = deque()
         self._in_flight = 0
         self._filling: _Batch[ResultRecord] = _Batch(self._free.pop())
 
@@ -214,8 +227,21 @@ class _Batches(Generic[ResultRecord]):
             batch = self._pending.popleft()
             if batch.results is not None:
                 self._wait_for(batch.results)
+                if not self._check.is_done:
+                    self._check.compare(batch.pixels[: batch.filled], batch.results.result())
                 self._in_flight -= 1
                 self._free.append(batch.pixels)
+            self._finished.append(batch)
+            if self._check.is_done:
+                yield from self._records()
+        if wait:
+            self._check.finish()
+            yield from self._records()
+
+    def _records(self) -> Iterator[list[ResultRecord | Failure]]:
+        """The records of the finished batches, once."""
+        while self._finished:
+            batch = self._finished.popleft()
             yield [self._to_record(row) for row in batch.rows]
             for digest in batch.digests:  # from here on `known` knows them
                 del self._places[digest]

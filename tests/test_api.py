@@ -135,8 +135,8 @@ def test_options_that_cannot_be(model: Classifier) -> None:
         beitcli.classify("samples", batch_size=0)
     with pytest.raises(UsageError, match="`pool=max`: not one of mean, cls, patches"):
         Embedder("demo", pool="max")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="`dtype=int8`"):
-        Classifier("demo", dtype="int8")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="`dtype=int4`"):
+        Classifier("demo", dtype="int4")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="unknown option `topk`"):
         beitcli.classify("samples", topk=3)  # type: ignore[call-arg]
     with pytest.raises(UsageError, match="nothing to classify"):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from beitcli.bench.clock import Effort, Rate, measured_rate
 from beitcli.bench.shapes import TINY, Shape
 from beitcli.model.cpu.packing import can_pack
-from beitcli.model.runtime import Runtime
+from beitcli.model.runtime import INT8, Runtime
 
 BATCH = 16
 
@@ -35,12 +35,26 @@ class Ceiling:
 def ceiling(shape: Shape, runtime: Runtime, effort: Effort) -> Ceiling:
     """Upper bounds for this shape on this device in this dtype."""
     side = _TINY_SIDE if shape is TINY else _SIDE
+    if runtime.dtype == INT8:
+        return _ceiling_of_int8(shape, side, effort)
     left, right = (torch.randn(side, side).to(runtime.device, runtime.torch_dtype) for _ in range(2))
     product = measured_rate(2e-9 * side**3, lambda: _wait_for(left @ right), effort)
     packed = runtime.device == "cpu" and can_pack(runtime.torch_dtype)
     maps = [_linear_map(*sides, BATCH * shape.tokens, runtime, packed) for sides in shape.linears]
     linears = measured_rate(BATCH * shape.linear_gflop, lambda: _wait_for([work() for work in maps][-1]), effort)
     return Ceiling(runtime.dtype, side, product, linears, packed)
+
+
+def _ceiling_of_int8(shape: Shape, side: int, effort: Effort) -> Ceiling:
+    left, right = _bytes(side, side), _bytes(side, side)
+    product = measured_rate(2e-9 * side**3, lambda: torch._int_mm(left, right.t()), effort)
+    maps = [(_bytes(BATCH * shape.tokens, inputs), _bytes(outputs, inputs).t()) for outputs, inputs in shape.linears]
+    linears = measured_rate(BATCH * shape.linear_gflop, lambda: [torch._int_mm(*each) for each in maps], effort)
+    return Ceiling(INT8, side, product, linears, packed=False)
+
+
+def _bytes(*sides: int) -> Tensor:
+    return torch.randint(-127, 128, sides, dtype=torch.int8)
 
 
 def _linear_map(outputs: int, inputs: int, rows: int, runtime: Runtime, packed: bool) -> Callable[[], Tensor]:

@@ -15,7 +15,7 @@ from beitcli.model.cpu.amx import has_amx_layers
 from beitcli.model.cpu.heap import Heap
 from beitcli.model.inference_pool import InferencePool
 from beitcli.model.preprocessing import Preprocessing
-from beitcli.model.runtime import Runtime, choose_runtime
+from beitcli.model.runtime import INT8, Runtime, choose_runtime
 
 BATCH_SIZES = (1, 8, 16, 32)
 GPU_BATCH_SIZES = (*BATCH_SIZES, 64, 128)
@@ -37,9 +37,14 @@ class ModelRate:
 
 
 def runtimes(device: str, compiled: bool) -> list[Runtime]:
-    """Runtimes to measure: the choice of the dtype `auto`, compiled too if `compiled`, and fp32."""
+    """Runtimes to measure: the choice of the dtype `auto`, compiled too if `compiled`, fp32, and on a CPU int8."""
     best = replace(choose_runtime(device, "auto"), many_batches=True)
-    candidates = (best, *((replace(best, compiled=True),) if compiled else ()), replace(best, dtype="fp32"))
+    others = ("fp32", INT8) if best.device == "cpu" else ("fp32",)
+    candidates = (
+        best,
+        *((replace(best, compiled=True),) if compiled else ()),
+        *(replace(best, dtype=other) for other in others),
+    )
     return list(dict.fromkeys(candidates))
 
 

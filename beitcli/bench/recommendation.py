@@ -6,6 +6,7 @@ from math import ceil
 
 from beitcli.bench.decoding import DecodingRates
 from beitcli.bench.model import ModelRate
+from beitcli.model.runtime import INT8
 
 _AS_GOOD = 0.97
 """A smaller batch size with this share of the best rate is preferred: less memory, lower latency."""
@@ -30,7 +31,11 @@ class Recommendation:
 
 
 def recommend(models: Sequence[ModelRate], decoding: DecodingRates, cores: int) -> Recommendation:
-    """Recommend the fastest dtype, the smallest batch size that is as good as the best, and enough workers."""
+    """Recommend the fastest dtype, the smallest batch size that is as good as the best, and enough workers.
+
+    int8 is never recommended: only the user knows which differences of the results are small enough.
+    """
+    models = [rate for rate in models if rate.runtime.dtype != INT8]
     fastest = max(models, key=lambda rate: rate.images.per_second)
     chosen = min(
         (

@@ -32,7 +32,7 @@ def pretrain(
     ],
     recipe: Pretraining,
     limits: Limits,
-    compute: Annotated[Compute, Without("batch_size", "fp16", "compile")],
+    compute: Annotated[Compute, Without("batch_size", "fp16", "compile", "check_int8")],
     replace: Annotated[
         bool,
         typer.Option("--replace", help="Replace the model in --out, once the new one is complete.", show_default=False),

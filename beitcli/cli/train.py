@@ -42,7 +42,7 @@ def train(
     inputs: Annotated[Inputs, Without("inputs", "files_from", "null")],
     limits: Limits,
     model: Annotated[ModelChoice, Without("preprocess")],
-    compute: Annotated[Compute, Without("batch_size", "fp16", "compile")],
+    compute: Annotated[Compute, Without("batch_size", "fp16", "compile", "check_int8")],
     replace: Annotated[
         bool,
         typer.Option("--replace", help="Replace the model in --out, once the new one is complete.", show_default=False),

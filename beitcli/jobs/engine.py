@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from math import ceil
 from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -147,14 +148,14 @@ def settings_for(
     request: Request, checkpoint: Checkpoint, count: Callable[[int], int], *, padded: bool, digest: bool = False
 ) -> "Settings":
     """Settings of a run; `count(n)` gives the number of inputs, at most n, to decide whether compiling pays off."""
-    from beitcli.model.runtime import choose_batch_size, choose_runtime, memory_of
+    from beitcli.model.runtime import INT8, choose_batch_size, choose_runtime, memory_of
     from beitcli.pipeline import Settings
 
     compute, limits = on_one_device(request.compute), request.limits
     runtime = replace(choose_runtime(compute.device, compute.precision), many_batches=padded)
     preprocessing = _preprocessing(request.model, checkpoint)
+    counted = None if request.inputs.files_from == "-" else count  # stdin may still be growing
     if compute.compile is None:
-        counted = None if request.inputs.files_from == "-" else count  # stdin may still be growing
         runtime = replace(runtime, compiled=_is_worth_compiling(runtime, checkpoint, preprocessing, counted))
     elif compute.compile:
         runtime = replace(runtime, compiled=True)
@@ -169,7 +170,17 @@ def settings_for(
         workers=workers_for(compute),
         decoding=replace(limits.decoding(digest), scaled_to=preprocessing.scaled_to if limits.fast_decode else None),
         fetching=limits.fetching(),
+        checked=_images_to_check(compute, counted) if runtime.dtype == INT8 else 0,
     )
+
+
+def _images_to_check(compute: Compute, count: Callable[[int], int] | None) -> int:
+    from beitcli.model.self_check import MOST_IMAGES, SHARE
+
+    if not compute.check_int8:
+        return 0
+    enough = round(MOST_IMAGES / SHARE)
+    return min(MOST_IMAGES, ceil(SHARE * count(enough))) if count else MOST_IMAGES
 
 
 def workers_for(compute: Compute) -> int:

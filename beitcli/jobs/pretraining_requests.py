@@ -99,6 +99,7 @@ class PretrainingRequest:
         """
         for part in (self.inputs, self.recipe, self.limits, self.compute):
             part.check()
+        self.compute.check_for_training()
         self.work.check()
         folders = (each for each in self.inputs.inputs or () if os.path.isdir(each))
         if any(is_in(self.work.out, folder) for folder in folders):

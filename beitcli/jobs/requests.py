@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from beitcli.inputs.decode import Decoding
     from beitcli.inputs.fetch import FetchLimits
 
-Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+Dtype = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 
 DEFAULT_MODEL = "large-384"
 
@@ -109,7 +109,8 @@ class Compute:
     """Devices, precision and speed; None is chosen by the run.
 
     With several `devices`, which stand in for `device`, each has a worker, and so have the nodes of the Ray cluster at
-    `address`; `strict` allows none whose hardware gives other digits.
+    `address`; `strict` allows none whose hardware gives other digits. With `check_int8` a run in int8
+    computes its first images in another dtype too.
     """
 
     batch_size: Annotated[int | None, Range(1, 4096)] = None
@@ -122,6 +123,7 @@ class Compute:
     engine: Literal["local", "ray"] = "local"
     address: str | None = None
     strict: bool = False
+    check_int8: bool = True
 
     def check(self) -> None:
         """Raises UsageError for values that are not allowed, or contradict each other."""
@@ -131,6 +133,11 @@ class Compute:
             raise UsageError(f"`device={self.device}`: no such device", "one of auto, cpu, cuda, cuda:N, mps")
         if self.fp16 and self.dtype not in ("auto", "fp16"):
             raise UsageError(f"`fp16=True` and `dtype={self.dtype}` contradict each other")
+
+    def check_for_training(self) -> None:
+        """Raises UsageError for a dtype that no network is trained in."""
+        if self.dtype == "int8":
+            raise UsageError("`dtype=int8` is for results: networks are not trained in it", "leave it out")
 
     def _check_workers(self) -> None:
         one = r"(cpu|cuda(:\d+)?|mps)"

@@ -154,6 +154,7 @@ class TrainingRequest:
         self.recipe.check(self.model.image_size or 32)
         for part in (self.limits, self.model, self.compute):
             part.check()
+        self.compute.check_for_training()
         if self.compute.has_workers and not self.recipe.is_probe:
             raise UsageError(
                 "a training of all layers runs on one device", "name it by `device=`; a probe takes several"

@@ -12,10 +12,11 @@ from beitcli.errors import DeviceError, ModelError, first_line
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.cpu.amx import has_amx_layers, use_amx_layers
 from beitcli.model.cpu.aot import OneShape, compiled_network
+from beitcli.model.cpu.int8 import quantized_layer
 from beitcli.model.cpu.packing import can_pack, pack_linear_layers
 from beitcli.model.network import Beit, Output, PixelScale
 from beitcli.model.preprocessing import Preprocessing, ProcessorPreprocessing
-from beitcli.model.runtime import Runtime
+from beitcli.model.runtime import INT8, Runtime
 from beitcli.model.weights import is_finite, not_finite, weight_errors
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,9 @@ class Forward:
         self._runtime = runtime
         self._batch_size = batch_size
         self._output = output
-        self._network = (runtime.compiled and self._compiled()) or self._load(runtime.torch_dtype)
+        self._network = (runtime.compiled and self._compiled()) or self._load(
+            runtime.torch_dtype, runtime.dtype == INT8
+        )
         self._exact: nn.Module | None = None
         self._loading = Lock()
         self._largest_batch: int | None = None
@@ -85,10 +88,10 @@ class Forward:
         log.info("out of memory: the batch size is now %d", self._largest_batch)
         return self._outputs(network, pixels)
 
-    def _load(self, dtype: torch.dtype) -> nn.Module:
+    def _load(self, dtype: torch.dtype, in_int8: bool = False) -> nn.Module:
         try:
             network = (
-                self._beit(self._preprocessing, dtype)
+                self._beit(self._preprocessing, dtype, in_int8)
                 if isinstance(self._preprocessing, Preprocessing)
                 else self._reference()
             )
@@ -110,11 +113,12 @@ class Forward:
             return self._load(torch.bfloat16)
         return compiled_network(self._checkpoint, self._preprocessing, self._runtime, self._batch_size, self._output)
 
-    def _beit(self, preprocessing: Preprocessing, dtype: torch.dtype) -> nn.Module:
+    def _beit(self, preprocessing: Preprocessing, dtype: torch.dtype, in_int8: bool) -> nn.Module:
         checkpoint, scale = self._checkpoint, PixelScale(preprocessing.factor, preprocessing.mean, preprocessing.std)
         tensors = checkpoint.tensors()
         try:
-            network = Beit(checkpoint.config, tensors, preprocessing.size, scale, dtype, self._output)
+            options: dict[str, Any] = {"prepared": quantized_layer} if in_int8 else {}
+            network = Beit(checkpoint.config, tensors, preprocessing.size, scale, dtype, self._output, **options)
         except ModelError as error:
             raise ModelError(f"`{checkpoint.name}`: {error}", error.hint) from error
         except (TypeError, ValueError, ZeroDivisionError) as error:
@@ -134,6 +138,8 @@ class Forward:
         return network
 
     def _reference(self) -> nn.Module:
+        if self._runtime.dtype == INT8:
+            raise ModelError(f"`{self._checkpoint.name}` is no BEiT, and `dtype=int8` needs one", "try `dtype=auto`")
         from transformers import AutoModelForImageClassification
         from transformers.utils import logging as transformers_logging
 

@@ -88,7 +88,8 @@ class Beit(nn.Module):
     """Images to logits or features: uint8 of shape (n, height, width, 3) to the network's dtype of shape (n, …).
 
     `size` is (height, width) in pixels; where it is not the checkpoint's own, positions are interpolated as
-    transformers does. Raises ModelError when the config requires something unsupported or a tensor is missing.
+    transformers does. `prepared` gives what takes the place of each layer, before the next one is in memory.
+    Raises ModelError when the config requires something unsupported or a tensor is missing.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Beit(nn.Module):
         scale: PixelScale,
         dtype: torch.dtype = torch.float32,
         output: Output = "logits",
+        prepared: "Callable[[Layer], nn.Module]" = lambda layer: layer,
     ) -> None:
         super().__init__()
         weights = Weights(tensors)
@@ -111,9 +113,7 @@ class Beit(nn.Module):
         self.tokens = 1 + self.grid[0] * self.grid[1]
         self.positions = _absolute_positions(config, weights, self.grid)
         self.layers = nn.ModuleList(
-            _layer(config, weights, index, self.grid).to(
-                dtype
-            )  # one by one, so that no second model in float32 is in memory
+            prepared(_layer(config, weights, index, self.grid)).to(dtype)  # no second model in float32 is in memory
             for index in range(config.get("num_hidden_layers", 12))
         )
         self.mean_pooling = config.get("use_mean_pooling", True)

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,6 +11,9 @@ from beitcli.errors import UsageError
 log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+INT8 = "int8"
+"""Linear maps of 8 bits on a CPU, and all else in the dtype that is best there."""
 
 _TOKENS_PER_BATCH = {"cpu": 1_600, "cuda": 32_000, "mps": 8_000}
 """Tokens that keep a device busy. On a CPU, two batches of 8 images of 197 tokens were as fast as any larger."""
@@ -35,7 +38,13 @@ class Runtime:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        return DTYPES[self.dtype]
+        """The dtype of the network; with linear maps of int8, that of all else."""
+        return torch.float32 if self.dtype == INT8 else DTYPES[self.dtype]
+
+    @property
+    def reference(self) -> "Runtime":
+        """The runtime with which results in int8 are compared; any other is its own."""
+        return replace(self, dtype=_native_dtypes(self.device)[0]) if self.dtype == INT8 else self
 
     @property
     def concurrency(self) -> int:
@@ -53,7 +62,9 @@ class Runtime:
 
 
 def choose_runtime(device: str, dtype: str) -> Runtime:
-    """The requested device and dtype, or for `auto` the best available. Raises UsageError for an absent device.
+    """The requested device and dtype, or for `auto` the best available.
+
+    Raises UsageError for an absent device, and for int8 on one that is no CPU.
 
     A dtype that the device has no instructions for is accepted, with one notice.
     """
@@ -61,7 +72,10 @@ def choose_runtime(device: str, dtype: str) -> Runtime:
     native = _native_dtypes(device)
     if dtype == "auto":
         return Runtime(device, native[0])
-    if dtype not in native:
+    if dtype == INT8:
+        if device != "cpu":
+            raise UsageError(f"`dtype=int8` is for CPUs, and this run is on {device}", "add `device=cpu`")
+    elif dtype not in native:
         log.info("%s is slower than %s on this %s", dtype, native[0], device)
     return Runtime(device, dtype)
 

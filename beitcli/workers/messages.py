@@ -82,9 +82,10 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The settings of all workers; chunks follow."""
+    """The settings of all workers; chunks follow. The one that `checks` compares int8 with another dtype."""
 
     chosen: Chosen
+    checks: bool
 
 
 @dataclass(frozen=True, slots=True)

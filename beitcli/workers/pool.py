@@ -141,6 +141,7 @@ class Pool(Generic[ResultRecord]):
 
     def _propose(self, worker: Worker, proposal: messages.Proposal) -> None:
         """Take the settings of the first worker for all, and say where another one's hardware differs."""
+        is_first = self._chosen is None
         if self._chosen is None:
             self._chosen = self._run.decide(proposal.chosen)
             self._hardware = proposal.hardware
@@ -151,7 +152,7 @@ class Pool(Generic[ResultRecord]):
                 raise UsageError(f"{text}, and `strict=True` allows no difference", "leave it out, or leave one out")
             self._notify(logging.WARNING, "workers differ in hardware: last digits of scores may depend on the worker")
             log.debug("%s", text)
-        self._send(worker, messages.Begin(self._chosen))
+        self._send(worker, messages.Begin(self._chosen, checks=is_first))
         worker.is_ready = True
         self._failed_starts.pop(worker.place, None)
         self._tell_workers()

@@ -126,6 +126,8 @@ class _Worker:
         self._send(Proposal(chosen, hardware_of(chosen)))
         begin: Begin = self._inbox.get()
         settings = with_chosen(proposed, begin.chosen)
+        if not begin.checks:
+            settings = replace(settings, checked=0)
         logging.getLogger(__name__).debug(
             "%s: %s on %s in %s, %d decoding processes",
             *(setup.place.name, settings.checkpoint.folder, settings.runtime.device, settings.runtime.dtype),

@@ -20,10 +20,11 @@ from beitcli.errors import first_line
 from beitcli.model.checkpoint import Checkpoint, square_side
 from beitcli.model.cpu.amx import has_amx_layers
 from beitcli.model.cpu.aot_library import LibraryNetwork
+from beitcli.model.cpu.int8 import quantized_layer
 from beitcli.model.cpu.toolchain import cache_folder, compiler
 from beitcli.model.network import Beit, Output, PixelScale
 from beitcli.model.preprocessing import Preprocessing
-from beitcli.model.runtime import Runtime, has_amx
+from beitcli.model.runtime import INT8, Runtime, has_amx
 
 log = logging.getLogger(__name__)
 
@@ -157,9 +158,9 @@ def _compile(
 
     scale = PixelScale(preprocessing.factor, preprocessing.mean, preprocessing.std)
     torch.set_num_threads(threads)  # their number is compiled in
-    network = Beit(
-        checkpoint.config, checkpoint.tensors(), preprocessing.size, scale, runtime.torch_dtype, output
-    ).eval()
+    tensors, options = checkpoint.tensors(), {"prepared": quantized_layer} if runtime.dtype == INT8 else {}
+    dtype, size = runtime.torch_dtype, preprocessing.size
+    network = Beit(checkpoint.config, tensors, size, scale, dtype, output, **options).eval()
     pixels = torch.zeros((batch_size, *preprocessing.shape), dtype=torch.uint8)
     with torch.no_grad():
         program = torch.export.export(network, (pixels,))

@@ -1,0 +1,82 @@
+"""A BEiT's layers with linear maps of 8 bits, for CPUs: whole numbers are multiplied at twice the rate of bf16 or fp32.
+
+Weights are quantized once for each output, activations anew for each row, both symmetrically, and products are summed
+in 32 bits. So a row's result depends on no other row. All else stays in the network's dtype.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from beitcli.model.network import Layer
+
+_LARGEST = 127
+
+_LARGEST_OF_SEVEN_BITS = 64
+"""Largest weight where two products are summed in 16 bits: twice 255 times 64 has room there."""
+
+_ROWS_AT_ONCE = 400
+"""Rows that go through a layer together: with more, what lies between two products leaves the cores' caches."""
+
+
+def quantized_layer(layer: Layer) -> nn.Module:
+    """The layer with linear maps of 8 bits; theirs in the given layer are gone."""
+    layer.qkv = Int8Linear(layer.qkv)  # type: ignore[assignment]
+    layer.out = Int8Linear(layer.out)  # type: ignore[assignment]
+    layer.down = Int8Linear(layer.down)  # type: ignore[assignment]
+    layer.up = Int8Linear(layer.up.linear, layer.up.activation)  # type: ignore[assignment]
+    return _ByParts(layer)
+
+
+class Int8Linear(nn.Module):
+    """A linear map, and its activation if there is one: rows of any floating dtype to rows of the same dtype."""
+
+    def __init__(self, linear: nn.Linear, activation: Callable[[Tensor], Tensor] = lambda y: y) -> None:
+        super().__init__()
+        self._activation = activation
+        largest = _LARGEST if sums_exactly() else _LARGEST_OF_SEVEN_BITS
+        quantized, scale = _quantized(linear.weight.detach().float(), largest)
+        self.out_features = linear.out_features
+        # no parameters: conversions of the network leave them as they are
+        self._weight = quantized.t()
+        self._scale = scale.flatten()
+        self._bias = linear.bias.detach().float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        quantized, scale = _quantized(x.flatten(0, -2), _LARGEST)
+        sums = torch._int_mm(quantized, self._weight)
+        y = torch.addcmul(self._bias, sums * self._scale, scale)
+        return self._activation(y).to(x.dtype).reshape(*x.shape[:-1], self.out_features)
+
+
+@cache
+def sums_exactly() -> bool:
+    """True if this CPU sums products of any 8 bits exactly; one without VNNI's instructions does so in 16 bits."""
+    row = torch.full((16, 64), _LARGEST, dtype=torch.int8)
+    return bool((torch._int_mm(row, row.t()) == 64 * _LARGEST**2).all())
+
+
+def _quantized(rows: Tensor, largest: int) -> tuple[Tensor, Tensor]:
+    """Rows as whole numbers up to the largest, and the factor in float32 that gives each row back.
+
+    A row that is not finite has a factor that is not, so that its results are not either.
+    """
+    scale = rows.abs().amax(-1, keepdim=True).float().clamp_min_(torch.finfo(torch.float32).tiny) / largest
+    return (rows / scale).round_().to(torch.int8), scale
+
+
+class _ByParts(nn.Module):
+    """A layer that takes a few images of a batch at a time."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self._layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():  # the compiler leaves nothing large between products
+            return cast(Tensor, self._layer(x))
+        images = max(1, round(_ROWS_AT_ONCE / x.shape[1]))
+        return torch.cat([self._layer(part) for part in torch.split(x, images)])
