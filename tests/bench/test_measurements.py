@@ -26,7 +26,7 @@ def test_the_machine() -> None:
 
 def test_runtimes() -> None:
     dtypes = [runtime.dtype for runtime in runtimes("cpu", compiled=False)]
-    assert dtypes in (["bf16", "fp32"], ["fp32"])
+    assert dtypes in (["bf16", "fp32", "int8"], ["fp32", "int8"])
 
 
 @pytest.mark.parametrize("runtime", runtimes("cpu", compiled=False), ids=lambda runtime: runtime.dtype)

@@ -39,6 +39,10 @@ def test_the_smallest_batch_that_is_as_good(images: dict[str, float], batch_size
     assert chosen.options == f"--dtype bf16 -b {batch_size} -j 1"
 
 
+def test_int8_is_left_to_the_user() -> None:
+    assert recommend(SLOW + rates("int8", b8=50), decoding(400), cores=2).dtype == "fp32"
+
+
 @pytest.mark.parametrize(("full", "cores", "workers"), [(400, 8, 1), (40, 8, 2), (10, 8, 5), (10, 4, 4)])
 def test_workers_are_enough_for_the_model_and_no_more_than_cores(full: float, cores: int, workers: int) -> None:
     assert recommend(rates("bf16", b8=39), decoding(full), cores).workers == workers
