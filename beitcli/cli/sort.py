@@ -85,22 +85,26 @@ def sort(
     files = ResultFiles(tuple(results or ()), corrections, threshold)
     request = SortRequest(files, to, mode, failures, dedupe, limits)
     if dry_run:
-        with progress.observer(quiet, records_on_stdout=True) as observer:
-            plan = job.preview_sorting(request, observer)
-        print_preview(
-            {
-                **_lines(plan),
-                "already there": plan.kept,
-                **_reasons(plan.left),
-                "that cannot be sorted": len(plan.failed),
-            }
-        )
+        _preview(request, quiet)
         return
     with progress.observer(quiet) as observer:
         done = job.sort(request, observer, lambda plan: _announce(plan, quiet))
     if not quiet:
         _summarize(done, mode)
     raise typer.Exit(print_failures(done.failed, "images could not be sorted"))
+
+
+def _preview(request: SortRequest, quiet: bool) -> None:
+    with progress.observer(quiet, records_on_stdout=True) as observer:
+        plan = job.preview_sorting(request, observer)
+    print_preview(
+        {
+            **_lines(plan),
+            "already there": plan.kept,
+            **_reasons(plan.left),
+            "that cannot be sorted": len(plan.failed),
+        }
+    )
 
 
 def _mode(given: dict[Mode, bool]) -> Mode:

@@ -6,31 +6,33 @@ All downloads run on one event loop in one daemon thread, so that none of them c
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import itertools
-import os
 import socket
-import ssl
 import sys
 import threading
 import time
-from calendar import timegm
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import ExitStack, aclosing, closing, suppress
 from dataclasses import dataclass
-from email.utils import parsedate
-from functools import partial
-from http.client import responses
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from beitcli import __version__
-from beitcli.errors import BeitError, ImageError
+from beitcli.errors import ImageError
+from beitcli.inputs.http import (
+    TransientError,
+    checked,
+    clients,
+    conditions_of,
+    failure_of,
+    identity_of,
+    reason_of,
+    refuse_private,
+    target_of,
+)
 from beitcli.inputs.sources import wait_at_standard_input
-from beitcli.records import MOST_STREAMED, Failure, Fetched, Found, Identity, Source, printable
+from beitcli.records import MOST_STREAMED, Failure, Fetched, Found, Source
 
 if TYPE_CHECKING:
     import httpx2
@@ -42,9 +44,6 @@ BACK_OFF = 0.5  # seconds before the second try, twice as long before the third
 REDIRECTS = 5
 BODIES = 4  # bodies of the largest size that fit in the memory for bodies
 CLOSING = 1.0  # seconds to wait for the downloads to end, at most
-LONGEST_REASON = 200  # characters of a message that a server may influence
-LONGEST_VALIDATOR = 1000  # characters of an ETag or Last-Modified that is kept and sent back
-HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"beit/{__version__} (+image classification command line tool)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +117,6 @@ def read_standard_input(source: Source) -> Fetched | Failure:
         return Failure(source, "io_error", "standard input cannot be read")
 
 
-class _TransientError(ImageError):
-    """A failure that may pass on a retry, `after` the seconds that the server named, if it did."""
-
-    def __init__(self, code: str, message: str, after: float | None = None) -> None:
-        super().__init__(code, message)
-        self.after = after
-
-
 @dataclass(frozen=True, slots=True)
 class _Job:
     """One URL in progress: its number among all URLs, its source, its address and its clock."""
@@ -149,7 +140,7 @@ class _Fetcher:
 
     def __init__(self, limits: FetchLimits) -> None:
         self._limits = limits
-        self._pooled, self._unpooled = _clients()
+        self._pooled, self._unpooled = clients(LOOK_AHEAD)
         self._memory = _BodyMemory(BODIES * limits.max_bytes)
         self._slots: WeakValueDictionary[bytes, asyncio.Semaphore] = WeakValueDictionary()
         self._numbers = itertools.count()
@@ -186,7 +177,7 @@ class _Fetcher:
 
     async def _download(self, number: int, source: Source) -> Fetched | Failure | None:
         try:
-            url = _checked(source.address or source.location, "the URL")
+            url = checked(source.address or source.location, "the URL")
             # First come, first served: no later download that has to wait holds a slot that the next result needs.
             async with self._slots.setdefault(url.raw_host, asyncio.Semaphore(PER_HOST)):
                 with _Clock(self._limits.seconds) as clock:
@@ -202,7 +193,7 @@ class _Fetcher:
             stops = job.clock.stops
             try:
                 return await self._follow(job)
-            except _TransientError as failure:
+            except TransientError as failure:
                 self._memory.release(job.number)
                 failed += stops == job.clock.stops  # not the server's fault if we made it wait
                 pause = BACK_OFF * 2 ** max(failed - 1, 0) if failure.after is None else failure.after
@@ -227,20 +218,20 @@ class _Fetcher:
 
         # The peer of a reused connection is not checked again, so foreign targets never get one.
         typed = (url.scheme, url.raw_host, url.port) == (job.url.scheme, job.url.raw_host, job.url.port)
-        client, extensions = (self._pooled, {}) if typed else (self._unpooled, {"trace": _refuse_private})
-        conditions = _conditions(job.source.known)
+        client, extensions = (self._pooled, {}) if typed else (self._unpooled, {"trace": refuse_private})
+        conditions = conditions_of(job.source.known)
         try:
             async with client.stream("GET", url, headers=conditions, extensions=extensions) as response:
                 if response.status_code in (301, 302, 303, 307, 308):
-                    return _target(response)
+                    return target_of(response)
                 if response.status_code == 304 and conditions:
                     return None
                 if not response.is_success:
-                    raise _http_failure(response)
-                return Fetched(job.source, await self._body(response, job), _identity(response))
+                    raise failure_of(response)
+                return Fetched(job.source, await self._body(response, job), identity_of(response))
         except (httpx2.RequestError, httpx2.InvalidURL, OSError, ValueError) as error:
             what = "no connection" if isinstance(error, httpx2.ConnectError) else "the transfer broke off"
-            raise _TransientError("network", f"{what}: {_reason(error)}") from error
+            raise TransientError("network", f"{what}: {reason_of(error)}") from error
 
     async def _body(self, response: httpx2.Response, job: _Job) -> bytes:
         most = self._limits.max_bytes
@@ -336,107 +327,3 @@ class _Loop(asyncio.SelectorEventLoop):
 
         threading.Thread(target=look_up, name="beit-lookup", daemon=True).start()
         return await asyncio.wrap_future(found)
-
-
-def _clients() -> tuple[httpx2.AsyncClient, httpx2.AsyncClient]:
-    """A client that reuses connections, and one that never does."""
-    import httpx2
-
-    try:
-        client = partial(
-            httpx2.AsyncClient,
-            headers=HEADERS,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            timeout=None,
-            verify=httpx2.create_ssl_context(),
-        )
-        # Without a limit they pile up in a list of many hosts, and each request goes through all of them.
-        pooled, unpooled = (httpx2.Limits(max_keepalive_connections=most) for most in (LOOK_AHEAD, 0))
-        return client(limits=pooled), client(limits=unpooled)
-    except (ImportError, OSError, ValueError, httpx2.InvalidURL) as error:
-        hint = "see the variables for proxies and certificates in the environment: ALL_PROXY, SSL_CERT_FILE and so on"
-        raise BeitError(f"URLs cannot be fetched: {_reason(error)}", hint) from error
-
-
-def _checked(text: str, what: str, base: httpx2.URL | None = None) -> httpx2.URL:
-    """The URL, if it can be requested; `what` names it in messages."""
-    import httpx2
-
-    try:
-        url = (httpx2.URL(text) if base is None else base.join(text)).copy_with(fragment=None)
-    except (httpx2.InvalidURL, ValueError) as error:
-        # Only the kind of error: the text after the colon may be a part of a password.
-        raise ImageError("network", f"{what} is not valid: {str(error).partition(':')[0]}") from error
-    if url.scheme not in ("http", "https"):
-        raise ImageError("network", f"{what} is neither http nor https")
-    if not url.raw_host:
-        raise ImageError("network", f"{what} names no host")
-    if url.port is not None and not 0 < url.port < 2**16:
-        raise ImageError("network", f"{what} has no valid port")
-    return url
-
-
-def _target(response: httpx2.Response) -> httpx2.URL:
-    if "Location" not in response.headers:
-        raise ImageError("network", f"the server answered {response.status_code} without saying where to go")
-    return _checked(response.headers["Location"], "the target of a redirect", response.url)
-
-
-def _conditions(known: Identity) -> dict[bytes, bytes]:
-    """The headers that request a body only if it has changed; none without a validator of the known one."""
-    headers = {b"If-None-Match": _validator(known.etag), b"If-Modified-Since": _validator(known.last_modified)}
-    return {name: value.encode() for name, value in headers.items() if value}
-
-
-def _identity(response: httpx2.Response) -> Identity:
-    headers = response.headers
-    return Identity(etag=_validator(headers.get("ETag")), last_modified=_validator(headers.get("Last-Modified")))
-
-
-def _validator(text: str | None) -> str | None:
-    """The server's validator of a version (ETag or date), if it can be kept and sent back."""
-    return text if text and len(text) <= LONGEST_VALIDATOR and text.isprintable() else None
-
-
-def _http_failure(response: httpx2.Response) -> ImageError:
-    status = response.status_code
-    code, message = f"http_{status}", f"the server answered {status} {responses.get(status, '')}".rstrip()
-    if status == 429 or response.is_server_error:
-        return _TransientError(code, message, _seconds_from(response.headers.get("Retry-After", "")))
-    return ImageError(code, message)
-
-
-def _seconds_from(retry_after: str) -> float | None:
-    """The seconds to wait by a Retry-After, which holds seconds or a date; None if it is neither."""
-    with suppress(ValueError):
-        return max(0, int(retry_after))
-    with suppress(ValueError, OverflowError):
-        if date := parsedate(retry_after):
-            return max(0.0, timegm(date) - time.time())  # dates in HTTP are always GMT
-    return None
-
-
-async def _refuse_private(event: str, info: Mapping[str, Any]) -> None:
-    """A trace that aborts a request as soon as it is connected to an address that is not public, before it sends."""
-    if event.endswith("connect_tcp.complete"):
-        stream = info["return_value"]
-        address = str(stream.get_extra_info("server_addr")[0])
-        if not _is_public(address):
-            await stream.aclose()
-            raise ImageError("network", f"refused a redirect to {address}, which is not a public address")
-
-
-def _is_public(address: str) -> bool:
-    ip = ipaddress.ip_address(address)
-    return (getattr(ip, "ipv4_mapped", None) or ip).is_global
-
-
-def _reason(error: BaseException) -> str:
-    """The root cause of an error as one line, in the operating system's words if it is an OSError."""
-    while cause := getattr(error, "exceptions", [None])[0] or error.__cause__ or error.__context__:
-        error = cause
-    text = str(error)
-    if isinstance(error, OSError) and error.errno:
-        has_own_numbers = isinstance(error, (socket.gaierror, ssl.SSLError))
-        text = str(error.strerror) if has_own_numbers else os.strerror(error.errno)
-    return printable(" ".join(text.split()))[:LONGEST_REASON] or type(error).__name__

@@ -19,6 +19,7 @@ from beitcli import __version__
 from beitcli.errors import BeitError
 from beitcli.inputs import fetch as module
 from beitcli.inputs.fetch import FetchLimits, fetch
+from beitcli.inputs.http import is_public
 from beitcli.records import STDIN, Failure, Fetched, Identity, Source
 
 LIMITS = FetchLimits(seconds=0.8, max_bytes=100_000)
@@ -498,7 +499,7 @@ def test_redirect_to_a_private_address(serve: Callable[..., Server], known: bool
     ],
 )
 def test_public_addresses(address: str, public: bool) -> None:
-    assert module._is_public(address) is public
+    assert is_public(address) is public
 
 
 def test_eight_requests_per_host_and_waiting_for_them_is_not_counted(serve: Callable[..., Server]) -> None:
