@@ -25,7 +25,7 @@ class Gallery:
 
     `labels` are all that the model knows, as far as that is known, and `about` pairs of a name and a fact. `figures`
     are those of an evaluation, as in its JSON. `left_out` is the number of images that a sample leaves out, and `note`
-    a sentence on the images that are not on the page for other reasons.
+    a sentence on what the page does not show, or on what to think of its figures.
     """
 
     title: str

@@ -139,6 +139,8 @@ def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
                 f"`{printable(path)}`, row 1: `{printable(first[0])}` is no image",
                 f"a header has the columns {', '.join(PATH_COLUMNS)} and {', '.join(LABEL_COLUMNS)}",
             )
+    if {"status", "score"} <= set(names):
+        log.warning("`%s` holds predictions of a model, not labels that somebody has checked", printable(path))
     notice = SpellingNotice(f"`{printable(path)}`", lambda location: os.path.lexists(found_beside(location, path)))
     status, failed = _status_column(names), 0
     for number, row in enumerate(rows, start):

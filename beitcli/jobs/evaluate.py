@@ -195,6 +195,7 @@ def _gallery(
     evaluation: "Evaluation",
 ) -> Gallery:
     """The page of all images with their true labels."""
+    from beitcli.evaluation.report import warning_of
     from beitcli.gallery.accuracy import shown
 
     items = []
@@ -203,7 +204,8 @@ def _gallery(
         items.append(Item(record, source, checkpoint.labels[labelling.classes[each.label].index]))
     title = printable(os.path.basename((request.folder or request.labels or "").rstrip("/")))
     about = [("model", printable(checkpoint.name))]
-    return Gallery(title, items, checkpoint.labels, about, shown(evaluation.figures))
+    note = warning_of(evaluation) or ""
+    return Gallery(title, items, checkpoint.labels, about, shown(evaluation.figures), note=note)
 
 
 def _count_learnt(checkpoint: Checkpoint, digests: Sequence[bytes]) -> int | None:

@@ -23,7 +23,7 @@ from beitcli.outputs.destination import check_not_overwritten
 from beitcli.outputs.formats import BY_SUFFIX, by_suffix
 from beitcli.outputs.lock import exclusive
 from beitcli.outputs.provenance import Provenance, common
-from beitcli.outputs.readers import RecordReader
+from beitcli.outputs.readers import RecordReader, check_no_page
 from beitcli.records import Failure, Prediction, Record, Source, composed, printable
 
 MOST_LABELS = 10
@@ -54,6 +54,8 @@ class GalleryRequest:
     def has_results(self) -> bool:
         """True if the inputs are files of results. Raises UsageError if only some of them are."""
         inputs = self.run.inputs.inputs or []
+        for path in inputs:
+            check_no_page(path)
         results = [path for path in inputs if os.path.isfile(path) and path.lower().endswith((*_RECORDS, _EVALUATION))]
         if results and len(results) < len(inputs):
             other = next(path for path in inputs if path not in results)

@@ -11,7 +11,7 @@ from beitcli.errors import UsageError
 from beitcli.inputs.labelled import by_table
 from beitcli.jobs.observer import Observer
 from beitcli.outputs.formats import by_suffix
-from beitcli.outputs.readers import RecordReader
+from beitcli.outputs.readers import RecordReader, check_no_page
 from beitcli.records import Source, printable
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ class ResultFiles:
         if not self.files:
             raise UsageError("no results", "name a file of `beit batch`")
         for path in filter(None, (*self.files, self.corrections)):
+            check_no_page(path)
             if not os.path.isfile(path):
                 raise UsageError(f"`{printable(path)}` {'is no file' if os.path.exists(path) else 'does not exist'}")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, BinaryIO, cast
 
-from beitcli.errors import BeitError
+from beitcli.errors import BeitError, UsageError
 from beitcli.outputs.delimited import BOM, record_of_row, tsv_fields
 from beitcli.outputs.jsonl import record_of
 from beitcli.outputs.parquet import arrow_errors, schema
@@ -19,6 +19,14 @@ _ROWS_AT_ONCE = 100  # of Parquet: with all labels of a large model a row is meg
 
 
 _BLOCK = 1 << 16
+
+
+def check_no_page(path: str) -> None:
+    """Raises UsageError for a page of `beit report`."""
+    if path.lower().endswith(".html"):
+        raise UsageError(
+            f"`{printable(path)}` is a page: it shows results and holds none", "name what it was made from"
+        )
 
 
 class RecordReader:

@@ -236,7 +236,7 @@ def test_the_keys_reach_the_last_and_the_first_image(opened: Open, album: Album)
     browser.keys("3")
     assert browser.texts("#bars .chosen .of") == browser.texts("#bars .of")[2:3]
     browser.keys("Escape")
-    assert browser.text("#corrected") == "2 corrections"
+    assert browser.text("#corrected").startswith("2 marked, ")
 
 
 def test_the_grid_by_keys(opened: Open, album: Album) -> None:
@@ -307,11 +307,11 @@ def test_corrections_of_several_at_once_are_saved_as_a_table_of_labels(
     browser.js("document.querySelector('.card').focus()")
     browser.keys("Space", "Right", "Space", "Right", "Space", "c")
     browser.keys("c")
-    assert browser.texts("#new-label-list li") == ["cow, moo cow", "new label: c"]
-    browser.keys("Enter")
-    assert browser.text("#corrected") == "3 corrections"
+    assert browser.texts("#new-label-list li") == ["new label: c", "cow, moo cow"]
+    browser.keys("Down", "Enter")
+    assert browser.text("#corrected").startswith("3 marked, ")
     assert not browser.one("#new-label").is_displayed()  # nothing is selected any more
-    assert browser.texts(".given") == ["cow"] * 3
+    assert [text.removeprefix("✓ ") for text in browser.texts(".given")] == ["cow"] * 3
     browser.click(".card", 5)
     browser.keys("c")
     browser.keys("a new, odd “label”", "Enter")
@@ -323,7 +323,7 @@ def test_corrections_of_several_at_once_are_saved_as_a_table_of_labels(
     browser.click("#large-unmark")
     browser.keys("Escape")
     browser.reload()
-    assert browser.text("#corrected") == "5 corrections"  # kept by the browser
+    assert browser.text("#corrected").startswith("5 marked, ")  # kept by the browser
     shutil.move(saved(browser), album.page.parent / "corrections.csv")
     with (album.page.parent / "corrections.csv").open(newline="") as stream:
         rows = list(csv.reader(stream))
@@ -338,32 +338,76 @@ def test_corrections_of_several_at_once_are_saved_as_a_table_of_labels(
     assert browser.text("#count") == "5 of 1,000 images"
 
 
-def test_what_is_typed_is_completed_by_what_is_highlighted(opened: Open, album: Album) -> None:
+def test_what_is_typed_is_the_label_unless_another_is_chosen(opened: Open, album: Album) -> None:
     browser = flat(opened(album.page))
 
-    def offered(text: str) -> tuple[list[str], list[str]]:
+    def offered(text: str) -> list[str]:
         browser.one("#new-label").clear()
         browser.one("#new-label").send_keys(text)
-        return browser.texts("#new-label-list li"), browser.texts("#new-label-list [aria-selected=true]")
+        assert browser.texts("#new-label-list [aria-selected=true]") == browser.texts("#new-label-list li")[:1]
+        return browser.texts("#new-label-list li")
 
     browser.js("document.querySelector('.card').focus()")
     browser.keys("Space", "c")
-    assert offered("D") == (["dog", "new label: D"], ["dog"])
-    assert offered("moo COW") == (["cow, moo cow"], ["cow, moo cow"])  # a synonym, in any case
-    assert offered("o") == (["cow, moo cow", "dog", "new label: o"], ["new label: o"])  # neither begins with it
-    assert offered("do") == (["dog", "new label: do"], ["dog"])
-    browser.keys("Up")
-    assert browser.texts("#new-label-list [aria-selected=true]") == ["new label: do"]
+    assert set(browser.texts("#new-label-list li")) == set(LABELS)
+    assert browser.texts("#new-label-list li")[0].split(",")[0] == browser.texts(".card .label")[0]
+    assert offered("D") == ["new label: D", "dog"]
+    assert offered("DOG") == ["dog"]
+    assert offered("moo COW") == ["cow, moo cow"]  # a synonym, in any case
+    assert offered("o") == ["new label: o", "cow, moo cow", "dog"]
+    assert offered("do") == ["new label: do", "dog"]
     browser.click("#mark")
     assert browser.texts(".given") == ["do"]
     browser.keys("Space", "c")
-    assert offered("d") == (["do", "dog", "new label: d"], ["do"])
-    browser.keys("Down", "Enter")
-    assert browser.texts(".given") == ["dog"]
+    assert offered("d") == ["new label: d", "do", "dog"]
+    browser.keys("Up", "Enter")
+    assert browser.texts(".given")[0].removeprefix("✓ ") == "dog"
     browser.keys("Space", "c")
-    browser.one("#new-label").send_keys("e")
-    browser.click("#new-label-list li", 1)
-    assert browser.texts(".given") == ["bee"]
+    assert offered("do, big") == ["new label: do, big"]
+    browser.keys("Enter")
+    assert browser.texts(".given") == ["do, big"]  # a label of one's own is shown whole
+    browser.keys("Space", "c")
+    assert offered("do") == ["do", "do, big", "dog"]
+    browser.click("#new-label-list li", 2)
+    assert browser.texts(".given")[0].removeprefix("✓ ") == "dog"
+
+
+def test_labels_that_are_confirmed_are_no_corrections_and_the_rest_is_still_to_do(opened: Open, album: Album) -> None:
+    browser = flat(opened(album.page))
+    expected = album.names()
+    browser.keys(CONTROL + "a")  # nothing has the focus yet
+    assert browser.text("#selected") == "1,000 selected"
+    browser.click("#deselect")
+    browser.click(".card")
+    browser.keys("1", "Right", "2", "Escape")
+    assert browser.text("#corrected") == "2 marked, 1 corrected"
+    assert [each.startswith("✓ ") for each in browser.texts(".given")] == [True, False]
+    assert len(browser.all(".confirmed")) == len(browser.all(".corrected")) == 1
+    browser.choose("#group", "given")
+    assert [text.split("\n")[0] for text in browser.texts(".heading h2")][-1] == "not marked"
+    browser.choose("#group", "none")
+    browser.choose("#kind", "unmarked")
+    assert browser.text("#count") == "998 of 1,000 images"
+    assert browser.names()[:5] == expected[2:7]
+    browser.js("document.querySelector('.card').focus()")
+    browser.keys("Space", "c", "bee", "Enter")
+    assert browser.text("#count") == "997 of 1,000 images"
+    assert browser.names()[:5] == expected[3:8]
+    browser.click("#save")
+    assert browser.text("#corrected").endswith(", saved as a download")
+
+
+def test_the_page_stays_where_it_is_under_a_click_that_selects(opened: Open, album: Album) -> None:
+    browser = flat(opened(album.page))
+    browser.js("scrollTo(0, 40)")
+    inside = "(each) => each.getBoundingClientRect().bottom < innerHeight - 30"
+    number = browser.js(f"return [...document.querySelectorAll('.check')].filter({inside}).length - 1")
+    before = browser.js("return scrollY")
+    browser.js(
+        f"document.querySelectorAll('.check')[{number}].dispatchEvent(new MouseEvent('click', {{bubbles: true}}))"
+    )
+    assert browser.text("#selected") == "1 selected"
+    assert browser.js("return scrollY") == before
 
 
 def test_corrections_stay_while_their_images_are_not_on_the_page(opened: Open, tmp_path: Path) -> None:
@@ -374,7 +418,7 @@ def test_corrections_stay_while_their_images_are_not_on_the_page(opened: Open, t
     browser.js("document.querySelector('.card').focus()")
     browser.driver.switch_to.active_element.send_keys(CONTROL, "a")
     browser.keys("c", "zebra", "Enter")
-    assert browser.text("#corrected") == "30 corrections"
+    assert browser.text("#corrected").startswith("30 marked, ")
     report(results, out=out, sample=1)
     browser.reload()
     shown = int(browser.text("#corrected").split()[0])
@@ -384,7 +428,7 @@ def test_corrections_stay_while_their_images_are_not_on_the_page(opened: Open, t
     browser.keys("Escape")
     report(results, out=out)
     browser.reload()
-    assert browser.text("#corrected") == "29 corrections"
+    assert browser.text("#corrected").startswith("29 marked, ")
 
 
 HOSTILE = (

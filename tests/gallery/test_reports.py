@@ -129,6 +129,7 @@ def test_refused(tmp_path: Path, photos: list[Path]) -> None:
         (request(results, out=tmp_path / "page.txt"), UsageError, "ends in .html"),
         (request(results, out=tmp_path / "no" / "page.html"), OutputError, "does not exist"),
         (request(results, photos[0], out=out), UsageError, "holds results, and `.*jpg` does not"),
+        (request(tmp_path / "earlier.html", out=out), UsageError, "`.*earlier.html` is a page: it shows results"),
         (request(tmp_path / "other.json", out=out), BeitError, "no JSON of `beit eval`"),
         (request(tmp_path / "other.csv", out=out), BeitError, "not the header"),
         (request(tmp_path / "empty.jsonl", out=out), UsageError, "has no row"),

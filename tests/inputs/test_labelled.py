@@ -240,7 +240,10 @@ def test_failures_in_a_file_of_records_are_left_out_and_counted(
     (tmp_path / "k.csv").write_text("\n".join([header, *rows, ""]))
     labelled = by_table(str(tmp_path / "k.csv"))
     assert [(each.found, each.label) for each in labelled] == [(Source("a.jpg"), "cat"), (Source("c.jpg"), "error")]
-    assert caplog.messages == [f"1 rows of `{tmp_path}/k.csv` are images that failed, and are left out"]
+    assert caplog.messages == [
+        f"`{tmp_path}/k.csv` holds predictions of a model, not labels that somebody has checked",
+        f"1 rows of `{tmp_path}/k.csv` are images that failed, and are left out",
+    ]
     (tmp_path / "own.csv").write_text("path,label,status\na.jpg,,error\n")
     with pytest.raises(UsageError, match="row 2"):
         by_table(str(tmp_path / "own.csv"))

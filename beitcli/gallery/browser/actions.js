@@ -7,7 +7,9 @@ function drawActions() {
   byId("selected").textContent = chosen ? `${number(chosen)} selected` : "";
   byId("unmark").hidden = ![...selection].some((row) => corrections.has(row));
   const warning = keepsCorrections ? "" : ", not kept by this browser: save them";
-  byId("corrected").textContent = marked ? `${counted(marked, "correction")}${warning}` : "";
+  const differing = [...corrections.keys()].filter(isCorrected).length;
+  const words = `${number(marked)} marked, ${number(differing)} corrected${areSaved ? ", saved as a download" : warning}`;
+  byId("corrected").textContent = marked ? words : "";
   byId("save").hidden = byId("discard").hidden = !marked;
 }
 
@@ -18,13 +20,13 @@ function markSelected(label) {
 }
 
 function startActions() {
-  labelField(byId("new-label"), byId("mark"), markSelected);
+  labelField(byId("new-label"), byId("mark"), markSelected, () => [...selection]);
   byId("unmark").addEventListener("click", () => markSelected(null));
   byId("deselect").addEventListener("click", () => { select([...selection], false); goTo(current); });
   byId("save").addEventListener("click", saveCorrections);
   byId("discard").addEventListener("click", () => {
-    if (confirm(`Discard ${counted(corrections.size, "correction")}?`)) discardCorrections();
+    if (confirm(`Discard the labels of ${counted(corrections.size, "image")}?`)) discardCorrections();
   });
   selectionListeners.push(drawActions);
-  correctionListeners.push(redraw, fillKinds, drawActions);
+  correctionListeners.push(fillKinds, showCorrections, drawActions);
 }

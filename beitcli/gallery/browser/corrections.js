@@ -6,6 +6,11 @@ const corrections = new Map(); // row -> label
 const elsewhere = new Map(); // path -> label, of images that an earlier version of this page had
 const correctionListeners = [];
 let keepsCorrections = true;
+let areSaved = false; // since the last change
+
+/* A label that the user gives is a correction, or says that the predicted one is right. */
+const isConfirmed = (row) => corrections.has(row) && corrections.get(row) === labelOf(row);
+const isCorrected = (row) => corrections.has(row) && corrections.get(row) !== labelOf(row);
 
 function loadCorrections() {
   try {
@@ -22,6 +27,7 @@ function loadCorrections() {
 }
 
 function correctionsChanged() {
+  areSaved = false;
   const here = Array.from(corrections, ([row, label]) => [pathOf(row), label]);
   try {
     localStorage.setItem(keptUnder, JSON.stringify(Object.fromEntries([...elsewhere, ...here])));
@@ -61,4 +67,6 @@ function saveCorrections() {
   const address = URL.createObjectURL(new Blob([correctionsTable()], { type: "text/csv" }));
   element("a", { href: address, download: "corrections.csv" }).click();
   setTimeout(() => URL.revokeObjectURL(address), 60_000);
+  areSaved = true;
+  drawActions();
 }

@@ -24,7 +24,8 @@ function offeredKinds() {
 
 function fillKinds() {
   const counts = offeredKinds();
-  const offered = Object.keys(KINDS).filter((kind) => counts[kind] || kind === "all" || kind === view.kind);
+  const tells = (kind) => counts[kind] > 0 && counts[kind] < rows; // others show all, or nothing
+  const offered = Object.keys(KINDS).filter((kind) => tells(kind) || kind === "all" || kind === view.kind);
   byId("kind").replaceChildren(...offered.map((kind) =>
     element("option", { value: kind, textContent: `${KINDS[kind][0]} (${number(counts[kind])})` })));
   byId("kind").value = view.kind;
@@ -90,6 +91,12 @@ function viewChanged() {
   byId("nothing").hidden = arrangement.order.length > 0;
   byId("clear-filters").hidden = !isFiltered();
   if (scrollY > grid.offsetTop) scrollTo(0, Math.max(0, grid.offsetTop - 80));
+}
+
+/* Draw again after a change of the corrections. Under the large view the images stay where they are. */
+function showCorrections() {
+  if (showsCorrections() && !lightbox.open) viewChanged();
+  else redraw();
 }
 
 function startFilters() {

@@ -120,7 +120,8 @@ function described(row) {
   const parts = [headline(row)];
   if (best[row] >= 0) parts.push(scoreText(score[row]));
   if (truthOf(row) !== null && isWrong(row)) parts.push(`true label ${shortLabel(truthOf(row))}`);
-  if (corrections.has(row)) parts.push(`corrected to ${corrections.get(row)}`);
+  if (isConfirmed(row)) parts.push("confirmed");
+  if (isCorrected(row)) parts.push(`corrected to ${corrections.get(row)}`);
   return `${parts.join(", ")}: ${data.name[row]}`;
 }
 
@@ -159,8 +160,10 @@ function card(place) {
   made.classList.toggle("wrong", isWrong(row));
   made.classList.toggle("failed", failures.has(row));
   if (corrections.has(row)) {
-    made.classList.add("corrected");
-    frame.append(element("span", { className: "given", textContent: shortLabel(corrections.get(row)) }));
+    made.classList.add(isConfirmed(row) ? "confirmed" : "corrected");
+    const given = corrections.get(row), shownLabel = data.labels.includes(given) ? shortLabel(given) : given;
+    const textContent = isConfirmed(row) ? `✓ ${shownLabel}` : shownLabel;
+    frame.append(element("span", { className: "given", textContent, title: given }));
   }
   return made;
 }
@@ -202,8 +205,8 @@ function focusCurrent() {
   cardAt(current)?.focus({ preventScroll: true });
 }
 
-/* Move the focus to a place, and scroll until it is seen. */
-function goTo(place, focuses = true) {
+/* Move the focus to a place, and scroll until it is seen; not under a pointer, which would then be elsewhere. */
+function goTo(place, focuses = true, scrolls = true) {
   if (!order.length) return;
   const before = cardAt(current);
   if (before) before.tabIndex = -1;
@@ -212,7 +215,8 @@ function goTo(place, focuses = true) {
   const at = grid.getBoundingClientRect().top + top;
   const bar = document.querySelector(".toolbar").getBoundingClientRect().height + 8;
   const below = byId("actions").hidden ? 8 : byId("actions").getBoundingClientRect().height + 8;
-  if (at < bar) scrollBy(0, at - bar);
+  if (!scrolls) draw();
+  else if (at < bar) scrollBy(0, at - bar);
   else if (at + height > innerHeight - below) scrollBy(0, at + height - innerHeight + below);
   draw();
   const now = cardAt(current);
@@ -253,10 +257,19 @@ function onGridClick(event) {
   const cell = event.target.closest(".card");
   if (!cell) return;
   const place = Number(cell.dataset.place);
-  goTo(place);
+  const selects = event.shiftKey || event.ctrlKey || event.metaKey || event.target.closest(".check");
+  goTo(place, true, !selects);
   if (event.shiftKey) selectTo(place);
-  else if (event.target.closest(".check") || event.ctrlKey || event.metaKey) toggle(place);
+  else if (selects) toggle(place);
   else openLightbox(place);
+}
+
+/* Ctrl A before any image has the focus. */
+function onPageKey(event) {
+  const isElsewhere = event.defaultPrevented || lightbox.open || byId("images").hidden || event.target.closest("input");
+  if (isElsewhere || event.key !== "a" || !(event.ctrlKey || event.metaKey)) return;
+  select(order, true);
+  event.preventDefault();
 }
 
 /* Draw all images that pass the filters, up to a number that a printer stands. */
@@ -293,6 +306,7 @@ function startGrid() {
   addEventListener("resize", later);
   grid.addEventListener("keydown", onGridKey);
   grid.addEventListener("click", onGridClick);
+  document.addEventListener("keydown", onPageKey);
   grid.addEventListener("mousedown", (event) => event.shiftKey && event.preventDefault()); // selects no text
   grid.addEventListener("focusin", (event) => {
     hasFocus = true;

@@ -5,28 +5,39 @@ const MOST_COMPLETIONS = 8;
 const givenLabels = new Set(); // new ones, typed on this page
 
 function allLabels() {
-  return [...givenLabels, ...data.labels];
+  return [...new Set([...givenLabels, ...corrections.values(), ...data.labels])];
 }
 
-/* How well a label fits a text in small letters: 0 for one of its names, 1 for its beginning, 2 for a part, 3 for none. */
+/* How well a label fits a text in small letters: 0 for itself, 1 for one of its names, 2 for its beginning, 3 for a part,
+   4 for none. */
 function fit(label, wanted) {
   const lower = label.toLowerCase(), at = lower.indexOf(wanted);
-  if (at < 0) return 3;
-  if (lower === wanted || lower.split(",").some((name) => name.trim() === wanted)) return 0;
-  return at === 0 ? 1 : 2;
+  if (at < 0) return 4;
+  if (lower === wanted) return 0;
+  if (lower.split(",").some((name) => name.trim() === wanted)) return 1;
+  return at === 0 ? 2 : 3;
 }
 
-/* The labels that fit a text best, and whether the first of them is what is meant, unless the user says otherwise. */
+/* The labels that fit a text best, and whether the text is the first of them. */
 function completions(text) {
-  const wanted = text.trim().toLowerCase(), byFit = [[], [], [], []];
+  const wanted = text.toLowerCase(), byFit = [[], [], [], [], []];
   for (const label of allLabels()) byFit[fit(label, wanted)].push(label);
-  const labels = byFit.slice(0, 3).flat().slice(0, MOST_COMPLETIONS);
-  return { labels, isMeant: wanted !== "" && byFit[0].length + byFit[1].length > 0, isLabel: byFit[0].length > 0 };
+  return { labels: byFit.slice(0, 4).flat().slice(0, MOST_COMPLETIONS), isLabel: byFit[0].length + byFit[1].length > 0 };
+}
+
+/* Labels for images without a text: theirs first, then those given before, then the most frequent. */
+function likelyLabels(images) {
+  const count = new Map();
+  for (const row of images) if (best[row] >= 0) count.set(data.labels[best[row]], (count.get(data.labels[best[row]]) ?? 0) + 1);
+  const theirs = [...count].sort(([, one], [, other]) => other - one).map(([label]) => label);
+  const frequent = labelsByCount.map(([label]) => data.labels[label]);
+  const given = new Set([...givenLabels, ...corrections.values()]);
+  return [...new Set([...theirs, ...given, ...frequent])].slice(0, MOST_COMPLETIONS);
 }
 
 /* Make an input a field with completion (ARIA: combobox with a list). `onEnter` gets the label that is entered by Enter,
-   by the button or by a click: the one that is highlighted. */
-function labelField(input, button, onEnter) {
+   by the button or by a click: the one that is highlighted, at first what was typed. `images` gives what is labelled. */
+function labelField(input, button, onEnter, images) {
   const list = element("ul", { id: `${input.id}-list`, role: "listbox", hidden: true, className: "completions" });
   input.after(list);
   Object.assign(input, { role: "combobox", ariaExpanded: "false", ariaAutoComplete: "list" });
@@ -41,12 +52,14 @@ function labelField(input, button, onEnter) {
   }
 
   function open() {
-    const text = input.value.trim(), { labels, isMeant, isLabel } = completions(text);
-    list.replaceChildren(...labels.map((label, place) => option(label, place, label)));
-    if (text && !isLabel) list.append(option(text, labels.length, `new label: ${text}`));
+    const text = input.value.trim();
+    const { labels, isLabel } = text ? completions(text) : { labels: likelyLabels(images()), isLabel: true };
+    const options = isLabel ? [] : [[text, `new label: ${text}`]];
+    options.push(...labels.map((label) => [label, label]));
+    list.replaceChildren(...options.map(([label, words], place) => option(label, place, words)));
     list.hidden = !list.children.length;
     input.ariaExpanded = String(!list.hidden);
-    highlight(text ? (isMeant ? 0 : labels.length) : -1);
+    highlight(text ? 0 : -1);
   }
 
   function highlight(place) {

@@ -68,7 +68,8 @@ function largeNote(row) {
   if (failures.has(row)) parts.push(failures.get(row).message);
   if (isCorrect(row)) parts.push("correct");
   if (isWrong(row)) parts.push(`wrong: the true label is ${truthOf(row)}`);
-  if (corrections.has(row)) parts.push(`corrected by you to ${corrections.get(row)}`);
+  if (isConfirmed(row)) parts.push("confirmed by you");
+  if (isCorrected(row)) parts.push(`corrected by you to ${corrections.get(row)}`);
   return parts.join("; ");
 }
 
@@ -131,7 +132,7 @@ function startLightbox() {
   labelField(byId("large-new-label"), byId("large-mark"), (label) => {
     markShown(label);
     byId("next").focus();
-  });
+  }, () => [order[shown]]);
   byId("large-unmark").addEventListener("click", () => markShown(null));
   byId("previous").addEventListener("click", () => showLarge(shown - 1));
   byId("next").addEventListener("click", () => showLarge(shown + 1));
@@ -139,5 +140,9 @@ function startLightbox() {
   byId("copy").addEventListener("click", copyPath);
   lightbox.addEventListener("keydown", onLightboxKey);
   lightbox.addEventListener("click", (event) => event.target === lightbox && lightbox.close());
-  lightbox.addEventListener("close", () => goTo(shown));
+  lightbox.addEventListener("close", () => {
+    const row = order[shown];
+    showCorrections();
+    goTo(Math.max(0, order.indexOf(row)));
+  });
 }

@@ -14,7 +14,8 @@ const KINDS = {
   correct: ["Correct", isCorrect],
   wrong: ["Wrong", isWrong],
   failed: ["Failed", (row) => failures.has(row)],
-  corrected: ["Corrected by me", (row) => corrections.has(row)],
+  unmarked: ["Not marked by me", (row) => !corrections.has(row)],
+  corrected: ["Marked by me", (row) => corrections.has(row)],
   identical: ["With an identical one", (row) => identicalTo(row).length > 0],
 };
 
@@ -40,16 +41,22 @@ const SORTS = {
   mistakes: ["Most confident mistakes", wrongFirst],
 };
 
+const UNMARKED = "not marked";
+
 const GROUPS = {
   none: ["None", () => ""],
   label: ["Label", (row) => (failures.has(row) ? `failed: ${failures.get(row).code}` : labelOf(row) ?? "no label")],
   truth: ["True label", (row) => truthOf(row) ?? "no true label"],
+  given: ["My label", (row) => corrections.get(row) ?? UNMARKED],
   folder: ["Folder", (row) => data.folders[data.folder[row]] || "./"],
   identical: ["Identical images", (row) => {
     const members = identicalTo(row);
     return members.length ? `identical: ${pathOf(members[0])}` : "no identical image";
   }],
 };
+
+/* True if which images are shown, or where, changes with the corrections. */
+const showsCorrections = () => ["unmarked", "corrected"].includes(view.kind) || view.group === "given";
 
 function containsText(row, text) {
   if (lowerNames()[row].includes(text) || lowerFolders[data.folder[row]].includes(text)) return true;
@@ -85,7 +92,7 @@ function arranged() {
   }
   const byName = (one, other) => compareTexts(one[0], other[0]);
   const bySize = (one, other) => other[1].length - one[1].length || byName(one, other);
-  const last = view.group === "identical" ? "no identical image" : "";
+  const last = { identical: "no identical image", given: UNMARKED }[view.group];
   const inOrder = [...members].sort(view.group === "folder" ? byName : bySize);
   inOrder.sort((one, other) => Number(one[0] === last) - Number(other[0] === last));
   const groups = [], order = [];
