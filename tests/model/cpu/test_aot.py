@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,16 +51,17 @@ def libraries(tmp_path: Path) -> list[Path]:
 
 @needs_compiler
 @pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "closeness"), [("fp32", 1e-4), ("int8", 3e-3)])
 def test_predictions_agree_and_it_is_compiled_once(
-    tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, closeness: float
 ) -> None:
-    plain = predictions(tiny, Runtime("cpu", "fp32"), 4)
-    compiled = predictions(tiny, COMPILED, 4)
+    plain, runtime = predictions(tiny, Runtime("cpu", dtype), 4), replace(COMPILED, dtype=dtype)
+    compiled = predictions(tiny, runtime, 4)
     for own, expected in zip(compiled, plain, strict=True):
-        assert own == [(index, pytest.approx(score, abs=1e-4)) for index, score in expected]
+        assert own == [(index, pytest.approx(score, abs=closeness)) for index, score in expected]
     [library] = libraries(tmp_path)
-    assert predictions(tiny, COMPILED, 3) == compiled[:3]  # a smaller batch is padded
-    network = compiled_network(tiny, preprocessing_of(tiny), COMPILED, 4)
+    assert predictions(tiny, runtime, 3) == compiled[:3]  # a smaller batch is padded
+    network = compiled_network(tiny, preprocessing_of(tiny), runtime, 4)
     assert network is not None
     batches = [pixels(4).roll(number, 0) for number in range(4)]
     one_by_one = [network(batch) for batch in batches]
@@ -72,7 +74,7 @@ def test_predictions_agree_and_it_is_compiled_once(
     other.parent.mkdir(parents=True)
     other.write_bytes(b"damaged")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
-    assert predictions(tiny, COMPILED, 4) == plain
+    assert predictions(tiny, runtime, 4) == plain
 
 
 def test_without_a_compiler_it_runs_uncompiled(
