@@ -25,7 +25,7 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, 
     if not changed:
         return None
     if changed == [IMAGES]:
-        return "with other images, or another `val_share=`", _REPEAT_OR_DELETE
+        return "with other images, or others of them held out", _REPEAT_OR_DELETE
     name = next(name for name in changed if name != IMAGES)
     if name == MODEL:
         return _difference_of_models(before.get(name), now[name])
