@@ -20,7 +20,7 @@ from beitcli.errors import first_line
 from beitcli.model.checkpoint import Checkpoint, square_side
 from beitcli.model.cpu.amx import has_amx_layers
 from beitcli.model.cpu.aot_library import LibraryNetwork
-from beitcli.model.cpu.int8 import quantized_layer
+from beitcli.model.cpu.int8 import quantized_layer, sums_exactly
 from beitcli.model.cpu.toolchain import cache_folder, compiler
 from beitcli.model.network import Beit, Output, PixelScale
 from beitcli.model.preprocessing import Preprocessing
@@ -186,6 +186,7 @@ def _library_path(
     facts = (
         (__version__, torch.__version__, torch.backends.cpu.get_cpu_capability(), has_amx()),
         (preprocessing, runtime.dtype, batch_size, runtime.threads, output),
+        (sums_exactly(),) if runtime.dtype == INT8 else (),  # its weights are in the library
         json.dumps(dict(checkpoint.config), sort_keys=True),  # a probe's may differ from the file
         [(path, status.st_size, status.st_mtime_ns) for path, status in files],
     )
