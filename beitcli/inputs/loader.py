@@ -17,6 +17,7 @@ from functools import partial
 from glob import glob
 from itertools import chain, islice
 from math import prod
+from multiprocessing import popen_fork
 from types import FrameType, TracebackType
 from typing import Any, TypeAlias
 
@@ -214,8 +215,8 @@ class Loader:
                 os.unlink(segment)
         self._processes = []
 
-    def _on_child_exit(self, _signal: int, _frame: FrameType | None) -> None:
-        if self._waiting and not self._lists.taking and self._has_lost_a_worker():
+    def _on_child_exit(self, _signal: int, frame: FrameType | None) -> None:
+        if self._waiting and not self._lists.taking and not _is_reaping(frame) and self._has_lost_a_worker():
             raise _WorkerDied
 
     def _has_lost_a_worker(self) -> bool:
@@ -295,6 +296,18 @@ class _Images(Dataset[_List]):
             return outcome(item, self.preprocess, self.decoding, self.large_lock)
         with _no_output():
             return outcome(item, self.preprocess, self.decoding, nullcontext())
+
+
+def _is_reaping(frame: FrameType | None) -> bool:
+    """True within multiprocessing's own look at a process: interrupted, it would lose the status of one that it reaped.
+
+    That look itself notices the death.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename == popen_fork.__file__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _identity(batch: Any) -> Any:

@@ -104,6 +104,30 @@ def test_workers_that_are_killed_cost_no_image(images: list[Item], death: signal
     assert summary(iter(results)) == expected(images) * 5
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_worker_that_another_death_interrupts_the_look_at_is_reaped(
+    images: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waitpid = os.waitpid
+
+    def interrupted(process: int, options: int) -> tuple[int, int]:
+        found = waitpid(process, options)
+        if found[0]:
+            signal.raise_signal(signal.SIGCHLD)
+        return found
+
+    monkeypatch.setattr(os, "waitpid", interrupted)
+    with Loader(iter(images * 5), FirstPixel(), LIMITS, 2) as loader:
+        for count, _ in enumerate(loader):
+            if count in (0, 50, 51, 200):
+                killed = children()
+                for child in killed:
+                    os.kill(child, signal.SIGKILL)
+                while any(map(is_running, killed)):
+                    time.sleep(0.005)
+    assert not children()
+
+
 def test_an_image_that_crashes_its_decoder_is_the_only_one_to_fail(images: list[Item], tmp_path: Path) -> None:
     items = list(images)
     for place, colour in ((5, (255, 0, 0)), (6, (0, 255, 0)), (40, (255, 0, 0))):
