@@ -1,21 +1,21 @@
 """`beit sort`: images into a folder for each label, and back."""
 
-from collections import Counter
 from typing import Annotated, Any
 
 import typer
 
 from beitcli.cli import notices, progress
-from beitcli.cli.left import print_failures, reasons
+from beitcli.cli.left import print_failures
 from beitcli.cli.options import Without, examples, with_options
 from beitcli.cli.preview import print_preview
+from beitcli.cli.sort_summary import announce, preview, summarize
 from beitcli.errors import ExitStatus, UsageError
 from beitcli.jobs import sorting as job
 from beitcli.jobs.requests import Limits
 from beitcli.jobs.result_files import ResultFiles
-from beitcli.jobs.sorting import Sorted, SortRequest, Undone
+from beitcli.jobs.sorting import SortRequest
 from beitcli.records import printable
-from beitcli.sorting.plan import Failures, Mode, SortingPlan
+from beitcli.sorting.plan import Failures, Mode
 
 EXAMPLES = examples(
     "beit sort preds.csv --to sorted --dry-run",
@@ -23,10 +23,6 @@ EXAMPLES = examples(
     "beit sort preds.csv --to sorted --move --corrections corrections.csv",
     "beit sort --undo sorted",
 )
-
-_FOLDERS_SHOWN = 20
-
-_PAST = {"copy": "copied", "hardlink": "linked", "symlink": "linked", "move": "moved"}
 
 
 def _switch(name: str, text: str) -> Any:
@@ -85,26 +81,13 @@ def sort(
     files = ResultFiles(tuple(results or ()), corrections, threshold)
     request = SortRequest(files, to, mode, failures, dedupe, limits)
     if dry_run:
-        _preview(request, quiet)
+        preview(request, quiet)
         return
     with progress.observer(quiet) as observer:
-        done = job.sort(request, observer, lambda plan: _announce(plan, quiet))
+        done = job.sort(request, observer, lambda plan: announce(plan, quiet))
     if not quiet:
-        _summarize(done, mode)
+        summarize(done, mode)
     raise typer.Exit(print_failures(done.failed, "images could not be sorted"))
-
-
-def _preview(request: SortRequest, quiet: bool) -> None:
-    with progress.observer(quiet, records_on_stdout=True) as observer:
-        plan = job.preview_sorting(request, observer)
-    print_preview(
-        {
-            **_lines(plan),
-            "already there": plan.kept,
-            **_reasons(plan.left),
-            "that cannot be sorted": len(plan.failed),
-        }
-    )
 
 
 def _mode(given: dict[Mode, bool]) -> Mode:
@@ -116,43 +99,11 @@ def _mode(given: dict[Mode, bool]) -> Mode:
 
 def _undo(folder: str, dry_run: bool, quiet: bool) -> ExitStatus:
     if dry_run:
-        preview = job.preview_undoing(folder)
-        print_preview({"files to move back": preview.moved, "copies and links to delete": preview.deleted})
+        undone = job.preview_undoing(folder)
+        print_preview({"files to move back": undone.moved, "copies and links to delete": undone.deleted})
         return ExitStatus.OK
     with progress.observer(quiet) as observer:
-        undone: Undone = job.undo(folder, observer)
+        undone = job.undo(folder, observer)
     if not quiet:
         notices.print_line(f"{undone.moved} files moved back, {undone.deleted} copies and links deleted")
     return print_failures(undone.left, f"files are left in `{printable(folder)}`")
-
-
-def _lines(plan: SortingPlan) -> dict[str, int]:
-    return {f"{printable(folder)}/": count for folder, count in sorted(plan.by_folder().items())}
-
-
-def _reasons(left: Counter[str]) -> dict[str, int]:
-    return {f"left: {reason}": count for reason, count in left.items()}
-
-
-def _announce(plan: SortingPlan, quiet: bool) -> None:
-    """Print how many images go where; of many folders, the largest."""
-    if quiet or not plan.placements:
-        return
-    counts = plan.by_folder().most_common()
-    for folder, count in counts[:_FOLDERS_SHOWN]:
-        notices.print_line(f"{count} to {printable(folder)}/")
-    if len(counts) > _FOLDERS_SHOWN:
-        others = counts[_FOLDERS_SHOWN:]
-        notices.print_line(f"{sum(count for _, count in others)} to {len(others)} others, which `dry_run=True` lists")
-
-
-def _summarize(done: Sorted, mode: Mode) -> None:
-    total = done.done + done.kept + done.left.total() + len(done.failed)
-    counts = (
-        f"{done.done} {_PAST[mode]}, {done.kept} already there, {done.left.total()} left, {len(done.failed)} failed"
-    )
-    notices.print_line(f"{total} images: {counts}")
-    if done.sidecars:
-        notices.print_line(f"with them: {done.sidecars} sidecars")
-    if done.left:
-        notices.print_line(reasons(done.left))
