@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from beitcli.cli import notices, progress
+from beitcli.cli import commands, notices, progress
 from beitcli.cli.flags import Flag, flags_of
 from beitcli.cli.options import examples
 from beitcli.jobs import runs as job
@@ -27,7 +27,6 @@ _COLUMNS = ("started", "ended", "host", "version", "model", *_COUNTS, "exit", "s
 
 
 def runs(
-    context: typer.Context,
     file: Annotated[
         str,
         typer.Argument(
@@ -60,7 +59,7 @@ def runs(
         if as_json:
             print(json.dumps([asdict(run) for run in found], indent=1))  # noqa: T201
         else:
-            app = context.find_root().command
+            app = typer.main.get_command(commands.app_with(commands.COMMANDS.keys() & {run.command for run in found}))
             rows = [_row(asdict(run), flags_of(app, run.command)) for run in found]
             show([Table(f"Runs of `{printable(file)}`", _COLUMNS, rows)])
 

@@ -59,9 +59,9 @@ def test_json_holds_every_figure(beit: Beit, tmp_path: Path) -> None:
     assert {rate["batch_size"] for rate in report["models"]} == {1, 8, 16, 32}
     assert {rate["runtime"]["dtype"] for rate in report["models"]} == {most["dtype"] for most in report["ceilings"]}
     assert len(report["agreements"]) == len(report["ceilings"])
-    exact = report["agreements"][-1]
-    assert (exact["images"], exact["same_label"], exact["largest"]) == (3, 1.0, 0.0)
-    assert all(each["largest"] > 0 for each in report["agreements"][:-1])
+    largest = {each["runtime"]["dtype"]: each["largest"] for each in report["agreements"]}
+    assert [dtype for dtype in largest if largest[dtype] == 0] == ["fp32"]
+    assert {each["images"] for each in report["agreements"]} == {3}
     assert report["batch"]["images"]["per_second"] == 3 / report["batch"]["images"]["timing"]["median"]
     assert len(report["start_up"]) == 3
     assert len(times(report)) == 2 * len(report["ceilings"]) + len(report["models"]) + 2 + 3 + 1

@@ -147,7 +147,7 @@ def test_stopped_by_any_signal_a_run_commits_whole_batches_and_names_how_to_resu
             assert now % BATCH == 0
             assert counts(stderr) == (now, before, now - before, 0, 0)
             notices = [line for line in stderr.splitlines() if line.startswith("beit: stopped")]
-            assert ["the same command goes on" in line and str(ledger) in line for line in notices] == [True]
+            assert ["the same command goes on" in line and ledger.name in line for line in notices] == [True]
             assert not any(map(is_running, workers))
             assert sorted(os.listdir(folder)) == ["images", "out.csv.ledger"]
             before = now
