@@ -302,6 +302,7 @@ def test_fewer_labels_are_a_part_of_those_that_the_ledger_keeps(finished: Path) 
 # Failures
 
 
+@pytest.mark.slow
 def test_failures_stay_or_are_tried_again(tmp_path: Path) -> None:
     skip_unless_modes_bind(tmp_path)
     grow(tmp_path, ["a.png", "locked.png", "later.png"])

@@ -98,6 +98,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_room_lets_it_go_on(
     assert sorted(os.listdir(small_disk)) == ["out.csv", "out.csv.ledger"]
 
 
+@pytest.mark.slow
 def test_no_room_for_the_file_leaves_the_old_one(finished: Path, small_disk: Path) -> None:
     expected = (finished / "out.csv").read_bytes()
     shutil.copy2(finished / "out.csv.ledger", small_disk)

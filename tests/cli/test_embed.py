@@ -239,7 +239,7 @@ def test_damaged_features_are_detected(folder: Path) -> None:
     assert not list(folder.glob("*.old*-features"))  # as large as the output, and reproducible
 
 
-@pytest.mark.parametrize("left", [0, 2000, None])
+@pytest.mark.parametrize("left", [2000, *(pytest.param(left, marks=pytest.mark.slow) for left in (0, None))])
 def test_lost_features_are_computed_again(folder: Path, left: int | None) -> None:
     embed(folder, "in", "-o", "out.npy")
     before = (folder / "out.npy").read_bytes()

@@ -102,7 +102,7 @@ def test_killed_at_any_instant_a_run_goes_on_where_it_was(start: Starter, folder
     assert sorted(os.listdir(folder)) == FILES
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGTERM])
 def test_ended_while_the_file_is_written_only_that_is_left_to_do(
     start: Starter, folder: Path, images: Path, undisturbed: bytes, number: signal.Signals
 ) -> None:

@@ -122,6 +122,7 @@ def test_an_empty_list_is_a_run_where_there_were_no_rows_or_it_is_allowed(work: 
     assert "--allow-empty is for a file" in batch(work, *EMPTY[:-1], "--allow-empty").stderr
 
 
+@pytest.mark.slow
 def test_an_edited_report_of_an_evaluation_is_kept(work: Path) -> None:
     (work / "images").rename(work / "cat")
     (work / "val").mkdir()

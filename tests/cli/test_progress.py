@@ -62,6 +62,7 @@ def counts(printed: str, stage: str) -> list[tuple[int, int]]:
     return [(int(done), int(total)) for done, total in drawn]
 
 
+@pytest.mark.slow
 def test_a_file_of_a_thousand_images_gets_a_moving_bar_with_a_total(
     on_a_terminal: OnATerminal, tmp_path: Path, tiny_beit: Path
 ) -> None:

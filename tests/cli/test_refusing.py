@@ -53,12 +53,17 @@ def refusing(library: Path, *calls: str, number: int = errno.EPERM) -> dict[str,
 @pytest.mark.parametrize(
     ("call", "number"),
     [
-        ("fchmod", errno.EPERM),
-        ("fsync", errno.EINVAL),
         ("lock", errno.ENOLCK),
-        ("lock", errno.ENOSYS),
         ("rename-over", errno.EPERM),
-        ("rename", errno.ENOSYS),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (
+                ("fchmod", errno.EPERM),
+                ("fsync", errno.EINVAL),
+                ("lock", errno.ENOSYS),
+                ("rename", errno.ENOSYS),
+            )
+        ),
     ],
 )
 def test_records_are_written_where_a_call_is_refused_and_a_notice_says_once_what_is_weaker(

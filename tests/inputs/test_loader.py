@@ -20,8 +20,11 @@ from tests.inputs.first_pixel import FirstPixel
 
 LIMITS = Decoding(seconds=20)
 
-# A death is noticed anywhere, also while the standard library uses a socket.
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+# A death is noticed anywhere: while the standard library uses a socket, or torch opens files to see if it can.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 
 @pytest.fixture
@@ -90,7 +93,6 @@ def test_few_large_bodies_are_in_flight(images: list[Item], monkeypatch: pytest.
     assert max(ahead) <= 6  # three with the workers, and the results of a list
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of torch, stopped while it opens files to see if it can
 @pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSEGV])
 def test_workers_that_are_killed_cost_no_image(images: list[Item], death: signal.Signals) -> None:
     many = images * 5
@@ -104,7 +106,6 @@ def test_workers_that_are_killed_cost_no_image(images: list[Item], death: signal
     assert summary(iter(results)) == expected(images) * 5
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_worker_that_another_death_interrupts_the_look_at_is_reaped(
     images: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:

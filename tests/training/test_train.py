@@ -63,6 +63,7 @@ def test_pixels_left_by_a_killed_run_are_not_reused(
     assert isinstance(read_images(training, lambda _: None).training.pixels, DecodedPixels)
 
 
+@pytest.mark.slow
 def test_checkpoints_are_kept_until_the_model_is_complete(parts: Split, tmp_path: Path) -> None:
     training = Training(PLAN, SplitImages(parts, READER, 0), WorkDir(str(tmp_path / "model")), "")
     obstacle = tmp_path / "model.part" / "model" / "model.safetensors"

@@ -36,17 +36,21 @@ def on_cluster(cluster: Cluster) -> tuple[str, ...]:
     return ("--engine", "ray", "--address", cluster.address)
 
 
+@pytest.mark.parametrize("kind", ["worker", "decoder"])
 def test_workers_and_decoders_that_are_killed_cost_nothing(
-    start: Starter, folder: Path, local: bytes, cluster: Cluster, on_cluster: tuple[str, ...]
+    start: Starter, folder: Path, local: bytes, cluster: Cluster, on_cluster: tuple[str, ...], kind: str
 ) -> None:
     process = start(folder, *SAME, *on_cluster, "--out", "out.csv")
-    for _ in range(5):
+    wait_for_results(process, folder / "out.csv.ledger", more_than=0)
+    killed = 0
+    while killed < 5 and process.poll() is None:
         time.sleep(random.uniform(0, 1.5))
-        below = [each for node in (2, 3) for worker in cluster.workers(node) for each in worker]
-        if process.poll() is None and below:
-            kill(random.choice(below))
+        workers = [worker for node in (2, 3) for worker in cluster.workers(node)]
+        if choice := [each for worker in workers for each in (worker[:1] if kind == "worker" else worker[1:])]:
+            kill(random.choice(choice))
+            killed += 1
     stderr = process.communicate(timeout=100)[1]
-    assert process.returncode == 3, stderr
+    assert (process.returncode, killed) == (3, 5), stderr
     assert (folder / "out.csv").read_bytes() == local
 
 

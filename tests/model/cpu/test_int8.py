@@ -65,7 +65,9 @@ print(sums_exactly(), float(Int8Linear(linear)(rows).mean()))
 """
 
 
-@pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE", "DEFAULT"])
+@pytest.mark.parametrize(
+    "instructions", ["AVX2", *(pytest.param(each, marks=pytest.mark.slow) for each in ("AVX512_CORE", "DEFAULT"))]
+)
 def test_sums_never_overflow(instructions: str) -> None:
     """oneDNN sums pairs of products in 16 bits where the CPU has no VNNI."""
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
