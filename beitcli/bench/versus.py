@@ -52,11 +52,11 @@ class Duel:
 
 @dataclass(frozen=True, slots=True)
 class _Program:
-    """A configuration of a rival; a `tuned` one is compared with a tuned `beit batch`."""
+    """A configuration of a rival, and the options of the `beit batch` that it is compared with."""
 
     setting: str
     command: tuple[str, ...]
-    tuned: bool = True
+    options: tuple[str, ...]
 
 
 def check_rivals(names: Iterable[str]) -> None:
@@ -85,15 +85,15 @@ def duels(names: Iterable[str], workload: Workload, folder: str, effort: Effort)
 
 
 def _duel(rival: str, program: _Program, workload: Workload, effort: Effort) -> Duel:
-    options = ("--compile",) if program.tuned and workload.machine.compiles else ()
-    own = batch_command(workload.model, workload.listed, workload.machine.device, options)
+    own = batch_command(workload.model, workload.listed, workload.machine.device, program.options)
     for command in (own, program.command):
         classified(command)  # fills caches
     pairs = [(classified(own), classified(program.command)) for _ in range(effort.rounds)]
     ours, theirs = (whole_runs(workload.count, runs) for runs in zip(*pairs, strict=True))
     ratio = ours.images.per_second / theirs.images.per_second
     without_start_up = ours.reported_median / theirs.reported_median
-    return Duel(" ".join(options), rival, version(rival), program.setting, ours, theirs, ratio, without_start_up)
+    options = " ".join(program.options)
+    return Duel(options, rival, version(rival), program.setting, ours, theirs, ratio, without_start_up)
 
 
 def _module(name: str) -> tuple[str, ...]:
@@ -108,16 +108,20 @@ def _transformers(workload: Workload) -> Iterator[_Program]:
     machine = workload.machine
     command = (*_module("transformers_pipeline"), "--device", machine.device)
     files = (workload.model, workload.listed)
-    yield _Program("defaults: fp32, batch 1", (*command, *files), tuned=False)
+    yield _Program("defaults: fp32, batch 1", (*command, *files), ())
     workers = min(machine.cores, _MAX_WORKERS) if machine.device != "cpu" or machine.cores >= _MAX_WORKERS else 0
     dtype, batch = _TORCH_DTYPES[machine.best_dtype], str(_BATCH)
     tuned = ("--dtype", dtype, "--batch-size", batch, "--workers", str(workers))
     setting = f"tuned: {machine.best_dtype}, batch {batch}, {workers} workers"
-    yield _Program(setting, (*command, *tuned, *files))
+    yield _Program(setting, (*command, *tuned, *files), _tuned(machine))
+
+
+def _tuned(machine: "Machine") -> tuple[str, ...]:
+    return ("--compile",) if machine.compiles else ()
 
 
 def _openvino(workload: Workload, folder: str) -> Iterator[_Program]:
-    """Its throughput mode, on a model that is exported once before timing."""
+    """Its throughput mode, on a model that is exported once before timing; against the same dtype, and against int8."""
     machine = workload.machine
     dtype = "bf16" if machine.fast_bf16 else "fp32"
     threads = max(2, min(machine.cores, _MAX_WORKERS))
@@ -126,4 +130,6 @@ def _openvino(workload: Workload, folder: str) -> Iterator[_Program]:
     finished((*_module("openvino_export"), workload.model, exported, "--batch-size", str(_BATCH)))
     setting = f"{dtype}, batch {_BATCH}, throughput mode, {threads} decoding threads"
     options = ("--dtype", dtype, "--threads", str(threads))
-    yield _Program(setting, (*_module("openvino_queue"), *options, workload.model, exported, workload.listed))
+    command = (*_module("openvino_queue"), *options, workload.model, exported, workload.listed)
+    for own in (_tuned(machine), ("--dtype", "int8")):
+        yield _Program(setting, command, own)

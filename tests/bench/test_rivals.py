@@ -58,7 +58,8 @@ def test_openvino(made_model: Path, listed: Path, ours: list[tuple[str, str, flo
 
 STAND_IN = """#!/bin/sh
 case "$*" in
-*transformers_pipeline*) program=theirs rate=20 ;;
+*openvino_export*) exit ;;
+*transformers_pipeline* | *openvino_queue*) program=theirs rate=20 ;;
 *) program=ours rate=$(($(grep -c ours "$0.log") % 3 * 20 + 20)) ;;
 esac
 echo "$program $*" >> "$0.log"
@@ -75,10 +76,12 @@ def test_duels_alternate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     log.touch()
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setattr(processes, "BEIT", (str(python), *processes.BEIT[1:]))
-    results = duels(["transformers", "transformers"], Workload("model", "list", 12, machine), str(tmp_path), FULL)
-    assert [line.split()[0] for line in log.read_text().splitlines()] == 8 * ["ours", "theirs"]
-    assert [duel.options for duel in results] == ["", "--compile"]
-    assert [duel.setting.partition(":")[0] for duel in results] == ["defaults", "tuned"]
+    monkeypatch.setattr("beitcli.bench.versus.version", lambda _: "1.0")  # neither has to be installed
+    names = ["transformers", "openvino", "transformers"]
+    results = duels(names, Workload("model", "list", 12, machine), str(tmp_path), FULL)
+    assert [line.split()[0] for line in log.read_text().splitlines()] == 16 * ["ours", "theirs"]
+    assert [duel.options for duel in results] == ["", "--compile", "--compile", "--dtype int8"]
+    assert [duel.setting.partition(":")[0] for duel in results[:2]] == ["defaults", "tuned"]
     for duel in results:
         assert sorted(duel.ours.reported) == [20, 40, 60]
         assert duel.theirs.reported == (20, 20, 20)
