@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, T
 from beitcli.errors import BeitError
 from beitcli.inputs.sources import literal
 from beitcli.jobs.classify import predictions
-from beitcli.jobs.embed import embeddings
-from beitcli.jobs.engine import beit_preprocessing, open_beit, open_model, settings_for
+from beitcli.jobs.embed import embeddings, open_encoder
+from beitcli.jobs.engine import beit_preprocessing, open_model, settings_for
 from beitcli.jobs.requests import DEFAULT_MODEL, Compute, Dtype, Inputs, Labels, Limits, ModelChoice, Request, Resume
 from beitcli.jobs.tasks import Task, classification_task, encoding_task
 from beitcli.jobs.values import check_values
@@ -145,14 +145,16 @@ def embed(
     pool: Pool = "mean",
     normalize: bool = False,
     half: bool = False,
+    layer: int | None = None,
     **options: Unpack[RunOptions],
 ) -> Generator[Embedding | Failure, None, None]:
     """The features of each image in `.features`: as `beit embed` writes them, in input order.
 
     They are float32 of shape (hidden,), float16 if `half`; with `pool="patches"` float16 of shape (patches, hidden).
-    Otherwise as `classify`. Raises UsageError for models other than BEiT.
+    `layer`, from 1, is the layer whose states are taken; without it the last. Otherwise as `classify`. Raises
+    UsageError for models other than BEiT.
     """
-    return _flattened(embeddings(_request(options, inputs), _encoding(pool, normalize, half)))
+    return _flattened(embeddings(_request(options, inputs), _encoding(pool, normalize, half, layer)))
 
 
 class _LoadedModel(Generic[ResultRecord]):
@@ -282,7 +284,8 @@ class Classifier(_LoadedModel[Prediction]):
 class Embedder(_LoadedModel[Embedding]):
     """A BEiT without its classifier, loaded once and called with lists of images, as a Classifier is.
 
-    Raises UsageError also for models other than BEiT.
+    Features are the states behind its last layer, or behind another `layer`, from 1. Raises UsageError also for models
+    other than BEiT.
 
     >>> import beitcli
     >>> encoder = beitcli.Embedder("demo", pool="cls", normalize=True)
@@ -299,13 +302,14 @@ class Embedder(_LoadedModel[Embedding]):
         pool: Pool = "mean",
         normalize: bool = False,
         half: bool = False,
+        layer: int | None = None,
         **options: Unpack[ModelOptions],
     ) -> None:
-        request, kind = _model_request(model, options), _encoding(pool, normalize, half)
-        checkpoint = open_beit(request.model)
+        request, kind = _model_request(model, options), _encoding(pool, normalize, half, layer)
+        checkpoint = open_encoder(request.model, kind)
         self._kind, self._shape = kind, shape_of(checkpoint, beit_preprocessing(request.model, checkpoint), kind)
         task = encoding_task("embed", checkpoint, kind, FeatureCodec(None, "", self._shape, kind.dtype))
-        again = partial(Embedder, model, pool=pool, normalize=normalize, half=half, **options)
+        again = partial(Embedder, model, pool=pool, normalize=normalize, half=half, layer=layer, **options)
         super().__init__(request, task, again)
 
     def __call__(self, items: Iterable[Item]) -> "np.ndarray[Any, Any]":
@@ -365,8 +369,8 @@ def _requested(options: dict[str, Any]) -> Request:
     return Request(**parts, resume=resume)
 
 
-def _encoding(pool: Pool, normalize: bool, half: bool) -> Encoding:
-    kind = Encoding(pool, normalize, half or pool == "patches")
+def _encoding(pool: Pool, normalize: bool, half: bool, layer: int | None) -> Encoding:
+    kind = Encoding(pool, normalize, half or pool == "patches", layer)
     check_values(kind)
     return kind
 

@@ -31,6 +31,7 @@ from beitcli.jobs.observer import Silent
 from beitcli.jobs.requests import Compute, Inputs, Labels, Limits, ModelChoice, Request, Resume
 from beitcli.model.features import Encoding
 from beitcli.outputs.writers import Layout, writer
+from beitcli.records import Embedding
 from tests.conftest import ROOT, SAMPLES
 
 Beit = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -239,6 +240,20 @@ def test_features_are_those_of_a_file(folder: Path, tmp_path: Path) -> None:
     assert encoder([]).shape == (0, wanted.shape[1])
     patches = Embedder("demo", pool="patches")([CAT])
     assert (patches.ndim, patches.dtype) == (3, np.float16)
+
+
+def test_features_of_a_layer_are_those_of_the_command(beit: Beit, tmp_path: Path) -> None:
+    out = tmp_path / "f.npy"
+    beit("embed", CAT, "-m", "demo", "--dtype", "fp32", "--layer", 3, "-o", out)
+    [wanted] = np.load(out)
+    [record] = beitcli.embed(CAT, model="demo", dtype="fp32", layer=3)
+    assert isinstance(record, Embedding)
+    np.testing.assert_allclose(record.features, wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(Embedder("demo", dtype="fp32", layer=3)([CAT])[0], wanted, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UsageError, match="`layer=9`: `demo` has 8 layers"):
+        Embedder("demo", layer=9)
+    with pytest.raises(UsageError, match="not one of all"):
+        Embedder("demo", layer="last")  # type: ignore[arg-type]
 
 
 def test_threads_share_a_model(model: Classifier, folder: Path) -> None:

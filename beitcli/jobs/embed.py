@@ -7,10 +7,11 @@ from beitcli.jobs.discovery import begin_stage, find_again, find_part
 from beitcli.jobs.engine import RunContext, beit_preprocessing, open_beit, plan_of, predict_records, warn_if_demo
 from beitcli.jobs.observer import Observer, Report
 from beitcli.jobs.recording import remove_summary
-from beitcli.jobs.requests import Request
+from beitcli.jobs.requests import ModelChoice, Request
 from beitcli.jobs.resumable import Files, preview, updated_ledger, write_files
 from beitcli.jobs.tasks import Task, encoding_task
 from beitcli.ledger.feature_store import FeatureCodec
+from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.features import Encoding, shape_of
 from beitcli.model.truncation import truncated
 from beitcli.outputs.feature_files import FeatureFile
@@ -55,12 +56,19 @@ def preview_embedding(request: Request, kind: Encoding) -> dict[str, int]:
         return preview(request, found, task)
 
 
+def open_encoder(model: ModelChoice, kind: Encoding) -> Checkpoint:
+    """The BEiT up to the layer whose states are the features.
+
+    Raises UsageError for another architecture, or a layer that it does not have.
+    """
+    checkpoint = open_beit(model)
+    return truncated(checkpoint, kind.layer) if isinstance(kind.layer, int) else checkpoint
+
+
 @contextmanager
 def _encoding(request: Request, kind: Encoding) -> Iterator[tuple[Task[Embedding], Files[Embedding]]]:
-    checkpoint = open_beit(request.model)
+    checkpoint = open_encoder(request.model, kind)
     warn_if_demo(checkpoint)
-    if isinstance(kind.layer, int):
-        checkpoint = truncated(checkpoint, kind.layer)
     shape = shape_of(checkpoint, beit_preprocessing(request.model, checkpoint), kind)
     file = FeatureFile(request.target, shape, kind.dtype)
     path = f"{request.ledger}-features" if request.ledger else None

@@ -36,7 +36,8 @@ def check_values(record: Any) -> None:
         if value is None and type(None) in types:
             continue
         choices = [choice for each in types if get_origin(each) is Literal for choice in get_args(each)]
-        if choices and value not in choices:
+        others = tuple(each for each in types if isinstance(each, type))
+        if choices and value not in choices and not isinstance(value, others):
             raise UsageError(f"`{name}={value}`: not one of {', '.join(choices)}")
         if name in ranges:
             number, noun = (Integral, "an integer") if int in types else (Real, "a number")
