@@ -22,6 +22,13 @@ def silent_url() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}/a.png"
 
 
+def test_the_settings_of_a_run_are_shown_as_they_are_typed(beit: Beit, tmp_path: Path) -> None:
+    grow(tmp_path / "images", numbered(2))
+    batch(tmp_path, "images", "-m", "demo", *SAME)
+    [line] = [line for line in beit("runs", "out.csv", light=True).stdout.decode().splitlines() if "demo (" in line]
+    assert line.endswith("--batch-size 1 --workers 0 --dtype fp32 --out out.csv")
+
+
 @pytest.mark.slow
 def test_a_run_a_kill_a_change_of_model_and_a_rerun_are_four_entries(
     beit: Beit, tmp_path: Path, tiny_beit: Path, silent_url: str
