@@ -90,6 +90,19 @@ def cluster() -> Iterator["Cluster"]:
     cluster.end()
 
 
+@pytest.fixture(scope="module")
+def two_nodes(cluster: "Cluster") -> "Cluster":
+    """A Ray cluster whose nodes 2 and 3 have one core each."""
+    cluster.start(2, 3)
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def on_cluster(two_nodes: "Cluster") -> tuple[str, ...]:
+    """The options of a run on these nodes."""
+    return ("--engine", "ray", "--address", two_nodes.address)
+
+
 @pytest.fixture
 def start() -> Iterator[Starter]:
     starter = Starter()

@@ -3,7 +3,6 @@
 import os
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,25 +15,17 @@ pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytestmark = [pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    cluster = Cluster()
-    cluster.start(2, 3)
-    yield cluster
-    cluster.end()
-
-
 def test_a_node_that_is_killed_at_any_instant_costs_nothing(
-    start: Starter, folder: Path, local: bytes, cluster: Cluster
+    start: Starter, folder: Path, local: bytes, two_nodes: Cluster, on_cluster: tuple[str, ...]
 ) -> None:
     lost: list[int] = []
-    for _ in range(5):
-        process = start(folder, *SAME, "--engine", "ray", "--address", cluster.address, "--out", "out.csv")
-        cluster.start(*lost)  # it joins the run
+    for _ in range(4):
+        process = start(folder, *SAME, *on_cluster, "--out", "out.csv")
+        two_nodes.start(*lost)  # it joins the run
         wait_for_results(process, folder / "out.csv.ledger", more_than=0)
         time.sleep(random.uniform(0, 1.5))
         lost = [random.choice((2, 3))]
-        cluster.kill(*lost)
+        two_nodes.kill(*lost)
         stderr = process.communicate(timeout=100)[1]
         assert process.returncode == 3, stderr
         assert (folder / "out.csv").read_bytes() == local
