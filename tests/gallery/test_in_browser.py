@@ -219,7 +219,8 @@ def test_one_image_large_with_its_labels_and_the_keys(opened: Open, album: Album
     browser.wait("document.getElementById('copy').textContent === 'Copied'")
     browser.keys("Escape")
     assert not browser.js("return document.getElementById('lightbox').open")
-    assert browser.focused() == expected[3]
+    focused = "document.activeElement.querySelector('.name')?.textContent"
+    browser.wait(f"{focused} === '{expected[3]}'")  # set when the page hears that it was closed
 
 
 def test_the_keys_reach_the_last_and_the_first_image(opened: Open, album: Album) -> None:
