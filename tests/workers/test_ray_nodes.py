@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from beitcli import __version__
-from tests.cli.batches import Starter, batch
+from tests.cli.batches import Starter, batch, grow, numbered
 from tests.conftest import ROOT
 from tests.workers.cluster import RUN, Cluster, end, free_port
 
@@ -67,15 +67,16 @@ def test_what_a_node_does_not_see_is_sent_or_said(
     cluster.lose(2)
 
 
-def test_other_hardware_is_said_once_or_refused(start: Starter, forty_images: Path, cluster: Cluster) -> None:
+def test_other_hardware_is_said_once_or_refused(start: Starter, tmp_path: Path, cluster: Cluster) -> None:
+    grow(tmp_path / "images", numbered(800))  # both nodes begin before one has done them all
     cluster.start(2)
     cluster.start(3, ATEN_CPU_CAPABILITY="default")
     on_cluster = ("--engine", "ray", "--address", cluster.address)
-    lines = end(start(forty_images, "images", "-m", "demo", *RUN, *on_cluster))
+    lines = end(start(tmp_path, "images", "-m", "demo", *RUN, *on_cluster))
     assert [line for line in lines if "differ" in line] == [
         "beit: workers differ in hardware: last digits of scores may depend on the worker"
     ]
-    process = start(forty_images, "images", "-m", "demo", *RUN, "--fresh", *on_cluster, "--strict")
+    process = start(tmp_path, "images", "-m", "demo", *RUN, "--fresh", *on_cluster, "--strict")
     lines = end(process)
     assert process.returncode == 2
     assert "and --strict allows no difference" in lines[-2]
