@@ -121,7 +121,7 @@ def _tuned(machine: "Machine") -> tuple[str, ...]:
 
 
 def _openvino(workload: Workload, folder: str) -> Iterator[_Program]:
-    """Its throughput mode, on a model that is exported once before timing; against the same dtype, and against int8."""
+    """Its throughput mode, on a model that is exported once before timing; against a tuned run, and one in int8."""
     machine = workload.machine
     dtype = "bf16" if machine.fast_bf16 else "fp32"
     threads = max(2, min(machine.cores, _MAX_WORKERS))

@@ -23,7 +23,7 @@ def test_a_node_that_is_killed_at_any_instant_costs_nothing(
         process = start(folder, *SAME, *on_cluster, "--out", "out.csv")
         two_nodes.start(*lost)  # it joins the run
         wait_for_results(process, folder / "out.csv.ledger", more_than=0)
-        time.sleep(random.uniform(0, 1.5))
+        time.sleep(random.uniform(0, 1))
         lost = [random.choice((2, 3))]
         two_nodes.kill(*lost)
         stderr = process.communicate(timeout=100)[1]
