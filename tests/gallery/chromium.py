@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 KEYS = {"Enter": "\ue007", "Escape": "\ue00c", "Space": " ", "Left": "\ue012", "Up": "\ue013", "Right": "\ue014"}
-KEYS |= {"Down": "\ue015", "End": "\ue010", "Home": "\ue011", "PageDown": "\ue00f", "Shift": "\ue008", "Tab": "\ue004"}
-CONTROL = "\ue009"
+KEYS |= {"Down": "\ue015", "End": "\ue010", "Home": "\ue011", "PageDown": "\ue00f", "Tab": "\ue004"}
+KEYS |= {"Control": "\ue009"}
 
 
 class Chromium:
@@ -68,8 +68,25 @@ class Chromium:
         self.one(f'{selector} option[value="{value}"]').click()
 
     def keys(self, *keys: str) -> None:
-        """Press keys, by their names or as text, wherever the focus is."""
-        self.driver.switch_to.active_element.send_keys(*(KEYS.get(key, key) for key in keys))
+        """Press keys, by their names or as text, wherever the focus is; ``Control+a`` holds the first one down."""
+        from selenium.webdriver import ActionChains
+
+        actions = ActionChains(self.driver, duration=0)
+        for key in keys:
+            *held, last = (KEYS.get(part, part) for part in key.split("+"))
+            for modifier in held:
+                actions.key_down(modifier)
+            actions.send_keys(last)
+            for modifier in held:
+                actions.key_up(modifier)
+        actions.perform()
+        self.settle()
+
+    def settle(self) -> None:
+        """Return when the page has drawn what the last key has set off: a dialog tells later that it was closed."""
+        self.driver.execute_async_script(
+            "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done)))"
+        )
 
     def names(self) -> list[str]:
         """The names on the cards that are drawn, in their order."""

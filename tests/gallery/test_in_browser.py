@@ -22,7 +22,7 @@ from beitcli.inputs.labelled import by_table
 from beitcli.jobs.gallery_page import MOST_EMBEDDED
 from beitcli.records import Prediction, Record, Score, Source
 from tests.conftest import SAMPLES
-from tests.gallery.chromium import CONTROL, Chromium
+from tests.gallery.chromium import Chromium
 from tests.gallery.pages import LABELS, failed, photographs, predicted, report, write_labels, write_records
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -262,7 +262,7 @@ def test_the_grid_by_keys(opened: Open, album: Album) -> None:
     browser.keys("Home", "Enter")
     assert browser.text("#path").endswith(expected[0])
     browser.keys("Escape")
-    browser.driver.switch_to.active_element.send_keys(CONTROL, "a")
+    browser.keys("Control+a")
     assert browser.text("#selected") == "1,000 selected"
 
 
@@ -377,7 +377,7 @@ def test_what_is_typed_is_the_label_unless_another_is_chosen(opened: Open, album
 def test_labels_that_are_confirmed_are_no_corrections_and_the_rest_is_still_to_do(opened: Open, album: Album) -> None:
     browser = flat(opened(album.page))
     expected = album.names()
-    browser.keys(CONTROL + "a")  # nothing has the focus yet
+    browser.keys("Control+a")  # nothing has the focus yet
     assert browser.text("#selected") == "1,000 selected"
     browser.click("#deselect")
     browser.click(".card")
@@ -418,7 +418,7 @@ def test_corrections_stay_while_their_images_are_not_on_the_page(opened: Open, t
     report(results, out=out)
     browser = flat(opened(out))
     browser.js("document.querySelector('.card').focus()")
-    browser.driver.switch_to.active_element.send_keys(CONTROL, "a")
+    browser.keys("Control+a")
     browser.keys("c", "zebra", "Enter")
     assert browser.text("#corrected").startswith("30 marked, ")
     report(results, out=out, sample=1)
@@ -588,7 +588,7 @@ def test_corrections_make_a_better_model(opened: Open, beit: Beit, tmp_path: Pat
         browser.one("#search").send_keys(f"{label}_")
         browser.wait(f"[...document.querySelectorAll('.card')].every((e) => e.ariaLabel.includes('{label}_'))")
         browser.js("document.querySelector('.card').focus()")
-        browser.driver.switch_to.active_element.send_keys(CONTROL, "a")
+        browser.keys("Control+a")
         browser.keys("c", label, "Enter")
     shutil.move(saved(browser), tmp_path / "corrections.csv")
     assert beit("train", "--labels", "corrections.csv", *common, "--out", "second").returncode == 0
