@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 _MAX_MAPPED = 64_000_000
 """Bytes of tensors after which their mapping is closed; all of a large model's would be gigabytes."""
 
+_SMALL = 4_000_000
+"""Bytes up to which a tensor is copied: a network keeps norms and biases as they are, and with them the mapping."""
+
 _POINTER = b"version https://git-lfs"
 
 _IN_A_LAYER = {
@@ -88,6 +91,8 @@ class _MappedTensors(Mapping[str, "Tensor"]):
         path = self._path_of[name]
         with weight_errors(path):
             tensor: Tensor = self._file(path).get_tensor(name)
+            if tensor.nbytes <= _SMALL:
+                tensor = tensor.clone()
         self._bytes_read += tensor.nbytes
         if self._bytes_read > _MAX_MAPPED:
             self._files.clear()

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from beitcli.errors import DeviceError, ModelError
 from beitcli.model.catalog import DEMO_FOLDER
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.classifier import PixelClassifier
+from beitcli.model.cpu.packing import can_pack
 from beitcli.model.network import Beit, PixelScale
 from beitcli.model.preprocessing import checkpoint_preprocessing, processor_preprocessing
 from beitcli.model.runtime import Runtime
@@ -437,3 +439,15 @@ def test_a_network_larger_than_memory_is_a_device_error(tiny_beit: Path) -> None
     preprocessing = checkpoint_preprocessing(checkpoint.processor, 8 * 4096)
     with pytest.raises(DeviceError, match="too little memory"):
         PixelClassifier(checkpoint, preprocessing, Runtime("cpu", "fp32"), 1)
+
+
+@pytest.mark.skipif(not can_pack(torch.float32) or not Path("/proc/self/maps").exists(), reason="weights stay mapped")
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+def test_a_loaded_network_leaves_the_file_of_its_weights(dtype: str, tiny_beit: Path, tmp_path: Path) -> None:
+    """What stays mapped of it is in memory beside the network's own copy, gigabytes of a large one."""
+    folder = Path(shutil.copytree(tiny_beit, tmp_path / "model"))
+    checkpoint = open_checkpoint(str(folder), None)
+    preprocessing = checkpoint_preprocessing(checkpoint.processor, 32)
+    classifier = PixelClassifier(checkpoint, preprocessing, Runtime("cpu", dtype), 1)
+    assert str(folder) not in Path("/proc/self/maps").read_text()
+    assert len(classifier(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))) == 1
