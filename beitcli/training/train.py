@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from math import ceil, prod
+from math import ceil
 from typing import Generic, TypeVar
 
 import torch
@@ -163,8 +163,7 @@ def fit(
         method = method_for(length)
     batches = Batches(data.training.pixels, torch.tensor(data.training.targets), method.augment, order)
     is_cheap = isinstance(data.training.pixels, KeptPixels) and runtime.device == "cpu"  # training uses all cores
-    numbers = order.size * prod(plan.preprocessing.shape)
-    workers = 0 if is_cheap else min(resources.workers, _max_workers(numbers, plan.accumulate))
+    workers = 0 if is_cheap else min(resources.workers, _max_workers(batches.batch_bytes(), plan.accumulate))
     environment = Environment(training.work.folder, runtime.device, runtime.dtype, workers)
     with _compiled_in(os.path.abspath(training.work.path("compiled"))):  # removed with the work directory
         result = train(method, batches, environment, on_progress, CurveFile(training.work.path(CURVE)), sample)
@@ -240,14 +239,14 @@ def _compiled_in(folder: str) -> Iterator[None]:
             os.environ[_COMPILED] = before
 
 
-def _max_workers(numbers: int, accumulate: int) -> int:
-    """The number of workers whose batches, of so many float32 numbers, fit into shared memory.
+def _max_workers(bytes_of_batch: int, accumulate: int) -> int:
+    """The number of workers whose batches fit into shared memory.
 
     Each worker prefetches two, torch's default, and the Trainer holds those of two steps.
     """
     if not can_start_workers():
         return 0
-    return max(0, (shared_memory() // (4 * numbers) - 2 * accumulate) // 2)
+    return max(0, (shared_memory() // bytes_of_batch - 2 * accumulate) // 2)
 
 
 def save_model(network: BeitPreTrainedModel, result: TrainingResult, preprocessing: Preprocessing, folder: str) -> None:

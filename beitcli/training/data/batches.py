@@ -70,6 +70,11 @@ class Batches(Dataset[dict[str, Any]]):
         batch = self.augment(self.pixels[chosen.tolist()], self.targets[chosen], number / len(self), generator)
         return {**batch, "seed": int(torch.randint(2**62, (), generator=generator))}
 
+    def batch_bytes(self) -> int:
+        """Bytes of a batch's tensors, by those of one image."""
+        inputs = self.augment(self.pixels[[0]], self.targets[:1], 0.0, seeded(self.order.seed, "bytes"))
+        return self.order.size * sum(value.nbytes for value in inputs.values() if torch.is_tensor(value))
+
 
 def seeded(*keys: object) -> Generator:
     """A random generator seeded by a hash of the keys, the same on every machine."""

@@ -2,8 +2,14 @@
 
 import pytest
 import torch
+from PIL.Image import Resampling
 
-from beitcli.training.data.batches import Order
+from beitcli.model.preprocessing import Preprocessing
+from beitcli.training.data.batches import Augment, Batches, Order
+from beitcli.training.pretraining.masked_batches import MaskedAugment
+from beitcli.training.pretraining.masks import PAPER_SHARE, masking_for
+from beitcli.training.pretraining.views import ShiftedViews
+from beitcli.training.recipes.scratch import ScratchAugment
 
 
 @pytest.mark.parametrize(
@@ -24,3 +30,17 @@ def test_the_order_depends_on_seed_and_epoch() -> None:
     assert not torch.equal(first, second)
     assert not torch.equal(first[:50], first[50:])
     assert torch.equal(first[30:40], Order(50, 10, 2, 1).of(3))
+
+
+PREPROCESSING = Preprocessing((32, 32), None, Resampling.BILINEAR, 1 / 255, (0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [ScratchAugment(10), MaskedAugment(ShiftedViews(32, 64), masking_for((8, 8), PAPER_SHARE), PREPROCESSING)],
+    ids=["labelled", "two views and masks"],
+)
+def test_the_bytes_of_a_batch_are_those_of_all_its_tensors(augment: Augment) -> None:
+    pixels = torch.randint(0, 256, (12, 32, 32, 3), dtype=torch.uint8)
+    batches = Batches(pixels, torch.arange(12) % 10, augment, Order(12, 5, 3, seed=1))
+    assert batches.batch_bytes() == sum(value.nbytes for value in batches[4].values() if torch.is_tensor(value))
