@@ -72,9 +72,11 @@ def test_it_says_how_good_it_is_and_what_is_next_and_classifies_nothing(
     trained = beit("train", images, "-m", "./encoder", "-j", "1", "--out", "model")
     assert trained.returncode == 0, trained.stderr
     assert beit("classify", images / "red", "-m", "./model", "-q").returncode == 0
-    finetuned = beit(
-        *("train", images, "--finetune", "-m", "./encoder", "--epochs", "1", "-j", "1", "--out", "finetuned")
-    )
+    finetune = ("train", images, "--finetune", "-m", "./encoder", "--epochs", "1", "-j", "1", "--out", "finetuned")
+    refused = beit(*finetune, "--checkpoint-gradients")
+    assert refused.returncode == 2
+    assert b"--checkpoint-gradients: `./encoder` is too small to need it" in refused.stderr
+    finetuned = beit(*finetune)
     assert finetuned.returncode == 0, finetuned.stderr
     assert_both_load_it(tmp_path / "finetuned", images)
     assert (
