@@ -19,7 +19,7 @@ def test_a_node_that_is_killed_at_any_instant_costs_nothing(
     start: Starter, folder: Path, local: bytes, two_nodes: Cluster, on_cluster: tuple[str, ...]
 ) -> None:
     lost: list[int] = []
-    for _ in range(4):
+    for _ in range(3):
         process = start(folder, *SAME, *on_cluster, "--out", "out.csv")
         two_nodes.start(*lost)  # it joins the run
         wait_for_results(process, folder / "out.csv.ledger", more_than=0)
