@@ -1,4 +1,4 @@
-"""`--engine ray` on a cluster whose nodes leave and join, and a run there that is stopped or killed: nothing is lost."""
+"""`--engine ray` on a cluster whose nodes leave and join, and a run that is stopped or killed: nothing is lost."""
 
 import os
 import random
