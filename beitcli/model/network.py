@@ -190,7 +190,7 @@ class Layer(nn.Module):
     def __init__(self, config: Mapping[str, Any], weights: Weights, name: str, bias: Tensor | None) -> None:
         super().__init__()
         self.heads = config.get("num_attention_heads", 12)
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.bias: Tensor | None = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.norm_before = _norm(config, weights, name + "layernorm_before")
         self.norm_after = _norm(config, weights, name + "layernorm_after")
         self.qkv = _joined_qkv(weights, name + "attention.attention.", self.heads)
@@ -206,7 +206,7 @@ class Layer(nn.Module):
 
     def _attend(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        if x.is_cpu and x.dtype == torch.bfloat16:
+        if q.is_cpu and q.dtype == torch.bfloat16:
             attend = _attend_at_once if torch.compiler.is_compiling() else _attend_by_parts
             return attend(q, k, v, self.bias)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias, scale=1.0)

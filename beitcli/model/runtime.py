@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 INT8 = "int8"
-"""Linear maps of 8 bits on a CPU, and all else in float32."""
+"""Linear maps of 8 bits on a CPU."""
 
 _TOKENS_PER_BATCH = {"cpu": 1_600, "cuda": 32_000, "mps": 8_000}
 """Tokens that keep a device busy. On a CPU, two batches of 8 images of 197 tokens were as fast as any larger."""
@@ -38,7 +38,7 @@ class Runtime:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype of the network; with linear maps of int8, that of all else."""
+        """The dtype of the network; with linear maps of int8, that of its states."""
         return torch.float32 if self.dtype == INT8 else DTYPES[self.dtype]
 
     @property
@@ -97,10 +97,10 @@ def _native_dtypes(device: str) -> tuple[str, ...]:
     """Dtypes that run at full speed on the device, the fastest first."""
     if device != "cpu":
         return ("fp16", "bf16", "fp32")
-    return ("bf16", "fp32") if _is_faster_in_bf16() else ("fp32",)
+    return ("bf16", "fp32") if is_faster_in_bf16() else ("fp32",)
 
 
-def _is_faster_in_bf16() -> bool:
+def is_faster_in_bf16() -> bool:
     """True if this CPU multiplies matrices of bf16 in less time than those of fp32.
 
     Intel's do so by AMX alone: with AVX512-BF16 only, as where a virtual machine hides AMX, an Emerald Rapids took 1.6

@@ -47,8 +47,8 @@ def test_rows_of_zeros_and_rows_that_are_not_finite(dtype: torch.dtype) -> None:
     rows[0], rows[1, 3], rows[2, 5] = 0, torch.inf, torch.nan
     exact = linear()
     y = Int8Linear(exact)(rows)
-    assert y.dtype == dtype
-    assert torch.equal(y[0], exact.bias.to(dtype))
+    assert y.dtype == torch.float32
+    assert torch.equal(y[0], exact.bias)
     assert not y[1:3].isfinite().any()
     assert y[3].isfinite().all()
 
