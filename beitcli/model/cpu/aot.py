@@ -24,7 +24,7 @@ from beitcli.model.cpu.int8 import quantized_layer, sums_exactly
 from beitcli.model.cpu.toolchain import cache_folder, compiler
 from beitcli.model.network import Beit, Output, PixelScale
 from beitcli.model.preprocessing import Preprocessing
-from beitcli.model.runtime import INT8, Runtime, has_amx
+from beitcli.model.runtime import INT8, Runtime, has_amx, is_faster_in_bf16
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def _library_path(
     facts = (
         (__version__, torch.__version__, torch.backends.cpu.get_cpu_capability(), has_amx()),
         (preprocessing, runtime.dtype, batch_size, runtime.threads, output),
-        (sums_exactly(),) if runtime.dtype == INT8 else (),  # its weights are in the library
+        (sums_exactly(), is_faster_in_bf16()) if runtime.dtype == INT8 else (),  # as in `quantized_layer`
         json.dumps(dict(checkpoint.config), sort_keys=True),  # a probe's may differ from the file
         [(path, status.st_size, status.st_mtime_ns) for path, status in files],
     )

@@ -9,6 +9,7 @@ from beitcli.training.data.batches import Augment, Batches, Order
 from beitcli.training.pretraining.masked_batches import MaskedAugment
 from beitcli.training.pretraining.masks import PAPER_SHARE, masking_for
 from beitcli.training.pretraining.views import ShiftedViews
+from beitcli.training.recipes.finetune import FinetuneAugment
 from beitcli.training.recipes.scratch import ScratchAugment
 
 
@@ -37,8 +38,12 @@ PREPROCESSING = Preprocessing((32, 32), None, Resampling.BILINEAR, 1 / 255, (0.5
 
 @pytest.mark.parametrize(
     "augment",
-    [ScratchAugment(10), MaskedAugment(ShiftedViews(32, 64), masking_for((8, 8), PAPER_SHARE), PREPROCESSING)],
-    ids=["labelled", "two views and masks"],
+    [
+        ScratchAugment(10),
+        FinetuneAugment(10, 32, PREPROCESSING),
+        MaskedAugment(ShiftedViews(32, 64), masking_for((8, 8), PAPER_SHARE), PREPROCESSING),
+    ],
+    ids=["labelled", "fine-tuning", "two views and masks"],
 )
 def test_the_bytes_of_a_batch_are_those_of_all_its_tensors(augment: Augment) -> None:
     pixels = torch.randint(0, 256, (12, 32, 32, 3), dtype=torch.uint8)
