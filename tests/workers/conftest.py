@@ -55,6 +55,9 @@ def odd_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SAME = ("images", "-m", "demo", "--dtype", "fp32", "-b", 4)
 """Arguments of the runs that all write the same."""
 
+TWO = ("--devices", "cpu,cpu")
+"""Those that add two workers on this machine."""
+
 
 @pytest.fixture(scope="session")
 def local(odd_images: Path) -> bytes:

@@ -8,13 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.batches import (
-    Starter,
-    batch,
-    counts,
-    stored_results,
-    wait_for_results,
-)
+from tests.cli.batches import Starter, batch, counts, stored_results, wait_for_results
 from tests.workers.cluster import Cluster
 from tests.workers.conftest import SAME, wait_until_gone
 
@@ -27,15 +21,13 @@ def test_nodes_that_are_killed_cost_nothing_and_one_that_joins_gets_work(
 ) -> None:
     process = start(folder, *SAME, *on_cluster, "--out", "out.csv", "-v")
     wait_for_results(process, folder / "out.csv.ledger", more_than=20)
-    for each in (each for node in (2, 3) for worker in two_nodes.workers(node) for each in worker[1:]):
-        os.kill(each, signal.SIGSTOP)
+    signal_decoders(signal.SIGSTOP, two_nodes, 2, 3)
     two_nodes.start(5)
     before = stored_results(folder / "out.csv.ledger")
     wait_for_results(process, folder / "out.csv.ledger", more_than=before)
+    signal_decoders(signal.SIGSTOP, two_nodes, 5)
     two_nodes.kill(3)
-    for worker in two_nodes.workers(2):
-        for each in worker[1:]:
-            os.kill(each, signal.SIGCONT)
+    signal_decoders(signal.SIGCONT, two_nodes, 2)
     time.sleep(random.uniform(0, 1))
     two_nodes.kill(5)
     stderr = process.communicate(timeout=100)[1]
@@ -65,3 +57,9 @@ def test_stopped_or_killed_it_leaves_no_actor_and_goes_on(
     again = batch(folder, *SAME, *on_cluster, "--out", "out.csv")
     assert counts(again.stderr).kept > 0
     assert (folder / "out.csv").read_bytes() == local
+
+
+def signal_decoders(number: signal.Signals, cluster: Cluster, *nodes: int) -> None:
+    """Send a signal to the decoders of these nodes."""
+    for process in [each for node in nodes for worker in cluster.workers(node) for each in worker[1:]]:
+        os.kill(process, number)

@@ -1,6 +1,5 @@
 """`--engine ray` on a cluster of two nodes, one of which is killed at any instant of a run: nothing is lost."""
 
-import os
 import random
 import time
 from pathlib import Path
@@ -19,15 +18,14 @@ def test_a_node_that_is_killed_at_any_instant_costs_nothing(
     start: Starter, folder: Path, local: bytes, two_nodes: Cluster, on_cluster: tuple[str, ...]
 ) -> None:
     lost: list[int] = []
-    for _ in range(3):
-        process = start(folder, *SAME, *on_cluster, "--out", "out.csv")
+    for number in range(3):
+        output = folder / f"{number}.csv"
+        process = start(folder, *SAME, *on_cluster, "--out", output.name)
         two_nodes.start(*lost)  # it joins the run
-        wait_for_results(process, folder / "out.csv.ledger", more_than=0)
+        wait_for_results(process, folder / f"{output.name}.ledger", more_than=0)
         time.sleep(random.uniform(0, 1))
         lost = [random.choice((2, 3))]
         two_nodes.kill(*lost)
         stderr = process.communicate(timeout=100)[1]
         assert process.returncode == 3, stderr
-        assert (folder / "out.csv").read_bytes() == local
-        os.unlink(folder / "out.csv")
-        os.unlink(folder / "out.csv.ledger")
+        assert output.read_bytes() == local

@@ -1,34 +1,16 @@
 """`--engine ray` where a node, or the cluster, is not as it should be: one line says so."""
 
 import os
-import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from beitcli import __version__
-from tests.cli.batches import Starter, batch, grow, numbered
-from tests.conftest import ROOT
+from tests.cli.batches import Starter, batch
 from tests.workers.cluster import RUN, Cluster, end, free_port
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytestmark = [pytest.mark.slow]
-
-
-def test_another_version_on_a_node_is_one_line(start: Starter, forty_images: Path, cluster: Cluster) -> None:
-    shutil.copytree(ROOT / "beitcli", forty_images / "other" / "beitcli")
-    init = forty_images / "other" / "beitcli" / "__init__.py"
-    init.write_text(init.read_text().replace(f'"{__version__}"', '"0.0.7"'))
-    cluster.start(2, PYTHONPATH=str(forty_images / "other"))
-    process = start(forty_images, "images", "-m", "demo", *RUN, "-q", "--engine", "ray", "--address", cluster.address)
-    lines = end(process)
-    assert process.returncode == 1
-    assert lines[0] == f"beit: error: node 127.0.0.2 has beit 0.0.7 instead of {__version__}"
-    assert len(lines) == 2
-    cluster.lose(2)
 
 
 def test_nothing_at_the_address_is_one_line(forty_images: Path) -> None:
@@ -65,29 +47,6 @@ def test_what_a_node_does_not_see_is_sent_or_said(
     assert process.returncode == 1
     assert lines[0] == f"beit: error: `{images}/000.png` is not on node 127.0.0.2"
     cluster.lose(2)
-
-
-def test_other_hardware_is_said_once_or_refused(start: Starter, tmp_path: Path, cluster: Cluster) -> None:
-    grow(tmp_path / "images", numbered(800))  # both nodes begin before one has done them all
-    cluster.start(2)
-    cluster.start(3, ATEN_CPU_CAPABILITY="default")
-    on_cluster = ("--engine", "ray", "--address", cluster.address)
-    lines = end(start(tmp_path, "images", "-m", "demo", *RUN, *on_cluster))
-    assert [line for line in lines if "differ" in line] == [
-        "beit: workers differ in hardware: last digits of scores may depend on the worker"
-    ]
-    process = start(tmp_path, "images", "-m", "demo", *RUN, "--fresh", *on_cluster, "--strict")
-    lines = end(process)
-    assert process.returncode == 2
-    assert "and --strict allows no difference" in lines[-2]
-
-
-def test_without_ray_the_hint_is_its_package(forty_images: Path) -> None:
-    hide = "import sys; sys.modules['ray'] = None; from beitcli.__main__ import main; sys.exit(main())"
-    command = [sys.executable, "-c", hide, "batch", "images", "-m", "demo", *RUN, "--engine", "ray"]
-    process = subprocess.run(command, cwd=forty_images, capture_output=True, text=True)
-    assert process.returncode == 2
-    assert process.stderr.splitlines()[-1] == "hint: pip install 'beitcli[ray]'"
 
 
 def test_a_worker_for_each_gpu_or_without_any_for_each_node() -> None:
