@@ -11,15 +11,15 @@ from beitcli.bench.clock import Effort, Rate, measured_rate
 from beitcli.bench.shapes import Shape
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.classifier import PixelClassifier
-from beitcli.model.cpu.amx import has_amx_layers
 from beitcli.model.cpu.heap import Heap
+from beitcli.model.cpu.own_layers import has_own_layers
 from beitcli.model.inference_pool import InferencePool
 from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import INT8, Runtime, choose_runtime
 
 BATCH_SIZES = (1, 8, 16, 32)
 GPU_BATCH_SIZES = (*BATCH_SIZES, 64, 128)
-COMPILED_BATCH_SIZES = (1, 8)  # each takes a while to compile, except with AMX
+COMPILED_BATCH_SIZES = (1, 8)  # each takes a while to compile, except where the layers are our own
 
 IN_FLIGHT = 4
 """Batches that are submitted at once: enough for every thread to have its next one."""
@@ -37,13 +37,14 @@ class ModelRate:
 
 
 def runtimes(device: str, compiled: bool) -> list[Runtime]:
-    """Runtimes to measure: the choice of the dtype `auto`, compiled too if `compiled`, fp32, and on a CPU int8."""
+    """Runtimes to measure: the dtype `auto`, fp32, and on a CPU int8; if `compiled`, first and last compiled too."""
     best = replace(choose_runtime(device, "auto"), many_batches=True)
     others = ("fp32", INT8) if best.device == "cpu" else ("fp32",)
     candidates = (
         best,
         *((replace(best, compiled=True),) if compiled else ()),
         *(replace(best, dtype=other) for other in others),
+        *((replace(best, dtype=INT8, compiled=True),) if compiled and INT8 in others else ()),
     )
     return list(dict.fromkeys(candidates))
 
@@ -59,7 +60,7 @@ def model_rates(
     """The classifier's rate for each batch size, compared with `linear_rate` in GFLOP/s."""
     rates = []
     sizes = BATCH_SIZES if runtime.device == "cpu" else GPU_BATCH_SIZES
-    for size in COMPILED_BATCH_SIZES if runtime.compiled and not has_amx_layers(runtime) else sizes:
+    for size in COMPILED_BATCH_SIZES if runtime.compiled and not has_own_layers(runtime) else sizes:
         classifier = PixelClassifier(checkpoint, preprocessing, runtime, top_k=5, batch_size=size)
         Heap()  # as in a run
         pixels = torch.randint(0, 256, (size, *preprocessing.shape), dtype=torch.uint8)

@@ -259,12 +259,10 @@ def _is_worth_compiling(
     preprocessing: "Preprocessing | ProcessorPreprocessing",
     count: Callable[[int], int] | None,
 ) -> bool:
-    from beitcli.model.cpu.aot import is_worth_compiling
+    from beitcli.model.cpu.own_layers import is_worth_compiling
     from beitcli.model.preprocessing import Preprocessing
 
-    if runtime.device != "cpu" or runtime.dtype == "fp32" or not isinstance(preprocessing, Preprocessing):
-        return False
-    return is_worth_compiling(checkpoint, preprocessing, runtime, count)
+    return isinstance(preprocessing, Preprocessing) and is_worth_compiling(checkpoint, preprocessing, runtime, count)
 
 
 def _preprocessing(model: ModelChoice, checkpoint: Checkpoint) -> "Preprocessing | ProcessorPreprocessing":

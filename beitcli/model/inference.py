@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from dataclasses import replace
 from threading import Lock
 from typing import Any
 
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 
 from beitcli.errors import DeviceError, ModelError, first_line
 from beitcli.model.checkpoint import Checkpoint
-from beitcli.model.cpu.amx import has_amx_layers, use_amx_layers
 from beitcli.model.cpu.aot import OneShape, compiled_network
 from beitcli.model.cpu.int8 import quantized_layer
+from beitcli.model.cpu.own_layers import has_own_layers, use_own_layers
 from beitcli.model.cpu.packing import can_pack, pack_linear_layers
 from beitcli.model.network import Beit, Output, PixelScale
 from beitcli.model.preprocessing import Preprocessing, ProcessorPreprocessing
@@ -41,9 +42,7 @@ class Forward:
         self._runtime = runtime
         self._batch_size = batch_size
         self._output = output
-        self._network = (runtime.compiled and self._compiled()) or self._load(
-            runtime.torch_dtype, runtime.dtype == INT8
-        )
+        self._network = (runtime.compiled and self._compiled()) or self._load(runtime)
         self._exact: nn.Module | None = None
         self._loading = Lock()
         self._largest_batch: int | None = None
@@ -61,7 +60,7 @@ class Forward:
             log.info("%d images overflow %s and are computed in fp32", int(broken.sum()), self._runtime.dtype)
             with self._loading:  # other threads may be here
                 if self._exact is None:
-                    self._exact = self._load(torch.float32)
+                    self._exact = self._load(replace(self._runtime, dtype="fp32", compiled=False))
             outputs[broken] = self._outputs(self._exact, pixels)[broken]
             broken = ~outputs.isfinite().flatten(1).all(-1)
         if broken.any():
@@ -88,14 +87,14 @@ class Forward:
         log.info("out of memory: the batch size is now %d", self._largest_batch)
         return self._outputs(network, pixels)
 
-    def _load(self, dtype: torch.dtype, in_int8: bool = False) -> nn.Module:
+    def _load(self, runtime: Runtime) -> nn.Module:
         try:
             network = (
-                self._beit(self._preprocessing, dtype, in_int8)
+                self._beit(self._preprocessing, runtime)
                 if isinstance(self._preprocessing, Preprocessing)
                 else self._reference()
             )
-            return network.eval().to(self._runtime.device, dtype)
+            return network.eval().to(runtime.device, runtime.torch_dtype)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -108,17 +107,18 @@ class Forward:
             log.info("the network runs uncompiled: only a BEiT on a CPU or a CUDA device can be compiled")
             return None
         if self._runtime.device != "cpu":  # by Triton, on first use: no package, and nothing is cached
-            return OneShape(torch.compile(self._load(self._runtime.torch_dtype), dynamic=False), self._batch_size)
-        if has_amx_layers(self._runtime):
-            return self._load(torch.bfloat16)
+            return OneShape(torch.compile(self._load(self._runtime), dynamic=False), self._batch_size)
+        if has_own_layers(self._runtime):
+            return self._load(self._runtime)
         return compiled_network(self._checkpoint, self._preprocessing, self._runtime, self._batch_size, self._output)
 
-    def _beit(self, preprocessing: Preprocessing, dtype: torch.dtype, in_int8: bool) -> nn.Module:
+    def _beit(self, preprocessing: Preprocessing, runtime: Runtime) -> nn.Module:
         checkpoint, scale = self._checkpoint, PixelScale(preprocessing.factor, preprocessing.mean, preprocessing.std)
         tensors = checkpoint.tensors()
         try:
-            options: dict[str, Any] = {"prepared": quantized_layer} if in_int8 else {}
-            network = Beit(checkpoint.config, tensors, preprocessing.size, scale, dtype, self._output, **options)
+            options: dict[str, Any] = {"prepared": quantized_layer} if runtime.dtype == INT8 else {}
+            dtype, size = runtime.torch_dtype, preprocessing.size
+            network = Beit(checkpoint.config, tensors, size, scale, dtype, self._output, **options)
         except ModelError as error:
             raise ModelError(f"`{checkpoint.name}`: {error}", error.hint) from error
         except (TypeError, ValueError, ZeroDivisionError) as error:
@@ -130,10 +130,9 @@ class Forward:
         outputs, labels = getattr(network.head, "out_features", None), len(checkpoint.labels)
         if outputs not in (None, labels):
             raise ModelError(f"`{checkpoint.name}` has {outputs} outputs and {labels} labels")
-        is_whole = self._output != "layers"  # the layers for AMX are one module
-        if is_whole and self._runtime.compiled and dtype == torch.bfloat16 and has_amx_layers(self._runtime):
-            use_amx_layers(network)
-        if self._runtime.device == "cpu" and can_pack(dtype):
+        if runtime.compiled and has_own_layers(runtime):
+            use_own_layers(network, runtime)
+        if runtime.device == "cpu" and can_pack(dtype):
             pack_linear_layers(network, self._batch_size * network.tokens)
         return network
 

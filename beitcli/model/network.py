@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from beitcli.errors import ModelError
 from beitcli.model.checkpoint import square_side
-from beitcli.model.runtime import has_amx
 from beitcli.model.weights import is_finite, not_finite
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -30,7 +29,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """The values of `hidden_act` in a config."""
 
 
-_SCORES_AT_ONCE = 1_000_000
+SCORES_AT_ONCE = 1_000_000
 """Attention scores that are computed at a time: in bf16, what two cores' second-level caches hold."""
 
 
@@ -191,6 +190,7 @@ class Layer(nn.Module):
         super().__init__()
         self.heads = config.get("num_attention_heads", 12)
         self.bias: Tensor | None = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.softmax = biased_softmax
         self.norm_before = _norm(config, weights, name + "layernorm_before")
         self.norm_after = _norm(config, weights, name + "layernorm_after")
         self.qkv = _joined_qkv(weights, name + "attention.attention.", self.heads)
@@ -207,39 +207,33 @@ class Layer(nn.Module):
     def _attend(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         if q.is_cpu and q.dtype == torch.bfloat16:
-            attend = _attend_at_once if torch.compiler.is_compiling() else _attend_by_parts
-            return attend(q, k, v, self.bias)
+            return _attend_by_parts(q, k, v, self.bias, self.softmax)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias, scale=1.0)
         return attended.transpose(1, 2).flatten(2)
 
 
-def _attend_by_parts(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+def biased_softmax(scores: Tensor, bias: Tensor | None) -> Tensor:
+    """Softmax over the last side of attention's scores (n, heads, tokens, tokens), which may be overwritten."""
+    if bias is not None:
+        scores += bias
+    return scores.softmax(-1)
+
+
+def _attend_by_parts(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, softmax: Callable[[Tensor, Tensor | None], Tensor]
+) -> Tensor:
     """Attention over (n, heads, tokens, width), a few images at once so that their scores stay in the cores' caches.
 
     On CPUs with bf16 instructions but without AMX this takes half the time of torch's fused kernel.
     """
     q, k, v = q.contiguous(), k.transpose(2, 3).contiguous(), v.contiguous()
     count, heads, tokens, width = q.shape
-    step = max(1, _SCORES_AT_ONCE // (heads * tokens * tokens))
+    step = max(1, SCORES_AT_ONCE // (heads * tokens * tokens))
     attended = q.new_empty(count, tokens, heads, width)
     for start in range(0, count, step):
         part = slice(start, start + step)
-        scores = q[part] @ k[part]
-        if bias is not None:
-            scores += bias
-        attended[part] = (scores.softmax(-1) @ v[part]).transpose(1, 2)
+        attended[part] = (softmax(q[part] @ k[part], bias) @ v[part]).transpose(1, 2)
     return attended.flatten(2)
-
-
-def _attend_at_once(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """The same for torch's compiler, which fuses bias and softmax; on AMX its library's fused kernel is faster."""
-    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-    if has_amx():
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
-    else:
-        scores = q @ k.transpose(2, 3)
-        attended = (scores if bias is None else scores + bias).softmax(-1) @ v
-    return attended.transpose(1, 2).flatten(2)
 
 
 def _layer(config: Mapping[str, Any], weights: Weights, index: int, grid: tuple[int, int]) -> Layer:

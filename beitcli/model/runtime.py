@@ -43,8 +43,8 @@ class Runtime:
 
     @property
     def reference(self) -> "Runtime":
-        """The runtime with which results in int8 are compared; any other is its own."""
-        return replace(self, dtype=_native_dtypes(self.device)[0]) if self.dtype == INT8 else self
+        """The runtime with which results in int8 are compared, uncompiled; any other is its own."""
+        return replace(self, dtype=_native_dtypes(self.device)[0], compiled=False) if self.dtype == INT8 else self
 
     @property
     def concurrency(self) -> int:

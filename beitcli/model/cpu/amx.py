@@ -1,21 +1,17 @@
 """A BEiT's layers in bf16 on a CPU with AMX: `amx.cpp`, compiled on this machine once for all models."""
 
 import ctypes
-import hashlib
 import logging
 import os
 import platform
-import subprocess
 from collections.abc import Sequence
 from ctypes import Structure, c_float, c_int, c_int64, c_void_p
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from beitcli.file_system import sync
-from beitcli.model.cpu.toolchain import cache_folder, compiler
+from beitcli.model.cpu.toolchain import compiled_library
 from beitcli.model.network import Beit, Layer
 from beitcli.model.runtime import Runtime, has_amx
 
@@ -24,8 +20,8 @@ log = logging.getLogger(__name__)
 SOURCE = os.path.join(os.path.dirname(__file__), "amx.cpp")
 
 _FLAGS = (
-    *("-O3", "-std=c++17", "-fopenmp", "-shared", "-fPIC"),
-    *("-mamx-tile", "-mamx-bf16", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"),
+    *("-std=c++17", "-mamx-tile", "-mamx-bf16"),
+    *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"),
 )
 
 _HEAD, _TILE, _STEP, _BLOCK = 64, 16, 32, 32  # as in amx.cpp
@@ -48,7 +44,7 @@ def use_amx_layers(network: Beit) -> None:
         log.info("the network runs uncompiled: the layers for AMX need a BEiT with heads of %d and GELU", _HEAD)
         return
     try:
-        library = _library()
+        library = compiled_library(SOURCE, _FLAGS, "the layers for AMX")
     except OSError as error:
         log.info("the network runs uncompiled: %s", error)
         return
@@ -78,35 +74,6 @@ def _fits(network: Beit) -> bool:
         and all(getattr(layer.up, "activation", None) is F.gelu for layer in network.layers)
         and all(layer.get_parameter(name).shape == sides for layer in network.layers for name, sides in shapes.items())
     )
-
-
-def _library() -> ctypes.CDLL:
-    """The compiled library: from the cache, or compiled now if it is missing or damaged there."""
-    with open(SOURCE, "rb") as stream:
-        name = hashlib.sha256(stream.read() + " ".join(_FLAGS).encode()).hexdigest()[:16]
-    path = os.path.join(cache_folder(), f"amx-{name}.so")
-    try:
-        return ctypes.CDLL(path)
-    except OSError:
-        _compile(path)
-        return ctypes.CDLL(path)
-
-
-def _compile(path: str) -> None:
-    found = compiler()
-    if found is None:
-        raise OSError("no C++ compiler")
-    log.info(
-        "compiling the layers for AMX, once for all models (`compile=False` skips this)", extra={"stage": "compiling"}
-    )
-    with TemporaryDirectory(dir=os.path.dirname(path)) as folder:
-        built = os.path.join(folder, "built")
-        done = subprocess.run([found, *_FLAGS, SOURCE, "-o", built], stdin=subprocess.DEVNULL, capture_output=True)
-        if done.returncode:
-            raise OSError(f"{found} failed: {done.stderr.decode(errors='replace').partition(chr(10))[0]}")
-        with open(built, "rb") as stream:
-            sync(stream.fileno())  # a truncated library would crash every process that loads it
-        os.replace(built, path)
 
 
 class _Linear(Structure):

@@ -7,79 +7,27 @@ import multiprocessing
 import os
 import signal
 import zipfile
-from collections.abc import Callable, Mapping
-from math import ceil
+from collections.abc import Callable
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from beitcli import __version__
 from beitcli.errors import first_line
-from beitcli.model.checkpoint import Checkpoint, square_side
-from beitcli.model.cpu.amx import has_amx_layers
+from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.cpu.aot_library import LibraryNetwork
-from beitcli.model.cpu.int8 import quantized_layer, sums_exactly
 from beitcli.model.cpu.toolchain import cache_folder, compiler
 from beitcli.model.network import Beit, Output, PixelScale
 from beitcli.model.preprocessing import Preprocessing
-from beitcli.model.runtime import INT8, Runtime, has_amx, is_faster_in_bf16
+from beitcli.model.runtime import Runtime
 
 log = logging.getLogger(__name__)
-
-WORTH = 400_000.0
-"""GFLOP from which on compiling pays off: about 5 % of eight minutes at 850 GFLOP/s, for 15 to 20 s."""
-
-WORTH_WITH_AMX = 1_500.0
-"""The same for the layers for AMX: about half a second of the 1.2 s that the compiler takes once."""
-
-LOOK_AHEAD = 2000
-"""Most images that are counted before that decision."""
-
-EXPECTED = 10
-"""Factor from `LOOK_AHEAD` images to the expected number of images in such a run."""
 
 _LIBRARY, _PREFIX = "network.so", "network-"
 
 _KEPT = 4
 """Compiled networks that stay in the cache, each as large as its weights."""
-
-
-def _gflop_of(config: Mapping[str, Any], preprocessing: Preprocessing) -> float:
-    """GFLOP for one image in the network's layers: two for each weight and token, and those of attention.
-
-    0 for an invalid config, which the network reports later.
-    """
-    try:
-        height, width = preprocessing.size
-        patch, hidden = square_side(config, "patch_size", 16), config.get("hidden_size", 768)
-        tokens = 1 + (height // patch) * (width // patch)
-        weights = 4 * hidden**2 + 2 * hidden * config.get("intermediate_size", 3072)
-        return float(2e-9 * tokens * (weights + 2 * tokens * hidden) * config.get("num_hidden_layers", 12))
-    except (TypeError, ValueError, ZeroDivisionError):
-        return 0.0
-
-
-def is_worth_compiling(
-    checkpoint: Checkpoint, preprocessing: Preprocessing, runtime: Runtime, count: Callable[[int], int] | None
-) -> bool:
-    """True if compiling the network first pays off in a run. `count(n)` gives the number of images, at most n.
-
-    Without it the number is unknown and may be large: enough where compiling takes a second. Other networks are
-    compiled for one batch size, and so for runs with `many_batches`.
-    """
-    quick = has_amx_layers(runtime)
-    if not (quick or (runtime.many_batches and count)):
-        return False
-    needed = ceil((WORTH_WITH_AMX if quick else WORTH) / max(_gflop_of(checkpoint.config, preprocessing), 1e-6))
-    counted = min(needed, LOOK_AHEAD)
-    if needed > EXPECTED * LOOK_AHEAD or (count and count(counted) < counted):
-        return False
-    if compiler() is None:
-        log.debug("the network runs uncompiled: no C++ compiler")
-        return False
-    return True
 
 
 def compiled_network(
@@ -158,9 +106,8 @@ def _compile(
 
     scale = PixelScale(preprocessing.factor, preprocessing.mean, preprocessing.std)
     torch.set_num_threads(threads)  # their number is compiled in
-    tensors, options = checkpoint.tensors(), {"prepared": quantized_layer} if runtime.dtype == INT8 else {}
-    dtype, size = runtime.torch_dtype, preprocessing.size
-    network = Beit(checkpoint.config, tensors, size, scale, dtype, output, **options).eval()
+    tensors, dtype, size = checkpoint.tensors(), runtime.torch_dtype, preprocessing.size
+    network = Beit(checkpoint.config, tensors, size, scale, dtype, output).eval()
     pixels = torch.zeros((batch_size, *preprocessing.shape), dtype=torch.uint8)
     with torch.no_grad():
         program = torch.export.export(network, (pixels,))
@@ -184,9 +131,8 @@ def _library_path(
     """The library's path in the cache: its name is a digest of everything that it depends on."""
     files = [(os.path.realpath(path), os.stat(path)) for path in checkpoint.files()]
     facts = (
-        (__version__, torch.__version__, torch.backends.cpu.get_cpu_capability(), has_amx()),
+        (__version__, torch.__version__, torch.backends.cpu.get_cpu_capability()),
         (preprocessing, runtime.dtype, batch_size, runtime.threads, output),
-        (sums_exactly(), is_faster_in_bf16()) if runtime.dtype == INT8 else (),  # as in `quantized_layer`
         json.dumps(dict(checkpoint.config), sort_keys=True),  # a probe's may differ from the file
         [(path, status.st_size, status.st_mtime_ns) for path, status in files],
     )

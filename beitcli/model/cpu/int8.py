@@ -7,7 +7,6 @@ is faster in it.
 
 from collections.abc import Callable
 from functools import cache
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ _ROWS_AT_ONCE = 400
 """Rows that go through a layer together: with more, what lies between two products leaves the cores' caches."""
 
 
-def quantized_layer(layer: Layer) -> nn.Module:
+def quantized_layer(layer: Layer) -> "QuantizedLayer":
     """The layer with linear maps of 8 bits; theirs in the given layer are gone."""
     dtype = torch.bfloat16 if is_faster_in_bf16() else torch.float32
     layer.qkv = Int8Linear(layer.qkv, dtype=dtype)  # type: ignore[assignment]
@@ -35,7 +34,7 @@ def quantized_layer(layer: Layer) -> nn.Module:
         bias = layer.bias.detach().to(dtype)
         del layer.bias
         layer.bias = bias  # no parameter: conversions of the network leave it as it is
-    return _ByParts(layer)
+    return QuantizedLayer(layer)
 
 
 class Int8Linear(nn.Module):
@@ -48,21 +47,21 @@ class Int8Linear(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self._activation = activation
-        self._dtype = dtype
+        self.activation = activation
+        self.dtype = dtype
         largest = _LARGEST if sums_exactly() else _LARGEST_OF_SEVEN_BITS
         quantized, scale = _quantized(linear.weight.detach().float(), largest)
-        self.out_features = linear.out_features
+        self.out_features, self.in_features = quantized.shape
         # no parameters: conversions of the network leave them as they are
-        self._weight = quantized.t()
-        self._scale = scale.flatten()
-        self._bias = linear.bias.detach().float()
+        self.weight = quantized.t()
+        self.scale = scale.flatten()
+        self.bias = linear.bias.detach().float()
 
     def forward(self, x: Tensor) -> Tensor:
         quantized, scale = _quantized(x.flatten(0, -2).float(), _LARGEST)
-        y = torch._int_mm(quantized, self._weight).float().mul_(self._scale)
-        torch.addcmul(self._bias, y, scale, out=y)  # no further array: these are the largest
-        return self._activation(y).to(self._dtype).reshape(*x.shape[:-1], self.out_features)
+        y = torch._int_mm(quantized, self.weight).float().mul_(self.scale)
+        torch.addcmul(self.bias, y, scale, out=y)  # no further array: these are the largest
+        return self.activation(y).to(self.dtype).reshape(*x.shape[:-1], self.out_features)
 
 
 @cache
@@ -81,15 +80,13 @@ def _quantized(rows: Tensor, largest: int) -> tuple[Tensor, Tensor]:
     return (rows / scale).round_().to(torch.int8), scale
 
 
-class _ByParts(nn.Module):
-    """A layer that takes a few images of a batch at a time."""
+class QuantizedLayer(nn.Module):
+    """A layer with linear maps of 8 bits, which takes a few images of a batch at a time."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
-        self._layer = layer
+        self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # the compiler leaves nothing large between products
-            return cast(Tensor, self._layer(x))
         images = max(1, round(_ROWS_AT_ONCE / x.shape[1]))
-        return torch.cat([self._layer(part) for part in torch.split(x, images)])
+        return torch.cat([self.layer(part) for part in torch.split(x, images)])

@@ -1,7 +1,19 @@
 """The machine's C++ compiler, and the cache folder for its output."""
 
+import ctypes
+import hashlib
+import logging
 import os
 import shutil
+import subprocess
+from collections.abc import Sequence
+from tempfile import TemporaryDirectory
+
+from beitcli.file_system import sync
+
+log = logging.getLogger(__name__)
+
+_FLAGS = ("-O3", "-w", "-fopenmp", "-shared", "-fPIC")
 
 
 def compiler() -> str | None:
@@ -16,3 +28,35 @@ def cache_folder() -> str:
     folder = os.path.join(cache, "beit", "compiled")
     os.makedirs(folder, exist_ok=True)
     return folder
+
+
+def compiled_library(source: str, flags: Sequence[str], name: str) -> ctypes.CDLL:
+    """The library of a C++ file: from the cache, or compiled now if it is missing or damaged there.
+
+    `name` is for the notice and the errors. Raises OSError where it cannot be compiled or loaded.
+    """
+    flags = (*_FLAGS, *flags)
+    with open(source, "rb") as stream:
+        digest = hashlib.sha256(stream.read() + " ".join(flags).encode()).hexdigest()[:16]
+    stem = os.path.splitext(os.path.basename(source))[0]
+    path = os.path.join(cache_folder(), f"{stem}-{digest}.so")
+    try:
+        return ctypes.CDLL(path)
+    except OSError:
+        _compile(source, flags, path, name)
+        return ctypes.CDLL(path)
+
+
+def _compile(source: str, flags: Sequence[str], path: str, name: str) -> None:
+    found = compiler()
+    if found is None:
+        raise OSError("no C++ compiler")
+    log.info("compiling %s, once for all models (`compile=False` skips this)", name, extra={"stage": "compiling"})
+    with TemporaryDirectory(dir=os.path.dirname(path)) as folder:
+        built = os.path.join(folder, "built")
+        done = subprocess.run([found, *flags, source, "-o", built], stdin=subprocess.DEVNULL, capture_output=True)
+        if done.returncode:
+            raise OSError(f"{found} failed: {done.stderr.decode(errors='replace').partition(chr(10))[0]}")
+        with open(built, "rb") as stream:
+            sync(stream.fileno())  # a truncated library would crash every process that loads it
+        os.replace(built, path)

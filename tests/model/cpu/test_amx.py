@@ -13,31 +13,14 @@ from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.classifier import PixelClassifier
 from beitcli.model.cpu.amx import has_amx_layers, use_amx_layers
 from beitcli.model.cpu.toolchain import compiler
-from beitcli.model.network import Beit, PixelScale
+from beitcli.model.network import Beit
 from beitcli.model.preprocessing import checkpoint_preprocessing, paper_preprocessing
 from beitcli.model.runtime import Runtime
+from tests.model.cpu.seeded import HALF, RELATIVE, error, pixels, saved
 
 BF16 = Runtime("cpu", "bf16", compiled=True)
 
 pytestmark = pytest.mark.skipif(not has_amx_layers(BF16) or compiler() is None, reason="no AMX, or no C++ compiler")
-
-HALF = PixelScale(1 / 255, (0.5,) * 3, (0.5,) * 3)
-RELATIVE = {"use_relative_position_bias": True}
-
-
-def saved(folder: Path, **config: Any) -> str:
-    """Save a seeded checkpoint with heads of 64, and weights larger than rounding errors; return the folder."""
-    from transformers import BeitConfig, BeitForImageClassification
-
-    torch.manual_seed(3)
-    small = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 512}
-    network = BeitForImageClassification(
-        BeitConfig(**{"image_size": 32, "patch_size": 8, "num_labels": 5, **small, **config})
-    )
-    for name, parameter in network.named_parameters():
-        parameter.data = torch.randn_like(parameter) * (0.5 if "bias" in name else 0.15)
-    network.save_pretrained(folder)
-    return str(folder)
 
 
 def networks(folder: str, side: int, output: Any = "logits") -> tuple[Beit, Beit, Beit]:
@@ -50,14 +33,6 @@ def networks(folder: str, side: int, output: Any = "logits") -> tuple[Beit, Beit
     use_amx_layers(ours)
     assert len(ours.layers) == 1
     return exact, rounded, ours
-
-
-def pixels(count: int, side: int) -> Tensor:
-    return torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-
-
-def error(states: Tensor, exact: Tensor) -> float:
-    return float((states.float() - exact).pow(2).mean().sqrt() / exact.pow(2).mean().sqrt())
 
 
 @pytest.mark.parametrize(

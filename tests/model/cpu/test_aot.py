@@ -3,9 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,7 @@ import torch
 
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.classifier import PixelClassifier
-from beitcli.model.cpu.amx import has_amx_layers
-from beitcli.model.cpu.aot import LOOK_AHEAD, compiled_network, is_worth_compiling
+from beitcli.model.cpu.aot import compiled_network
 from beitcli.model.cpu.toolchain import compiler
 from beitcli.model.preprocessing import Preprocessing, checkpoint_preprocessing
 from beitcli.model.runtime import Runtime
@@ -51,17 +48,16 @@ def libraries(tmp_path: Path) -> list[Path]:
 
 @needs_compiler
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "closeness"), [("fp32", 1e-4), ("int8", 3e-3)])
 def test_predictions_agree_and_it_is_compiled_once(
-    tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, closeness: float
+    tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, runtime = predictions(tiny, Runtime("cpu", dtype), 4), replace(COMPILED, dtype=dtype)
-    compiled = predictions(tiny, runtime, 4)
+    plain = predictions(tiny, Runtime("cpu", "fp32"), 4)
+    compiled = predictions(tiny, COMPILED, 4)
     for own, expected in zip(compiled, plain, strict=True):
-        assert own == [(index, pytest.approx(score, abs=closeness)) for index, score in expected]
+        assert own == [(index, pytest.approx(score, abs=1e-4)) for index, score in expected]
     [library] = libraries(tmp_path)
-    assert predictions(tiny, runtime, 3) == compiled[:3]  # a smaller batch is padded
-    network = compiled_network(tiny, preprocessing_of(tiny), runtime, 4)
+    assert predictions(tiny, COMPILED, 3) == compiled[:3]  # a smaller batch is padded
+    network = compiled_network(tiny, preprocessing_of(tiny), COMPILED, 4)
     assert network is not None
     batches = [pixels(4).roll(number, 0) for number in range(4)]
     one_by_one = [network(batch) for batch in batches]
@@ -74,7 +70,7 @@ def test_predictions_agree_and_it_is_compiled_once(
     other.parent.mkdir(parents=True)
     other.write_bytes(b"damaged")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
-    assert predictions(tiny, runtime, 4) == plain
+    assert predictions(tiny, COMPILED, 4) == plain
 
 
 def test_without_a_compiler_it_runs_uncompiled(
@@ -97,25 +93,6 @@ def test_without_a_cache_folder_it_runs_uncompiled(
     with caplog.at_level("INFO"):
         assert predictions(tiny, COMPILED, 4) == plain
     assert "the network runs uncompiled: [Errno 20] Not a directory" in caplog.text
-
-
-@needs_compiler
-def test_only_a_long_run_is_worth_compiling(tiny: Checkpoint) -> None:
-    sides = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "image_size": 384}
-    large = Checkpoint("large", tiny.repository, tiny.folder, {**tiny.config, **sides, "patch_size": 16}, None, ())
-    preprocessing = Preprocessing((384, 384), None, 2, 1 / 255, (0.5,) * 3, (0.5,) * 3)
-    bf16 = Runtime("cpu", "bf16", many_batches=True)
-    short, long = (3, 4) if has_amx_layers(bf16) else (1000, 1100)
-
-    def counter(images: int) -> Callable[[int], int]:
-        return lambda most: min(images, most)
-
-    assert not is_worth_compiling(tiny, preprocessing_of(tiny), bf16, counter(LOOK_AHEAD))
-    assert not is_worth_compiling(large, preprocessing, bf16, counter(short))
-    assert is_worth_compiling(large, preprocessing, bf16, counter(long))
-    assert is_worth_compiling(large, preprocessing, bf16, counter(LOOK_AHEAD))
-    assert is_worth_compiling(large, preprocessing, bf16, None) == has_amx_layers(bf16)
-    assert is_worth_compiling(large, preprocessing, Runtime("cpu", "bf16"), counter(LOOK_AHEAD)) == has_amx_layers(bf16)
 
 
 @needs_compiler

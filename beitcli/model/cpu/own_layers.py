@@ -1,0 +1,72 @@
+"""Layers of our own in C++, which take a second to compile: for AMX in bf16, and what is fused in bf16 and int8."""
+
+import logging
+from collections.abc import Callable, Mapping
+from math import ceil
+from typing import Any
+
+from beitcli.model.checkpoint import Checkpoint, square_side
+from beitcli.model.cpu.amx import has_amx_layers, use_amx_layers
+from beitcli.model.cpu.fused import use_fused_passes
+from beitcli.model.cpu.toolchain import compiler
+from beitcli.model.network import Beit
+from beitcli.model.preprocessing import Preprocessing
+from beitcli.model.runtime import INT8, Runtime
+
+log = logging.getLogger(__name__)
+
+WORTH = 1_500.0
+"""GFLOP of a run that repays the second that a compiler takes once: with AMX and in int8 half of it, the next all."""
+
+LOOK_AHEAD = 2000
+"""Most images that are counted before that decision."""
+
+EXPECTED = 10
+"""Factor from `LOOK_AHEAD` images to the expected number of images in such a run."""
+
+
+def has_own_layers(runtime: Runtime) -> bool:
+    """True if a compiled BEiT runs by such layers, and not by those of torch's compiler."""
+    return runtime.device == "cpu" and runtime.dtype in (INT8, "bf16")
+
+
+def use_own_layers(network: Beit, runtime: Runtime) -> None:
+    """Replace the layers of a network in the runtime's dtype; where that is impossible, keep them and log a notice."""
+    if not has_amx_layers(runtime):
+        use_fused_passes(network)
+    elif network.output != "layers":  # the layers for AMX are one module
+        use_amx_layers(network)
+
+
+def is_worth_compiling(
+    checkpoint: Checkpoint, preprocessing: Preprocessing, runtime: Runtime, count: Callable[[int], int] | None
+) -> bool:
+    """True if a run should compile such layers first. `count(n)` gives the number of its images, at most n.
+
+    Without it the number is unknown and may be large.
+    """
+    if not has_own_layers(runtime):
+        return False
+    needed = ceil(WORTH / max(_gflop_of(checkpoint.config, preprocessing), 1e-6))
+    counted = min(needed, LOOK_AHEAD)
+    if needed > EXPECTED * LOOK_AHEAD or (count and count(counted) < counted):
+        return False
+    if compiler() is None:
+        log.debug("the network runs uncompiled: no C++ compiler")
+        return False
+    return True
+
+
+def _gflop_of(config: Mapping[str, Any], preprocessing: Preprocessing) -> float:
+    """GFLOP for one image in the network's layers: two for each weight and token, and those of attention.
+
+    0 for an invalid config, which the network reports later.
+    """
+    try:
+        height, width = preprocessing.size
+        patch, hidden = square_side(config, "patch_size", 16), config.get("hidden_size", 768)
+        tokens = 1 + (height // patch) * (width // patch)
+        weights = 4 * hidden**2 + 2 * hidden * config.get("intermediate_size", 3072)
+        return float(2e-9 * tokens * (weights + 2 * tokens * hidden) * config.get("num_hidden_layers", 12))
+    except (TypeError, ValueError, ZeroDivisionError):
+        return 0.0

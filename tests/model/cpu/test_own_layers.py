@@ -1,0 +1,42 @@
+"""When a run compiles the layers of our own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from beitcli.model.checkpoint import Checkpoint, open_checkpoint
+from beitcli.model.cpu.own_layers import LOOK_AHEAD, is_worth_compiling
+from beitcli.model.cpu.toolchain import compiler
+from beitcli.model.preprocessing import Preprocessing, checkpoint_preprocessing
+from beitcli.model.runtime import Runtime
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_some_images_of_a_large_model_are_worth_it(tiny_beit: Path, dtype: str) -> None:
+    tiny = open_checkpoint(str(tiny_beit), None)
+    sides = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "image_size": 384}
+    large = Checkpoint("large", tiny.repository, tiny.folder, {**tiny.config, **sides, "patch_size": 16}, None, ())
+    preprocessing = Preprocessing((384, 384), None, 2, 1 / 255, (0.5,) * 3, (0.5,) * 3)
+    runtime = Runtime("cpu", dtype)
+
+    def counter(images: int) -> Callable[[int], int]:
+        return lambda most: min(images, most)
+
+    small = checkpoint_preprocessing(tiny.processor, None)
+    assert not is_worth_compiling(tiny, small, runtime, counter(LOOK_AHEAD))
+    assert not is_worth_compiling(large, preprocessing, runtime, counter(3))
+    assert is_worth_compiling(large, preprocessing, runtime, counter(4))
+    assert is_worth_compiling(large, preprocessing, runtime, counter(LOOK_AHEAD))
+    assert is_worth_compiling(large, preprocessing, runtime, None)
+    assert not is_worth_compiling(large, preprocessing, Runtime("cpu", "fp32"), None)
+    assert not is_worth_compiling(large, preprocessing, Runtime("cuda", "bf16"), None)
+
+
+def test_without_a_compiler_nothing_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    demo = open_checkpoint("demo", None)
+    preprocessing = checkpoint_preprocessing(demo.processor, None)
+    assert not is_worth_compiling(demo, preprocessing, Runtime("cpu", "int8"), None)
