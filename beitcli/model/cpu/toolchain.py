@@ -33,7 +33,7 @@ def cache_folder() -> str:
 def compiled_library(source: str, flags: Sequence[str], name: str) -> ctypes.CDLL:
     """The library of a C++ file: from the cache, or compiled now if it is missing or damaged there.
 
-    `name` is for the notice and the errors. Raises OSError where it cannot be compiled or loaded.
+    `name` is for the notice. Raises OSError where it cannot be compiled or loaded.
     """
     flags = (*_FLAGS, *flags)
     with open(source, "rb") as stream:
