@@ -3,10 +3,10 @@
 // Products are torch's. A pass reads their sums once and leaves what the next product takes, a row at a time in a core's
 // first-level cache. Loops are plain, for the compiler to turn into vectors of any width; no row depends on another.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <vector>
 
 namespace {
@@ -17,6 +17,9 @@ using Index = int64_t;
 constexpr float kLargest = 127.f;
 constexpr float kSmallest = 1e-30f;  // of a row's largest: a row of zeros has a scale too
 constexpr float kLog2E = 1.44269504f;
+constexpr float kLowest = -126.f;                      // powers of 2 below are no normal floats
+constexpr float kLeastSum = 1e-20f, kMostSum = 1e35f;  // of powers of 2, none of them at an end of the exponents
+constexpr Index kLanes = 16;                           // floats in the widest vector
 
 // Quantized rows: each value times its row's scale.
 struct Rows {
@@ -53,7 +56,10 @@ inline float with_bits(int32_t bits) {
   return x;
 }
 
-// A whole number that orders as x does, and back: clang makes no vectors of a largest float. NaN is above all.
+// A whole number that orders as |x| does: clang makes no vectors of a largest float. NaN is above all.
+inline int32_t size_of(float x) { return bits_of(x) & 0x7fffffff; }
+
+// The same for x itself, and back.
 inline int32_t order_of(float x) { return bits_of(x) ^ (bits_of(x) >> 31 & 0x7fffffff); }
 inline float in_order(int32_t order) { return with_bits(order ^ (order >> 31 & 0x7fffffff)); }
 
@@ -62,10 +68,8 @@ inline float widened(Bf16 x) { return with_bits(int32_t(uint32_t(x) << 16)); }
 
 inline void store(float x, float* to) { *to = x; }
 
-inline void store(float x, Bf16* to) {  // the nearest, of two the even one
-  const uint32_t bits = bits_of(x);
-  *to = x != x ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
+// To the nearest. A NaN of arithmetic with finite weights stays one: the bits that are cut off are 0.
+inline void store(float x, Bf16* to) { *to = uint32_t(bits_of(x) + 0x8000) >> 16; }
 
 // To the nearest whole number, of two the even one, up to 2^22: clang makes no vectors of `nearbyint`.
 inline float rounded(float x) {
@@ -73,46 +77,59 @@ inline float rounded(float x) {
   return (x + kWhole) - kWhole;
 }
 
-// 2^x, to 3e-6 of it: the Taylor series over -0.5...0.5. NaN stays NaN.
+// 2^x to 7.5e-5 of it, for |x| up to 126: a polynomial over -0.5...0.5 with the least error. NaN stays NaN.
 inline float power_of_2(float x) {
-  x = x < -126.f ? -126.f : x;
-  const float whole = rounded(x), rest = x - whole;
-  float y = 1.33335581e-3f;
-  y = y * rest + 9.61812911e-3f;
-  y = y * rest + 5.55041087e-2f;
-  y = y * rest + 2.40226507e-1f;
-  y = y * rest + 6.93147181e-1f;
-  y = y * rest + 1.f;
-  return y * with_bits((int32_t(whole) + 127) << 23);
+  constexpr float kExponent = (3 << 22) + 127;  // the last bits of a sum with it are those of a float's exponent
+  const float shifted = x + kExponent, rest = x - (shifted - kExponent);
+  float y = 5.51717746e-2f;
+  y = y * rest + 2.42611372e-1f;
+  y = y * rest + 6.9326097e-1f;
+  y = y * rest + 9.99928027e-1f;
+  return y * with_bits(uint32_t(bits_of(shifted)) << 23);
 }
 
-// x Phi(x), by erfc(z) = t(a1 + t(a2 + ...)) exp(-z^2), t = 1 / (1 + p z) (Abramowitz and Stegun, 7.1.26), to 1.5e-7.
+// x Phi(x) to 2e-4: Phi(t) - 1/2 as a polynomial of odd powers with the least error, for t in -4...4.
 inline float gelu(float x) {
-  const float size = std::fabs(x), z = size * 0.70710678f, t = 1.f / (1.f + 0.3275911f * z);
-  float y = 1.061405429f;
-  y = y * t - 1.453152027f;
-  y = y * t + 1.421413741f;
-  y = y * t - 0.284496736f;
-  y = y * t + 0.254829592f;
-  const float tail = y * t * power_of_2(z * z * -kLog2E);
-  return (x < 0.f ? 0.f : x) - 0.5f * size * tail;  // x Phi(x) = max(x, 0) - |x| erfc(z) / 2
+  float t = x < -4.f ? -4.f : x;
+  t = t > 4.f ? 4.f : t;
+  const float square = t * t;
+  float y = 2.25887869e-8f;
+  y = y * square - 1.58885748e-6f;
+  y = y * square + 4.77645046e-5f;
+  y = y * square - 8.1219361e-4f;
+  y = y * square + 8.76372137e-3f;
+  y = y * square - 6.45544794e-2f;
+  y = y * square + 3.97870313e-1f;
+  return x * (y * t + 0.5f);
 }
 
 // Makes row `r` of the values of each column: `row` has room for them. Its scale is not finite where one of them is not.
 template <class Value>
 inline void quantize(const Rows& to, Index r, float* row, Value value) {
-  int32_t most = order_of(kSmallest);
+  int32_t most = size_of(kSmallest);
 #pragma omp simd reduction(max : most)
   for (Index c = 0; c < to.width; c++) {
     row[c] = value(c);
-    const int32_t size = order_of(std::fabs(row[c]));
+    const int32_t size = size_of(row[c]);
     most = size > most ? size : most;
   }
-  const float scale = in_order(most) / kLargest, inverse = 1.f / scale;
+  const float scale = with_bits(most) / kLargest, inverse = 1.f / scale;
   int8_t* out = to.values + r * to.width;
 #pragma omp simd
   for (Index c = 0; c < to.width; c++) out[c] = int8_t(int32_t(rounded(row[c] * inverse)));
   to.scales[r] = scale;
+}
+
+// Calls `work(column)`, in whole vectors: some columns twice, as what is left of a row would take as long as the rest.
+template <class Work>
+inline void for_columns(Index width, Work work) {
+  const Index whole = width < kLanes ? width : width / kLanes * kLanes;
+#pragma omp simd
+  for (Index c = 0; c < whole; c++) work(c);
+  if (whole < width) {
+#pragma omp simd
+    for (Index c = 0; c < kLanes; c++) work(width - kLanes + c);
+  }
 }
 
 // Calls `work(number, room for a row)` for each row, on all threads.
@@ -124,6 +141,27 @@ void for_rows(Index rows, Index width, int threads, Work work) {
 #pragma omp for
     for (Index r = 0; r < rows; r++) work(r, row.data());
   }
+}
+
+// Makes a row powers of 2, and returns their sum. Exponents beyond a float's are the nearest of those.
+inline float make_powers(float* row, Index width) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (Index c = 0; c < width; c++) {
+    const float x = row[c] < kLowest ? kLowest : row[c];
+    row[c] = power_of_2(x > -kLowest ? -kLowest : x);
+    sum += row[c];
+  }
+  return sum;
+}
+
+inline void subtract_highest(float* row, Index width) {
+  int32_t highest = order_of(row[0]);
+#pragma omp simd reduction(max : highest)
+  for (Index c = 0; c < width; c++) highest = order_of(row[c]) > highest ? order_of(row[c]) : highest;
+  const float subtracted = in_order(highest);
+#pragma omp simd
+  for (Index c = 0; c < width; c++) row[c] -= subtracted;
 }
 
 // Where a token's part of a head is, in (images, heads, tokens, width).
@@ -190,29 +228,27 @@ void beit_split_fp32(const Sums* from, const Heads* shape, float* to, int thread
 }
 
 // Softmax of scores (images, heads, tokens, tokens) and bias (heads, tokens, tokens), if there is one, in place.
+//
+// A row's highest score is subtracted only where powers of 2 would not be floats: finding it first takes as long again.
 void beit_softmax(Bf16* scores, const Bf16* bias, const Heads* shape, int threads) {
-  const Index width = shape->tokens, rows = shape->heads * width;
+  const Index width = shape->tokens, rows = shape->heads * width, whole = (width + kLanes - 1) / kLanes * kLanes;
   const std::vector<Bf16> zeros(bias ? 0 : width);
-  for_rows(shape->images * rows, width, threads, [&](Index r, float* row) {
+  for_rows(shape->images * rows, whole, threads, [&](Index r, float* row) {
     Bf16* at = scores + r * width;
     const Bf16* added = bias ? bias + r % rows * width : zeros.data();
-    int32_t highest = std::numeric_limits<int32_t>::min();
-#pragma omp simd reduction(max : highest)
-    for (Index c = 0; c < width; c++) {
-      row[c] = (widened(at[c]) + widened(added[c])) * kLog2E;
-      const int32_t order = order_of(row[c]);
-      highest = order > highest ? order : highest;
-    }
-    const float most = in_order(highest);
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (Index c = 0; c < width; c++) {
-      row[c] = power_of_2(row[c] - most);
-      sum += row[c];
+    const auto read = [=] {
+      std::fill_n(row + whole - kLanes, kLanes, kLowest);
+      for_columns(width, [=](Index c) { row[c] = (widened(at[c]) + widened(added[c])) * kLog2E; });
+    };
+    read();
+    float sum = make_powers(row, whole);
+    if (!(sum > kLeastSum && sum < kMostSum)) {  // or not a number
+      read();
+      subtract_highest(row, width);
+      sum = make_powers(row, whole);
     }
     const float factor = 1.f / sum;
-#pragma omp simd
-    for (Index c = 0; c < width; c++) store(row[c] * factor, at + c);
+    for_columns(width, [=](Index c) { store(row[c] * factor, at + c); });
   });
 }
 

@@ -130,7 +130,7 @@ def test_gelu_is_exact_to_half_a_step() -> None:
     values, scales = activated.tensors
     expected = F.gelu(linear.bias)
     assert float(scales) == pytest.approx(20 / 127)
-    assert ((values.float() * scales - expected).abs() <= 0.5 * scales + 1e-5).all()
+    assert ((values.float() * scales - expected).abs() <= 0.5 * scales + 2e-4).all()
 
 
 def test_a_row_of_zeros_stays_one() -> None:
@@ -141,13 +141,30 @@ def test_a_row_of_zeros_stays_one() -> None:
     assert scales.isfinite().all()
 
 
-def test_softmax_is_exact_to_the_dtype() -> None:
-    scores = torch.randn(2, 3, 21, 21, generator=torch.Generator().manual_seed(2)).mul(20).bfloat16()
-    bias = torch.randn(1, 3, 21, 21, generator=torch.Generator().manual_seed(3)).mul(20).bfloat16()
+@pytest.mark.parametrize("tokens", [5, 16, 21, 40])
+@pytest.mark.parametrize(
+    ("spread", "mean"), [(2, 0), (20, 0), (300, 0), (1, 400), (1, -400)], ids=lambda value: f"{value}"
+)
+def test_softmax_is_exact_to_the_dtype(tokens: int, spread: float, mean: float) -> None:
+    """Also where powers of 2 are beyond a float's, unless the row's highest score is subtracted first."""
+    scores, bias = (
+        torch.randn(count, 3, tokens, tokens, generator=torch.Generator().manual_seed(count)).mul(spread).bfloat16()
+        for count in (2, 1)
+    )
+    scores += mean
     for given in (bias, None):
         expected = (scores.float() if given is None else scores.float() + given.float()).softmax(-1)
         ours = Passes().softmax(scores.clone(), given).float()
-        assert ((ours - expected).abs() <= expected * 2**-8 + 1e-20).all()
+        assert ((ours - expected).abs() <= expected * (2**-8 + 2e-4) + 1e-20).all()
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_softmax_of_a_score_that_is_not_finite_is_not(broken: float) -> None:
+    scores = torch.zeros(1, 1, 21, 21).bfloat16()
+    scores[0, 0, 2, 20] = broken
+    rows = Passes().softmax(scores, None)[0, 0]
+    assert rows[2].isnan().all()
+    assert (rows[torch.arange(21) != 2] == torch.tensor(1 / 21).bfloat16()).all()
 
 
 def test_another_activation_runs_as_it_is(tmp_path: Path) -> None:
