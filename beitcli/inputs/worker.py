@@ -1,6 +1,7 @@
 """Set-up of a decoding process: it dies with its parent, prints nothing and is killed first when memory runs out."""
 
 import ctypes
+import gc
 import logging
 import multiprocessing
 import os
@@ -109,6 +110,7 @@ def init_worker() -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+    gc.freeze()  # else to look through the parent's objects would copy their memory
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         parent = multiprocessing.parent_process()
