@@ -17,9 +17,11 @@ using Index = int64_t;
 constexpr float kLargest = 127.f;
 constexpr float kSmallest = 1e-30f;  // of a row's largest: a row of zeros has a scale too
 constexpr float kLog2E = 1.44269504f;
-constexpr float kLowest = -126.f;                      // powers of 2 below are no normal floats
-constexpr float kLeastSum = 1e-20f, kMostSum = 1e35f;  // of powers of 2, none of them at an end of the exponents
-constexpr Index kLanes = 16;                           // floats in the widest vector
+// Exponents of powers of 2 are clamped to -125...125, so that all are normal floats. A sum of powers between these limits
+// has none that was clamped from above, and those clamped from below do not matter in it.
+constexpr float kLowest = -125.f, kLeastSum = 1e-20f, kMostSum = 1e35f;
+
+constexpr Index kLanes = 16;  // floats in the widest vector
 
 // Quantized rows: each value times its row's scale.
 struct Rows {
@@ -59,7 +61,7 @@ inline float with_bits(int32_t bits) {
 // A whole number that orders as |x| does: clang makes no vectors of a largest float. NaN is above all.
 inline int32_t size_of(float x) { return bits_of(x) & 0x7fffffff; }
 
-// The same for x itself, and back.
+// The same for x itself, and back; a NaN may be at either end.
 inline int32_t order_of(float x) { return bits_of(x) ^ (bits_of(x) >> 31 & 0x7fffffff); }
 inline float in_order(int32_t order) { return with_bits(order ^ (order >> 31 & 0x7fffffff)); }
 
@@ -69,7 +71,7 @@ inline float widened(Bf16 x) { return with_bits(int32_t(uint32_t(x) << 16)); }
 inline void store(float x, float* to) { *to = x; }
 
 // To the nearest. A NaN of arithmetic with finite weights stays one: the bits that are cut off are 0.
-inline void store(float x, Bf16* to) { *to = uint32_t(bits_of(x) + 0x8000) >> 16; }
+inline void store(float x, Bf16* to) { *to = (uint32_t(bits_of(x)) + 0x8000) >> 16; }
 
 // To the nearest whole number, of two the even one, up to 2^22: clang makes no vectors of `nearbyint`.
 inline float rounded(float x) {
@@ -77,7 +79,7 @@ inline float rounded(float x) {
   return (x + kWhole) - kWhole;
 }
 
-// 2^x to 7.5e-5 of it, for |x| up to 126: a polynomial over -0.5...0.5 with the least error. NaN stays NaN.
+// 2^x for |x| up to 126, with a relative error of 7.5e-5: a minimax polynomial over -0.5...0.5. NaN stays NaN.
 inline float power_of_2(float x) {
   constexpr float kExponent = (3 << 22) + 127;  // the last bits of a sum with it are those of a float's exponent
   const float shifted = x + kExponent, rest = x - (shifted - kExponent);
@@ -88,7 +90,8 @@ inline float power_of_2(float x) {
   return y * with_bits(uint32_t(bits_of(shifted)) << 23);
 }
 
-// x Phi(x) to 2e-4: Phi(t) - 1/2 as a polynomial of odd powers with the least error, for t in -4...4.
+// x Phi(x), with an error of 2e-4: a minimax polynomial of odd powers for Phi(x) - 1/2 over -4...4, beyond which Phi is 0
+// or 1.
 inline float gelu(float x) {
   float t = x < -4.f ? -4.f : x;
   t = t > 4.f ? 4.f : t;
@@ -120,7 +123,7 @@ inline void quantize(const Rows& to, Index r, float* row, Value value) {
   to.scales[r] = scale;
 }
 
-// Calls `work(column)`, in whole vectors: some columns twice, as what is left of a row would take as long as the rest.
+// Calls `work(column)` in whole vectors, for some columns twice: one by one, the last few would take as long as the others.
 template <class Work>
 inline void for_columns(Index width, Work work) {
   const Index whole = width < kLanes ? width : width / kLanes * kLanes;
@@ -143,7 +146,7 @@ void for_rows(Index rows, Index width, int threads, Work work) {
   }
 }
 
-// Makes a row powers of 2, and returns their sum. Exponents beyond a float's are the nearest of those.
+// Replaces each value of a row by its clamped power of 2, and returns the sum.
 inline float make_powers(float* row, Index width) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -229,7 +232,7 @@ void beit_split_fp32(const Sums* from, const Heads* shape, float* to, int thread
 
 // Softmax of scores (images, heads, tokens, tokens) and bias (heads, tokens, tokens), if there is one, in place.
 //
-// A row's highest score is subtracted only where powers of 2 would not be floats: finding it first takes as long again.
+// A row's highest score is subtracted only where powers of 2 overflow or nearly all underflow: it takes as long to find.
 void beit_softmax(Bf16* scores, const Bf16* bias, const Heads* shape, int threads) {
   const Index width = shape->tokens, rows = shape->heads * width, whole = (width + kLanes - 1) / kLanes * kLanes;
   const std::vector<Bf16> zeros(bias ? 0 : width);
@@ -242,7 +245,7 @@ void beit_softmax(Bf16* scores, const Bf16* bias, const Heads* shape, int thread
     };
     read();
     float sum = make_powers(row, whole);
-    if (!(sum > kLeastSum && sum < kMostSum)) {  // or not a number
+    if (!(sum > kLeastSum && sum < kMostSum)) {  // also of NaN
       read();
       subtract_highest(row, width);
       sum = make_powers(row, whole);
