@@ -110,7 +110,7 @@ def init_worker() -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
-    gc.freeze()  # else to look through the parent's objects would copy their memory
+    gc.freeze()  # else a collection would copy the memory of all the parent's objects
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         parent = multiprocessing.parent_process()
