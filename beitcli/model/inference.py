@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from beitcli.errors import DeviceError, ModelError, first_line
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.cpu.aot import OneShape, compiled_network
-from beitcli.model.cpu.int8 import quantized_layer
+from beitcli.model.cpu.int8 import Quantizer
 from beitcli.model.cpu.own_layers import has_own_layers, use_own_layers
 from beitcli.model.cpu.packing import can_pack, pack_linear_layers
 from beitcli.model.network import Beit, Output, PixelScale
@@ -116,7 +116,7 @@ class Forward:
         checkpoint, scale = self._checkpoint, PixelScale(preprocessing.factor, preprocessing.mean, preprocessing.std)
         tensors = checkpoint.tensors()
         try:
-            options: dict[str, Any] = {"prepared": quantized_layer} if runtime.dtype == INT8 else {}
+            options: dict[str, Any] = {"prepared": Quantizer()} if runtime.dtype == INT8 else {}
             dtype, size = runtime.torch_dtype, preprocessing.size
             network = Beit(checkpoint.config, tensors, size, scale, dtype, self._output, **options)
         except ModelError as error:

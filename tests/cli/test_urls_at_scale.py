@@ -21,20 +21,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.memory import LAUNCHER
+
 pytestmark = pytest.mark.slow
 
 MOST_AT_ONCE = 8
 MOST_BYTES = 1_000_000
 MOST_MEMORY = 100_000_000  # bytes at the peak, beyond the peak for as many small images
 OPTIONS = ("-m", "demo", "--format", "jsonl", "-q", "--url-timeout", "3", "--url-max-bytes", str(MOST_BYTES))
-
-LAUNCHER = """
-import resource, subprocess, sys
-status = subprocess.run(sys.argv[1:], timeout=150).returncode
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
-sys.exit(status)
-"""
-"""Prints the peak memory of a command. A direct child of the tests would start with their own memory."""
 
 
 class Server(ThreadingHTTPServer):
@@ -202,7 +196,7 @@ class Run:
 
 
 def batch(folder: Path, urls: Iterable[str]) -> Run:
-    command = [sys.executable, "-c", LAUNCHER, sys.executable, "-m", "beitcli", "batch", "--files-from", "-", *OPTIONS]
+    command = [*LAUNCHER, sys.executable, "-m", "beitcli", "batch", "--files-from", "-", *OPTIONS]
     done = subprocess.run(command, cwd=folder, input="\n".join(urls).encode(), capture_output=True, check=False)
     *notices, peak = done.stderr.decode().splitlines()
     assert [notice for notice in notices if "images failed" not in notice] == []

@@ -34,11 +34,17 @@ def tune() -> None:
     _glibc("mallopt", _M_ARENA_MAX, 1)
 
 
+def return_freed_memory() -> None:
+    """Return memory freed so far to the system, if the heap is `tune`d."""
+    if _Process.tuned:
+        _glibc("malloc_trim", 0)
+
+
 def keep_freed_memory() -> None:
     """Return memory freed so far to the system, and keep what is freed from now on, if the heap is `tune`d."""
     if not _Process.tuned:
         return
-    _glibc("malloc_trim", 0)
+    return_freed_memory()
     if not _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE):
         _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE_OLD_GLIBC)
     _glibc("mallopt", _M_TRIM_THRESHOLD, _LARGE)
