@@ -21,10 +21,11 @@ from beitcli.training.pretraining.tokenizers.protocol import Tokenizer
 from beitcli.training.pretraining.views import JITTER, SMALL_JITTER, CroppedViews, PlainViews, ShiftedViews, Views
 from beitcli.training.recipes.optimizers import BIAS_RATE, layer_wise_adamw, muon_and_adamw
 from beitcli.training.recipes.recipe import Length, Method, Schedule
-from beitcli.training.recipes.scratch import AVERAGE_DECAY, CLIP, RATE, WARMUP_STEPS, WEIGHT_DECAY, WORTH_COMPILING
+from beitcli.training.recipes.scratch import AVERAGE_DECAY, CLIP, WARMUP_STEPS, WEIGHT_DECAY, WORTH_COMPILING
 from beitcli.training.recipes.sizes import ScratchShape
 from beitcli.training.settings import MODEL, base_model
 
+NARROW_RATE = 5e-3
 STOCHASTIC_DEPTH = 0.1
 LAYER_SCALE, LARGE_LAYER_SCALE = 0.1, 1e-5
 PAPER_RATE, PAPER_FINAL_RATE = 1.5e-3, 1e-5  # for batches of 2,048, and where the cosine ends
@@ -94,7 +95,7 @@ class PretrainPlan:
         network = self._network(tokenizer.vocabulary)
         if self._is_compiled(length, runtime):
             network.compile_layers()
-        rate = self.rate or (RATE if self.shape.is_narrow else PAPER_RATE * length.step_size / 2048)
+        rate = self.rate or (NARROW_RATE if self.shape.is_narrow else PAPER_RATE * length.step_size / 2048)
         schedule = self._schedule(length, rate)
         return Method(
             network=network,
