@@ -23,7 +23,7 @@ def test_a_process_that_is_killed_at_any_instant_costs_nothing(start: Starter, f
     while killed < 5:
         output = next(outputs)
         process = start(folder, *SAME, *TWO, "--out", output.name)
-        while not workers_of(process.pid):
+        while process.poll() is None and not workers_of(process.pid):
             time.sleep(0.02)
         time.sleep(random.uniform(0, 1.5))
         found = workers_of(process.pid)

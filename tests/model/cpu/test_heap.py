@@ -1,4 +1,4 @@
-"""Peak memory of a command: what is freed while weights load is returned at once."""
+"""Peak memory of a command: what is freed while weights load is returned."""
 
 import os
 import subprocess
