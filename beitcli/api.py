@@ -258,7 +258,7 @@ class Classifier(_LoadedModel[Prediction]):
     >>> import beitcli
     >>> model = beitcli.Classifier("demo", top_k=2)
     >>> [image, broken] = model(["samples/cat.jpg", b"no image"])
-    >>> image.label, round(image.score, 2), len(image.scores)
+    >>> image.label, round(image.score, 1), len(image.scores)
     ('cat', 0.5, 2)
     >>> broken.code
     'not_an_image'
