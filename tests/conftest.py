@@ -1,4 +1,4 @@
-"""What the tests share: a private environment, a tiny BEiT, photographs, and `beit` as a real process."""
+"""Fixtures of all tests: a private environment, a tiny BEiT, photographs, and `beit` as a real process."""
 
 import os
 import subprocess

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 LAUNCHER = (sys.executable, __file__)
-"""What a command is an argument of, to have its peak memory in KB (on macOS in bytes) as the last line of stderr."""
+"""Prefix of a command that prints its peak memory in KB (on macOS in bytes) as the last line of stderr."""
 
 if __name__ == "__main__":
     status = subprocess.run(sys.argv[1:], timeout=150).returncode

@@ -11,6 +11,7 @@ from tests import preloaded
 
 PACKAGE = Path(__file__).parent.parent / "beitcli"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
 MAY_IMPORT = {
     "": {"api", "errors", "records"},
@@ -50,6 +51,23 @@ MAY_IMPORT = {
 ON_A_TERMINAL = ("typer", "rich", "tqdm", "click")
 
 QUESTION_WORDS = ("What ", "How ", "Which ", "Whether ", "Where ", "Who ", "Why ")
+
+THIRD_PERSON = (
+    *(
+        "Chooses ",
+        "Creates ",
+        "Decodes ",
+        "Fits ",
+        "Flushes ",
+        "Gives ",
+        "Kills ",
+        "Lists ",
+        "Moves ",
+        "Pickles ",
+        "Prints ",
+    ),
+    *("Raises ", "Reads ", "Removes ", "Returns ", "Saves ", "Trains ", "Turns ", "Warns ", "Writes "),
+)
 
 NAMES_A_FLAG = {
     # messages of failures, and the meanings of their codes: records hold them
@@ -111,13 +129,21 @@ def test_jobs_know_no_terminal_and_print_nothing(path: Path) -> None:
     assert not {ast.unparse(call) for call in calls} & {"print", "exit", "sys.exit", "os._exit"}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", [*MODULES, *TESTS], ids=lambda path: str(path.relative_to(PACKAGE.parent)))
 def test_docstrings_name_or_order_and_never_begin_as_a_question(path: Path) -> None:
-    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    docstrings = [
-        ast.get_docstring(node) or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented)
+    texts = [
+        node.value.value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     ]
-    assert not [text for text in docstrings if text.startswith(QUESTION_WORDS)]
+    assert not [text for text in texts if text.startswith(QUESTION_WORDS)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_docstrings_of_functions_are_in_the_imperative(path: Path) -> None:
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, functions)]
+    assert not [node.name for node in nodes if (ast.get_docstring(node) or "").startswith(THIRD_PERSON)]
 
 
 @pytest.mark.parametrize(

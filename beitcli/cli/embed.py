@@ -78,7 +78,7 @@ def embed(
 
 
 def _check_suffix(resume: Resume) -> None:
-    """Raises UsageError for outputs that cannot hold features."""
+    """Raise UsageError for outputs that cannot hold features."""
     if resume.streams:
         raise UsageError("features need a file", f"--out FILE, which ends with {', '.join(SUFFIXES)}")
     check_suffix(resume.out)

@@ -55,7 +55,7 @@ def _check_columns(labels: Labels, name: str) -> None:
 
 
 def layout_for(file_format: FileFormat, output: OutputOptions) -> Callable[[int], Layout]:
-    """Makes the layout of the records from the number of labels of an image. Raises UsageError for an idle `--bom`."""
+    """Make the layout of the records from the number of labels of an image. Raises UsageError for an idle `--bom`."""
     if output.bom:
         check_bom(file_format.name)
     if file_format.name == "table":

@@ -208,7 +208,7 @@ class OutputOptions:
     ] = "auto"
 
     def check(self) -> None:
-        """Raises UsageError for an invalid --fail-on."""
+        """Raise UsageError for an invalid --fail-on."""
         self.tolerated()
 
     @property

@@ -62,7 +62,7 @@ def by_folder(folder: str, walk: Walk, skipped: Skipped) -> list[Labelled]:
 
 
 def _check_not_split(folder: str, labelled: Sequence[Labelled]) -> None:
-    """Raises UsageError for a folder of training, validation or test images, each in folders of the same classes."""
+    """Raise UsageError for a folder of training, validation or test images, each in folders of the same classes."""
     below: dict[str, set[str]] = {}
     start = len(folder.rstrip("/")) + 1
     for each in labelled:
@@ -162,7 +162,7 @@ def _labelled_rows(rows: Iterator[list[str]], path: str) -> Iterator[Labelled]:
 
 
 def _check_separator(first: list[str], path: str) -> None:
-    """Raises UsageError for a table whose first row has other separators than its suffix says."""
+    """Raise UsageError for a table whose first row has other separators than its suffix says."""
     cell = first[0] if first else ""
     there = os.path.lexists(found_beside(cell, path))
     for separator, name in _OTHER_SEPARATORS.items():

@@ -32,7 +32,7 @@ from beitcli.outputs.writers import Layout, writer
 from beitcli.records import Prediction, Record, Skipped
 
 LayoutFor = Callable[[int], Layout]
-"""Makes the layout of the records from the number of labels of an image."""
+"""The layout of the records, from the number of labels of an image."""
 
 
 def classify(request: Request, layout_for: LayoutFor, destination: Destination, observer: Observer) -> Report:

@@ -63,7 +63,7 @@ class EvaluationRequest:
         return EvaluationFiles(json, self.plots, self.mistakes, self.page)
 
     def check(self) -> None:
-        """Raises UsageError for options that contradict each other, OutputError for files that cannot be written."""
+        """Raise UsageError for options that contradict each other, OutputError for files that cannot be written."""
         for part in (self.run.limits, self.run.model, self.run.compute, self.run.resume):
             part.check()
         check_values(self)
@@ -73,7 +73,7 @@ class EvaluationRequest:
             raise UsageError(f"`{printable(self.plots)}` is in the folder of the images", "choose a `plots=` beside it")
 
     def _check_summary(self) -> None:
-        """Raises UsageError for a summary in another of the files."""
+        """Raise UsageError for a summary in another of the files."""
         summary = self.run.resume.summary
         if summary is not None and os.path.realpath(summary) in map(os.path.realpath, self.files.paths):
             raise UsageError(f"`summary={printable(summary)}`: no file of its own", "for example `summary=run.json`")
@@ -127,7 +127,7 @@ def evaluate(request: EvaluationRequest, observer: Observer) -> Evaluated:
 
 
 def _check_classes(checkpoint: Checkpoint) -> None:
-    """Raises UsageError for a model that does not choose one of several labels per image."""
+    """Raise UsageError for a model that does not choose one of several labels per image."""
     if checkpoint.activation == "softmax":
         return
     kind = (

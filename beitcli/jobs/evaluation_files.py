@@ -37,7 +37,7 @@ class EvaluationFiles:
         return [*filter(None, (self.json, self.mistakes, self.page)), *plots]
 
     def check(self) -> None:
-        """Raises UsageError or OutputError for files that cannot be written."""
+        """Raise UsageError or OutputError for files that cannot be written."""
         for path in filter(None, (self.json, self.mistakes)):
             check_writable(path)
         if self.json is not None and self.mistakes is not None and _is_same(self.json, self.mistakes):

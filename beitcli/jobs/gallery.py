@@ -66,7 +66,7 @@ class GalleryRequest:
         return bool(results)
 
     def check(self) -> None:
-        """Raises UsageError for options that contradict each other, OutputError for a page that cannot be written."""
+        """Raise UsageError for options that contradict each other, OutputError for a page that cannot be written."""
         check_values(self)
         self.run.check()
         check_page(self.out)

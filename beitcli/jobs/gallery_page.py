@@ -31,7 +31,7 @@ class WrittenPage:
 
 
 def check_page(out: str) -> None:
-    """Raises UsageError or OutputError for a page that cannot be written."""
+    """Raise UsageError or OutputError for a page that cannot be written."""
     if is_stream(out) or not out.lower().endswith(_SUFFIXES):
         raise UsageError(f"`{printable(out)}`: a page is a file that ends in .html", "for example report.html")
     check_writable(out)

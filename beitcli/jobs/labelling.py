@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 def check_no_filters(walk: Walk) -> None:
-    """Raises UsageError for filters of a folder walk where a table names the images."""
+    """Raise UsageError for filters of a folder walk where a table names the images."""
     if walk != Walk():
         raise UsageError(
             "`labels=` names each image, and nothing is walked", "leave out `ext=`, `exclude=` and the like"

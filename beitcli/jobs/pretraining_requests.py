@@ -60,7 +60,7 @@ class Pretraining:
         return self.image_size or image, self.patch_size or patch
 
     def check(self) -> None:
-        """Raises UsageError for values that are not allowed, or contradict each other."""
+        """Raise UsageError for values that are not allowed, or contradict each other."""
         check_values(self)
         if self.model is not None and self.size:
             raise UsageError("`model=` and `size=` exclude each other", "leave one of them out")
@@ -93,7 +93,7 @@ class PretrainingRequest:
         return WorkDir(self.out.rstrip("/") or self.out, self.replace)
 
     def check(self) -> None:
-        """Raises UsageError for values that are not allowed, or contradict each other.
+        """Raise UsageError for values that are not allowed, or contradict each other.
 
         Also for an `out` that exists or is among the images; OutputError for one that cannot be written.
         """

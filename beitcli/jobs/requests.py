@@ -39,7 +39,7 @@ class Inputs:
     max_depth: Annotated[int | None, Range(1)] = None
 
     def check(self) -> None:
-        """Raises UsageError for values that are not allowed, or contradict each other."""
+        """Raise UsageError for values that are not allowed, or contradict each other."""
         check_values(self)
         if not self.inputs and self.files_from is None:
             raise UsageError("nothing to classify", "name files, folders, globs or URLs, or a list by `files_from=`")
@@ -74,7 +74,7 @@ class Limits:
     url_max_bytes: Annotated[int, Range(1)] = 64_000_000
 
     def check(self) -> None:
-        """Raises UsageError for values that are not allowed."""
+        """Raise UsageError for values that are not allowed."""
         check_values(self)
 
     def decoding(self, digest: bool) -> "Decoding":
@@ -100,7 +100,7 @@ class ModelChoice:
     image_size: Annotated[int | None, Range(1)] = None
 
     def check(self) -> None:
-        """Raises UsageError for values that are not allowed."""
+        """Raise UsageError for values that are not allowed."""
         check_values(self)
 
 
@@ -126,7 +126,7 @@ class Compute:
     check_int8: bool = True
 
     def check(self) -> None:
-        """Raises UsageError for values that are not allowed, or contradict each other."""
+        """Raise UsageError for values that are not allowed, or contradict each other."""
         check_values(self)
         self._check_workers()
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
@@ -135,7 +135,7 @@ class Compute:
             raise UsageError(f"`fp16=True` and `dtype={self.dtype}` contradict each other")
 
     def check_for_training(self) -> None:
-        """Raises UsageError for a dtype that no network is trained in."""
+        """Raise UsageError for a dtype that no network is trained in."""
         if self.dtype == "int8":
             raise UsageError("`dtype=int8` is for results: networks are not trained in it", "leave it out")
 
@@ -172,7 +172,7 @@ class Labels:
     label: list[str] | None = None
 
     def check(self) -> None:
-        """Raises UsageError for values that are not allowed."""
+        """Raise UsageError for values that are not allowed."""
         check_values(self)
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise UsageError(f"`threshold={self.threshold}`: no score", "a number that a score may be, such as 0.5")
@@ -197,7 +197,7 @@ class Resume:
     summary: str | None = None
 
     def check(self) -> None:
-        """Raises UsageError for values that are not allowed, or contradict each other; OutputError for a file."""
+        """Raise UsageError for values that are not allowed, or contradict each other; OutputError for a file."""
         self.part()
         kept = ("dry_run", "retry_errors", "refresh_urls", "no_dedupe", "prune", "fresh")
         requested = next((name for name in kept if getattr(self, name)), None)
@@ -213,7 +213,7 @@ class Resume:
             self._check_summary(self.summary)
 
     def _check_summary(self, path: str) -> None:
-        """Raises UsageError for a file that the summary cannot replace, OutputError where it cannot be written."""
+        """Raise UsageError for a file that the summary cannot replace, OutputError where it cannot be written."""
         if path == "-" or is_stream(path) or realpath(path) == realpath(self.out):
             raise UsageError(f"`summary={printable(path)}`: no file of its own", "for example `summary=run.json`")
         check_writable(path)
@@ -258,7 +258,7 @@ class Request:
     tolerated: float | None = 0.0
 
     def check(self) -> None:
-        """Raises UsageError for values that are not allowed, or contradict each other; OutputError for a file."""
+        """Raise UsageError for values that are not allowed, or contradict each other; OutputError for a file."""
         for part in (self.inputs, self.limits, self.model, self.compute, self.labels, self.resume):
             part.check()
         if self.ledger == self.target != "":

@@ -26,7 +26,7 @@ class ResultFiles:
     threshold: float | None = None
 
     def check(self) -> None:
-        """Raises UsageError for no file, for files that are not there, and a threshold that is no number."""
+        """Raise UsageError for no file, for files that are not there, and a threshold that is no number."""
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise UsageError(f"`threshold={self.threshold}`: no score", "a number that a score may be, such as 0.5")
         if not self.files:

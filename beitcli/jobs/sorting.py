@@ -34,7 +34,7 @@ class SortRequest:
     limits: Limits = field(default_factory=Limits)
 
     def check(self) -> None:
-        """Raises UsageError for files that are not there, and a folder that can be none."""
+        """Raise UsageError for files that are not there, and a folder that can be none."""
         self.limits.check()
         self.results.check()
         if not self.to or (os.path.lexists(self.to) and not os.path.isdir(self.to)):
@@ -161,7 +161,7 @@ def _plan(request: SortRequest, journal: Journal, observer: Observer) -> Sorting
 
 
 def _check_any_is_there(plan: SortingPlan) -> None:
-    """Raises UsageError where no image can be sorted, and some should be."""
+    """Raise UsageError where no image can be sorted, and some should be."""
     if plan.failed and not plan.placements and not plan.kept:
         name, reason = plan.failed[0]
         raise UsageError(

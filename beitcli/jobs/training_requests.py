@@ -31,7 +31,7 @@ class TrainingImages:
     max_errors: Annotated[int, Range(0)] = 0
 
     def check(self, walk: Walk) -> None:
-        """Raises UsageError for values that are not allowed, or contradict each other."""
+        """Raise UsageError for values that are not allowed, or contradict each other."""
         check_values(self)
         if (self.folder is None) == (self.labels is None):
             raise UsageError("name the images by a folder or by `labels=`, one of the two", "beit train ./flowers …")
@@ -41,7 +41,7 @@ class TrainingImages:
             check_no_filters(walk)
 
     def check_place(self, out: str) -> None:
-        """Raises UsageError for an output inside a folder of the images, where the next run would find it."""
+        """Raise UsageError for an output inside a folder of the images, where the next run would find it."""
         folders = (folder for folder in (self.folder, self.val) if folder is not None and os.path.isdir(folder))
         if any(is_in(out, folder) for folder in folders):
             raise UsageError(f"`{printable(out)}` is in a folder of the images", "choose an `out=` beside it")
@@ -85,7 +85,7 @@ class Recipe:
         return not (self.from_scratch or self.finetune)
 
     def check(self, image_size: int) -> None:
-        """Raises UsageError for values that are not allowed, or contradict each other."""
+        """Raise UsageError for values that are not allowed, or contradict each other."""
         check_values(self)
         if self.from_scratch and self.finetune:
             raise UsageError("`finetune=True` and `from_scratch=` exclude each other", "leave one of them out")
@@ -146,7 +146,7 @@ class TrainingRequest:
         return WorkDir(self.out.rstrip("/") or self.out, self.replace)
 
     def check(self) -> None:
-        """Raises UsageError for values that are not allowed, or contradict each other.
+        """Raise UsageError for values that are not allowed, or contradict each other.
 
         Also for an `out` that exists or is among the images; OutputError for one that cannot be written.
         """

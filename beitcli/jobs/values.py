@@ -29,7 +29,7 @@ def ranges_of(record: type) -> dict[str, Range]:
 
 
 def check_values(record: Any) -> None:
-    """Raises UsageError for a number outside its field's range, or a value that is none of its choices."""
+    """Raise UsageError for a number outside its field's range, or a value that is none of its choices."""
     ranges = ranges_of(type(record))
     for name, hint in get_type_hints(type(record)).items():
         value, types = getattr(record, name), (hint, *get_args(hint))

@@ -62,7 +62,7 @@ class FeatureFile:
 
 
 def check_suffix(path: str) -> None:
-    """Raises UsageError for the name of a file that cannot hold features."""
+    """Raise UsageError for the name of a file that cannot hold features."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in SUFFIXES:
         raise UsageError(

@@ -19,7 +19,7 @@ class FileFormat(NamedTuple):
 
 
 def check_bom(name: str) -> None:
-    """Raises UsageError for a format that has no byte order mark."""
+    """Raise UsageError for a format that has no byte order mark."""
     if name not in ("csv", "tsv"):
         raise UsageError(f"`bom=True` is for csv and tsv, not {name}", "leave it out, or choose one of them")
 

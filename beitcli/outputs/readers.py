@@ -22,7 +22,7 @@ _BLOCK = 1 << 16
 
 
 def check_no_page(path: str) -> None:
-    """Raises UsageError for a page of `beit report`."""
+    """Raise UsageError for a page of `beit report`."""
     if path.lower().endswith(".html"):
         raise UsageError(
             f"`{printable(path)}` is a page: it shows results and holds none", "name what it was made from"

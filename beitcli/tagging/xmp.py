@@ -62,7 +62,7 @@ def keyword_of(label: str) -> str:
 
 
 def check_library() -> None:
-    """Raises UsageError where the library for XMP is missing."""
+    """Raise UsageError where the library for XMP is missing."""
     _library()
 
 

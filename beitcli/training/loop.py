@@ -122,7 +122,7 @@ def train(
 
 @contextmanager
 def device_errors(device: str, folder: str) -> Iterator[None]:
-    """Turns out-of-memory errors and dead DataLoader workers into a DeviceError; `folder` is the work directory."""
+    """Turn out-of-memory errors and dead DataLoader workers into a DeviceError; `folder` is the work directory."""
     try:
         yield
     except (RuntimeError, MemoryError, ConnectionError, EOFError) as error:
@@ -142,7 +142,7 @@ def _is_worker_death(error: Exception) -> bool:
 
 @contextmanager
 def _killing_workers() -> Iterator[None]:
-    """Kills the processes started inside: they ignore signals, and Python would wait for them at exit."""
+    """Kill the processes started inside: they ignore signals, and Python would wait for them at exit."""
     others = multiprocessing.active_children()
     try:
         yield
@@ -171,7 +171,7 @@ def _checkpoints(folder: str) -> list[str]:
 
 
 def _remove_incomplete(folder: str) -> None:
-    """Removes incomplete checkpoints, left by a kill: the Trainer, which keeps two, would count them."""
+    """Remove incomplete checkpoints, left by a kill: the Trainer, which keeps two, would count them."""
     for path in _checkpoints(folder):
         if not os.path.isfile(os.path.join(path, _AVERAGE)):
             shutil.rmtree(path, ignore_errors=True)
@@ -261,7 +261,7 @@ class _Trainer(Trainer):  # type: ignore[misc]
 
 @contextmanager
 def _saving(folder: str) -> Iterator[None]:
-    """Turns errors of writing a checkpoint into the folder into an OutputError."""
+    """Turn errors of writing a checkpoint into the folder into an OutputError."""
     try:
         with work_errors():
             yield

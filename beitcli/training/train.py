@@ -152,7 +152,7 @@ def fit(
     on_progress: Callable[[TrainingProgress], object],
     sample: Sample,
 ) -> Fitted:
-    """Runs the method for these images to its end, or goes on with it. Raises as `loop.train` does."""
+    """Run the method for these images to its end, or go on with it. Raises as `loop.train` does."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     keep_freed_memory()
@@ -177,7 +177,7 @@ def train_model(
     on_progress: Callable[[TrainingProgress], object],
     validate: Validate,
 ) -> Facts:
-    """Trains, or resumes, validates the saved model, and writes the folder; the result is the content of its card.
+    """Train, or resume, validate the saved model, and write the folder; the result is the content of its card.
 
     Raises as `loop.train` and `validate` do.
     """
@@ -250,7 +250,7 @@ def _max_workers(bytes_of_batch: int, accumulate: int) -> int:
 
 
 def save_model(network: BeitPreTrainedModel, result: TrainingResult, preprocessing: Preprocessing, folder: str) -> None:
-    """Writes an ordinary checkpoint: config, the weights of the result in this network, and image processor."""
+    """Write an ordinary checkpoint: config, the weights of the result in this network, and image processor."""
     network.load_state_dict(result.weights)
     with work_errors():
         network.save_pretrained(folder)

@@ -38,7 +38,7 @@ _EXCHANGE, _HERE = 2, -100  # RENAME_EXCHANGE of linux/fs.h, AT_FDCWD of linux/f
 
 @contextmanager
 def work_errors() -> Iterator[None]:
-    """Turns errors of writing into the work directory into an OutputError."""
+    """Turn errors of writing into the work directory into an OutputError."""
     try:
         yield
     except OSError as error:
@@ -71,7 +71,7 @@ def _system_error(message: str) -> OSError | None:
 
 
 def sync_files(folder: str) -> None:
-    """Flushes all files of the folder to disk, so that a crash of the machine leaves none empty."""
+    """Flush all files of the folder to disk, so that a crash of the machine leaves none empty."""
     for entry in os.scandir(folder):
         with open(entry.path, "rb") as stream:
             sync(stream.fileno())
@@ -95,7 +95,7 @@ class WorkDir:
         return os.path.join(self.folder, name)
 
     def check(self) -> None:
-        """Raises UsageError where `out` or a foreign work directory exists, OutputError where `out` cannot be written.
+        """Raise UsageError where `out` or a foreign work directory exists, OutputError where `out` cannot be written.
 
         A foreign folder is not touched.
         """
@@ -120,7 +120,7 @@ class WorkDir:
             )
 
     def _check_replaceable(self) -> None:
-        """Raises UsageError unless `out` is a trained model with nothing else in its folder, and is to be replaced."""
+        """Raise UsageError unless `out` is a trained model with nothing else in its folder, and is to be replaced."""
         name = printable(self.out)
         if not self.replace:
             hint = "choose another `out=`, or replace a model by `replace=True`"
@@ -135,7 +135,7 @@ class WorkDir:
         return os.path.isdir(self.folder) and (os.path.exists(self.path(_MARKER)) or not os.listdir(self.folder))
 
     def start(self) -> None:
-        """Creates the work directory and its marker. Raises OutputError."""
+        """Create the work directory and its marker. Raises OutputError."""
         with work_errors():
             os.makedirs(self.folder, exist_ok=True)
             with open(self.path(_MARKER), "w"):
@@ -165,7 +165,7 @@ class WorkDir:
         return prepared
 
     def begin(self, settings: Mapping[str, Any], prepared: Mapping[str, Any]) -> None:
-        """Saves settings and prepared data, so that the same settings resume from here."""
+        """Save settings and prepared data, so that the same settings resume from here."""
         with work_errors():
             with open(self.path(_RUN + ".new"), "w", encoding="utf-8") as stream:
                 json.dump({"settings": settings, "prepared": prepared}, stream)
@@ -174,7 +174,7 @@ class WorkDir:
             replace(self.path(_RUN + ".new"), self.path(_RUN))
 
     def finish(self, model: str, card: str) -> None:
-        """Writes the card, moves the complete model to `out`, and removes the work directory."""
+        """Write the card, move the complete model to `out`, and remove the work directory."""
         with work_errors():
             with open(os.path.join(model, "README.md"), "w", encoding="utf-8") as stream:
                 stream.write(card)
@@ -183,7 +183,7 @@ class WorkDir:
         self.remove()
 
     def _put_in_place(self, model: str) -> None:
-        """Moves the model to `out`; an earlier one there goes to the work directory, if possible in the same step."""
+        """Move the model to `out`; an earlier one there goes to the work directory, if possible in the same step."""
         if not self.replace or not os.path.isdir(self.out) or not os.listdir(self.out):
             if os.path.isdir(self.out):  # an empty one, which not every file system replaces
                 os.rmdir(self.out)
@@ -198,7 +198,7 @@ class WorkDir:
                 raise
 
     def remove(self) -> None:
-        """Removes the work directory, the marker last, so that a rest of it is still recognised."""
+        """Remove the work directory, the marker last, so that a rest of it is still recognised."""
         if not os.path.exists(self.path(_MARKER)):
             return
         with os.scandir(self.folder) as entries:

@@ -109,7 +109,7 @@ class Pool(Generic[ResultRecord]):
                 self._workers[key] = Worker(key, place)
 
     def _check_patience(self) -> None:
-        """Raises BeitError where no worker is up, and none can be expected."""
+        """Raise BeitError where no worker is up, and none can be expected."""
         places = self._engine.places()
         if any(worker.is_up for worker in self._workers.values()):
             self._last_up = time.monotonic()

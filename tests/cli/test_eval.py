@@ -34,7 +34,7 @@ SAMPLE_CLASSES = {"cat.jpg": "cat", "boats.jpg": "ship", "coffee.jpg": "frog"}
 
 
 FAILED = b"beit: error: 5 of 40 images failed (2 empty_file, 2 truncated, 1 not_an_image)\n"
-"""What a quiet run over `val` prints."""
+"""Output of a quiet run over `val`."""
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def help_of(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def on_a_terminal(*arguments: str, **environment: str) -> str:
-    """What `beit help` draws on a terminal; it has to end by itself."""
+    """Output of `beit help` on a terminal; it has to end by itself."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "beitcli", "help", *arguments]
     settings = {"TERM": "xterm-256color", "COLUMNS": "80", **environment}

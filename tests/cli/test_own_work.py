@@ -1,4 +1,4 @@
-"""What a run does to the work of its user: rows edited by hand, and rows that another list would replace."""
+"""A run and the work of its user: rows edited by hand, and rows that another list would replace."""
 
 import gzip
 import os

@@ -117,7 +117,7 @@ def test_a_codebook_of_ones_own_images_opens_no_connection(images: Path, tmp_pat
 
 
 def killed_at(line: str, command: list[str], folder: Path, number: signal.Signals, times: int = 1) -> str:
-    """What the command says until it is killed, when it has said this line so many times."""
+    """Lines of the command on stderr until it is killed: once it has printed this line so many times."""
     with subprocess.Popen(
         [sys.executable, "-m", "beitcli", *command], cwd=folder, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -132,7 +132,7 @@ def picture() -> str:
 
 
 def _on_a_terminal(command: list[str], folder: str) -> str:
-    """What a command prints on a terminal, escape codes included; notices go nowhere."""
+    """Output of a command on a terminal, escape codes included; notices go nowhere."""
     ours, theirs = pty.openpty()
     terminal = {"COLUMNS": str(_COLUMNS), "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "BEIT_DEVICE": "cpu"}
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | terminal

@@ -1,4 +1,4 @@
-"""What the documents say about options, codes, statuses, modules and files is what there is."""
+"""Options, codes, statuses, modules and files in the documents, compared with those that there are."""
 
 import re
 from collections.abc import Callable

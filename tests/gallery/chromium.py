@@ -40,7 +40,7 @@ class Chromium:
         self.driver.refresh()
 
     def errors(self) -> list[str]:
-        """What the page has logged as errors: exceptions, refused scripts, files that are not there."""
+        """Errors that the page has logged: exceptions, refused scripts, files that are not there."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
 
     def js(self, script: str, *arguments: object) -> Any:

@@ -224,7 +224,7 @@ def test_one_image_large_with_its_labels_and_the_keys(opened: Open, album: Album
 
 
 def test_the_keys_reach_the_last_and_the_first_image(opened: Open, album: Album) -> None:
-    """Where there is no next image, the button that has the focus is off."""
+    """The button that has the focus is off at the end, as there is no next image."""
     browser = flat(opened(album.page))
     browser.choose("#kind", "predicted")
     browser.click(".card", 1)

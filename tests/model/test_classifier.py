@@ -444,7 +444,7 @@ def test_a_network_larger_than_memory_is_a_device_error(tiny_beit: Path) -> None
 @pytest.mark.skipif(not can_pack(torch.float32) or not Path("/proc/self/maps").exists(), reason="weights stay mapped")
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
 def test_a_loaded_network_leaves_the_file_of_its_weights(dtype: str, tiny_beit: Path, tmp_path: Path) -> None:
-    """What stays mapped of it is in memory beside the network's own copy, gigabytes of a large one."""
+    """Pages of it that stay mapped are in memory beside the network's own copy, gigabytes of a large one."""
     folder = Path(shutil.copytree(tiny_beit, tmp_path / "model"))
     checkpoint = open_checkpoint(str(folder), None)
     preprocessing = checkpoint_preprocessing(checkpoint.processor, 32)

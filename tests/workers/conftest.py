@@ -1,4 +1,4 @@
-"""What the tests of workers share: a folder of good, odd and broken images, and finding and killing workers."""
+"""Fixtures of the tests of workers: a folder of good, odd and broken images, and finding and killing workers."""
 
 import os
 import shutil

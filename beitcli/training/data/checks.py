@@ -32,7 +32,7 @@ class Identical:
 
 
 def check_readings(split: Split, training: Reading, validation: Reading, max_errors: int) -> Identical:
-    """Lists the failures, the overlap of training and validation images, and training images in several classes.
+    """List the failures, the overlap of training and validation images, and training images in several classes.
 
     Raises UsageError where more than `max_errors` images cannot be read, or a class has no training image left.
     """
@@ -59,7 +59,7 @@ def _report_failures(failures: Sequence[Failure], max_errors: int) -> None:
 
 
 def _report_overlap(split: Split, training: Reading, validation: Reading) -> int:
-    """Warns of images in both parts, which inflate the validation accuracy."""
+    """Warn of images in both parts, which inflate the validation accuracy."""
     known = dict(zip(training.digests, training.readable, strict=True))
     overlap = [
         (split.validation[number], split.training[known[digest]])
@@ -74,7 +74,7 @@ def _report_overlap(split: Split, training: Reading, validation: Reading) -> int
 
 
 def _report_ambiguous(split: Split, training: Reading) -> int:
-    """Warns of images that stand, byte for byte, in several classes, and counts them: at most one label is true."""
+    """Warn of images that stand, byte for byte, in several classes, and count them: at most one label is true."""
     pairs = list(_ambiguous(split, training))
     for first, other in pairs[:_MAX_LISTED]:
         log.warning("the same image in two classes: %s, %s", location(first), location(other))

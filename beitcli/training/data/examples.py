@@ -79,7 +79,7 @@ def split(labelled: Sequence[Labelled], validation: Sequence[Labelled] | None, s
 
 
 def check_can_hold_out(targets: Sequence[int]) -> None:
-    """Raises UsageError where no class has two examples, identical ones counted once, so that none can be held out."""
+    """Raise UsageError where no class has two examples, identical ones counted once, so that none can be held out."""
     if len(set(targets)) == len(targets):
         raise UsageError("no class has two different images: none can be held out", "add images, or give `val=`")
 

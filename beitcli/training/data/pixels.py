@@ -52,7 +52,7 @@ def read_all(
     keep: BinaryIO | None,
     on_progress: Callable[[int], object],
 ) -> Reading:
-    """Decodes every image once and writes the pixels of the readable ones to `keep`, one after the other.
+    """Decode every image once and write the pixels of the readable ones to `keep`, one after the other.
 
     `on_progress` is called with the number of images read since the last call.
     """
@@ -82,7 +82,7 @@ class KeptPixels:
         self._arguments = path, shape
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles path and shape, so that a spawned process maps the file; numpy would send all pixels."""
+        """Pickle path and shape, so that a spawned process maps the file; numpy would send all pixels."""
         return KeptPixels, self._arguments
 
     def __len__(self) -> int:

@@ -63,7 +63,7 @@ def prepare(
     preprocessings: Mapping[str, Preprocessing],
     on_progress: Callable[[int], object],
 ) -> dict[str, Any]:
-    """Reads every image once and keeps its pixels where there is room; the result is JSON for `labelled_pixels`.
+    """Read every image once and keep its pixels where there is room; the result is JSON for `labelled_pixels`.
 
     `preprocessings` are those of both parts. OVERLAP is the number of images in both parts, AMBIGUOUS that of images in
     several classes. The digests of the training images are written to `work`. Raises UsageError as `check_readings`

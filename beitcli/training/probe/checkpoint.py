@@ -56,7 +56,7 @@ def pooled(checkpoint: Checkpoint, pool: ProbePool, layer: int | None = None) ->
 def save(
     checkpoint: PooledCheckpoint, layer: LinearLayer, classes: Sequence[str], preprocessing: Preprocessing, folder: str
 ) -> None:
-    """Writes the checkpoint with this classifier: encoder weights unchanged, from disk to disk, the layer in float32.
+    """Write the checkpoint with this classifier: encoder weights unchanged, from disk to disk, the layer in float32.
 
     Raises OutputError.
     """

@@ -82,7 +82,7 @@ class Probe:
 def fit_probe(
     plan: ProbePlan, split: Split, records: Sequence[Embedding | Failure], on_fit: Callable[[int, int], object]
 ) -> Probe:
-    """Chooses a penalty strength by validation, and fits the layer.
+    """Choose a penalty strength by validation, and fit the layer.
 
     Where the features are those behind every layer of the network, (layers, width), validation chooses one of them,
     too. `records` are those of the training images, then those of the validation images. `on_fit` is called with the
@@ -183,7 +183,7 @@ def _folds(examples: _Examples, plan: ProbePlan) -> list[Fold]:
 
 
 def _count_unvalidated(examples: _Examples, folds: Sequence[Fold], classes: Sequence[str]) -> int:
-    """Warns of classes that have no validation image, and counts them."""
+    """Warn of classes that have no validation image, and count them."""
     missing = np.setdiff1d(examples.targets, np.concatenate([examples.targets[part] for _, part in folds]))
     if missing.size:
         name = classes[missing[0]]

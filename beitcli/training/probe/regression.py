@@ -61,7 +61,7 @@ class Validation:
 
 
 def cross_validate(features: Array, targets: Array, folds: Iterable[Fold]) -> Validation:
-    """Fits and validates every strength in each fold.
+    """Fit and validate every strength in each fold.
 
     `features` is (examples, width) in float32, `targets` the class numbers, each of which must be among the training
     examples of every fold.

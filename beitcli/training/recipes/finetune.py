@@ -122,7 +122,7 @@ class FinetunePlan:
 
 
 def check_weights(checkpoint: Checkpoint, classes: tuple[str, ...]) -> None:
-    """Raises ModelError where weights that a training for these classes begins with are unreadable or not finite."""
+    """Raise ModelError where weights that a training for these classes begins with are unreadable or not finite."""
     kept = ("beit.", "classifier.") if classes == checkpoint.labels else "beit."
     for name, tensor in checkpoint.tensors().items():
         if name.startswith(kept) and not is_finite(tensor.float()):
