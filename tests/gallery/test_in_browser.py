@@ -46,12 +46,14 @@ class Album:
             for name, code in (("half", "truncated"), ("none", "empty_file"), ("odd", "truncated"))
         ]
         self.predictions = [record for record in self.records if isinstance(record, Prediction)]
-        self.truth = {
+        self.true_labels = {
             record.source.name: (LABELS[number % 5] if number % 3 else record.label or "")
             for number, record in enumerate(self.predictions)
         }
         results = write_records(folder / "preds.jsonl", self.records)
-        labels = write_labels(folder / "labels.csv", {str(folder / name): label for name, label in self.truth.items()})
+        labels = write_labels(
+            folder / "labels.csv", {str(folder / name): label for name, label in self.true_labels.items()}
+        )
         self.page = folder / "page.html"
         report(results, out=self.page, labels=labels)
 
@@ -122,7 +124,7 @@ def test_sorts(opened: Open, album: Album) -> None:
     paths = sorted(each.source.name for each in album.records)
     assert browser.names()[:12] == [os.path.basename(path) for path in paths[:12]]
     browser.choose("#sort", "mistakes")
-    wrong = album.names(lambda each: each.label != album.truth[each.source.name])
+    wrong = album.names(lambda each: each.label != album.true_labels[each.source.name])
     assert browser.names()[:12] == wrong[:12]
 
 
@@ -134,9 +136,9 @@ def test_groups(opened: Open, album: Album) -> None:
     assert browser.texts(".heading h2")[0] == "identical: album/day 3/IMG_0007.jpg"
     assert sorted(browser.names()[:2]) == ["IMG_0007.jpg", "copy.jpg"]
     assert browser.texts(".copies")[:2] == ["2 identical"] * 2
-    browser.choose("#group", "truth")
-    truths = Counter(album.truth.values())
-    largest = max(truths.items(), key=lambda each: (each[1], each[0]))
+    browser.choose("#group", "true-label")
+    counts = Counter(album.true_labels.values())
+    largest = max(counts.items(), key=lambda each: (each[1], each[0]))
     assert browser.texts(".heading")[0] == f"{largest[0]}{largest[1]} imagesSelect all"
 
 
@@ -269,7 +271,7 @@ def test_the_grid_by_keys(opened: Open, album: Album) -> None:
 def test_a_cell_of_the_confusion_matrix_shows_its_images(opened: Open, album: Album) -> None:
     browser = opened(album.page)
     browser.click("#show-accuracy")
-    pairs = Counter((album.truth[each.source.name], each.label) for each in album.predictions)
+    pairs = Counter((album.true_labels[each.source.name], each.label) for each in album.predictions)
     rows = browser.all(".matrix tbody tr")
     matrix = [[cell.text for cell in row.find_elements("css selector", "th, td")] for row in rows]
     short = [label.split(",")[0] for label in LABELS]
@@ -280,18 +282,18 @@ def test_a_cell_of_the_confusion_matrix_shows_its_images(opened: Open, album: Al
     )
     browser.click(".matrix tbody tr:nth-child(3) td:nth-of-type(2) button")
     assert browser.text("#count") == f"{pairs['cow, moo cow', 'bee']} of 1,000 images: cow predicted as bee"
-    assert set(browser.texts(".card .truth")) == {"✗ is cow"}
+    assert set(browser.texts(".card .true-label")) == {"✗ is cow"}
     browser.click("#show-accuracy")
     browser.click(".class-bars button")
     assert "true label" in browser.text("#count")
 
 
-def test_the_other_pictures_have_their_numbers_beside_them(opened: Open, album: Album) -> None:
+def test_the_other_plots_have_their_numbers_beside_them(opened: Open, album: Album) -> None:
     browser = opened(album.page)
     browser.click("#show-accuracy")
     titles = browser.texts("#accuracy h2")
     assert titles == ["Confusion matrix", "Most confident mistakes", "Accuracy of each class", "Reliability"]
-    wrong = album.names(lambda each: each.label != album.truth[each.source.name])
+    wrong = album.names(lambda each: each.label != album.true_labels[each.source.name])
     assert [os.path.basename(text) for text in browser.texts("#accuracy .beside .path")] == wrong[:24]
     bins = browser.texts("#accuracy section:last-child tbody td:nth-child(2)")
     assert sum(map(int, bins)) == len(album.predictions)
@@ -448,18 +450,18 @@ HOSTILE = (
 def test_untrusted_names_and_labels_do_nothing(opened: Open, tmp_path: Path) -> None:
     folder = tmp_path / "x<"
     paths = [folder / name for name in HOSTILE] + [Path(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe.jpg"))]
-    picture = photographs(tmp_path / "made", 1)[0]
+    image = photographs(tmp_path / "made", 1)[0]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(picture, path)
+        shutil.copy(image, path)
     names = [os.fsencode(path.relative_to(tmp_path)).decode("utf-8", "backslashreplace") for path in paths]
     labels = [f"{each}</option></style></title><script>window.hacked=7</script>" for each in HOSTILE[:5]]
     records = [*predicted(names, labels), failed("<b>gone</b>.jpg", "not_found", "<script>window.hacked=8</script>")]
     results = write_records(tmp_path / "<img src=x onerror=window.hacked=9>.jsonl", records)
-    truth = {str(tmp_path / names[0]): labels[0], str(tmp_path / names[2]): "<i>x"}
-    report(results, out=tmp_path / "page.html", labels=write_labels(tmp_path / "labels.csv", truth))
+    true_labels = {str(tmp_path / names[0]): labels[0], str(tmp_path / names[2]): "<i>x"}
+    report(results, out=tmp_path / "page.html", labels=write_labels(tmp_path / "labels.csv", true_labels))
     browser = opened(tmp_path / "page.html")
-    for kind in ("label", "truth", "folder", "identical", "none"):
+    for kind in ("label", "true-label", "folder", "identical", "none"):
         browser.choose("#group", kind)
     shown = browser.names()
     assert sorted(shown) == sorted(name.rpartition("/")[2] for name in [*names, "<b>gone<.b>.jpg".replace(".b", "/b")])
@@ -482,7 +484,7 @@ def luminance(color: str) -> float:
 
 
 TEXTS = (
-    *("h1", "#count", ".name", ".score", ".label", ".truth", ".heading .number", ".field", ".choice .number"),
+    *("h1", "#count", ".name", ".score", ".label", ".true-label", ".heading .number", ".field", ".choice .number"),
     *("#score-range", "#corrected", "#save", ".missing span", ".toolbar label", "#tabs button"),
 )
 

@@ -1,4 +1,4 @@
-// The accuracy of the model on images whose true labels are known, each figure as a picture and as numbers.
+// The accuracy of the model on images whose true labels are known, each figure as a plot and as numbers.
 
 const MOST_MISTAKES = 24;
 
@@ -15,7 +15,7 @@ function pickPair(real, predicted) {
 /* Show the images of one true label, the most confident mistakes first. */
 function pickTruth(label) {
   clearFilters();
-  view.truth = numberOfLabel.get(label);
+  view.trueLabel = numberOfLabel.get(label);
   view.sort = "mistakes";
   byId("sort").value = view.sort;
   showImages();
@@ -34,9 +34,9 @@ function showPart(name) {
   }
 }
 
-function addSection(title, note, picture, numbers) {
+function addSection(title, note, plot, numbers) {
   const pair = element("div", { className: "pair" },
-    element("div", { className: "drawn" }, picture), element("div", { className: "beside" }, numbers));
+    element("div", { className: "drawn" }, plot), element("div", { className: "beside" }, numbers));
   const hint = element("p", { className: "hint" }, note);
   byId("accuracy").append(element("section", {}, element("h2", {}, title), hint, pair));
 }
@@ -113,10 +113,10 @@ function worstMistakes() {
 
 function mistakePictures(wrong) {
   return element("div", { className: "strip" }, ...wrong.map((row) => {
-    const words = element("span", {}, `${headline(row)}, is ${shortLabel(truthOf(row))}`);
-    const button = element("button", { type: "button", className: "mistake", title: pathOf(row) }, picture(row), words);
+    const words = element("span", {}, `${headline(row)}, is ${shortLabel(trueLabelOf(row))}`);
+    const button = element("button", { type: "button", className: "mistake", title: pathOf(row) }, imageOf(row), words);
     button.addEventListener("click", () => {
-      pickPair(truthOf(row), labelOf(row));
+      pickPair(trueLabelOf(row), labelOf(row));
       openLightbox(order.indexOf(row));
     });
     return button;
@@ -125,7 +125,7 @@ function mistakePictures(wrong) {
 
 function mistakeTable(wrong) {
   return numbersTable(["Score", "True label", "Predicted label", "Image"], wrong.map((row) =>
-    [scoreText(score[row]), shortLabel(truthOf(row)), headline(row), element("span", { className: "path" }, pathOf(row))]));
+    [scoreText(score[row]), shortLabel(trueLabelOf(row)), headline(row), element("span", { className: "path" }, pathOf(row))]));
 }
 
 function startAccuracy() {

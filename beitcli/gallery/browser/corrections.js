@@ -8,7 +8,7 @@ const correctionListeners = [];
 let keepsCorrections = true;
 let areSaved = false; // since the last change
 
-/* A label that the user gives is a correction, or says that the predicted one is right. */
+/* A label that the user gives is a correction, or says that the predicted one is correct. */
 const isConfirmed = (row) => corrections.has(row) && corrections.get(row) === labelOf(row);
 const isCorrected = (row) => corrections.has(row) && corrections.get(row) !== labelOf(row);
 

@@ -60,17 +60,17 @@ function filtersInWords() {
   const parts = [];
   const named = (label) => shortLabel(data.labels[label]);
   if (view.pair) parts.push(`${named(view.pair[0])} predicted as ${named(view.pair[1])}`);
-  if (view.truth !== null) parts.push(`true label ${named(view.truth)}`);
+  if (view.trueLabel !== null) parts.push(`true label ${named(view.trueLabel)}`);
   return parts.length ? `: ${parts.join(", ")}` : "";
 }
 
 function isFiltered() {
-  return view.text || view.kind !== "all" || view.labels.size || view.pair || view.truth !== null ||
+  return view.text || view.kind !== "all" || view.labels.size || view.pair || view.trueLabel !== null ||
     view.lowest > lowestScore || view.highest < highestScore;
 }
 
 function clearFilters() {
-  Object.assign(view, { text: "", kind: "all", pair: null, truth: null });
+  Object.assign(view, { text: "", kind: "all", pair: null, trueLabel: null });
   view.labels.clear();
   resetScores();
   byId("search").value = "";
@@ -101,8 +101,8 @@ function showCorrections() {
 
 function startFilters() {
   fillKinds();
-  fillChoice("group", GROUPS, (value) => (value !== "truth" || truth) && (value !== "identical" || identical.size));
-  fillChoice("sort", SORTS, (value) => value !== "mistakes" || truth);
+  fillChoice("group", GROUPS, (value) => (value !== "true-label" || trueLabels) && (value !== "identical" || identical.size));
+  fillChoice("sort", SORTS, (value) => value !== "mistakes" || trueLabels);
   byId("find-label").hidden = labelsByCount.length <= 12;
   fillLabels();
   let typing = 0;

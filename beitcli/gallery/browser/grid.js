@@ -21,7 +21,7 @@ function measured() {
   const gap = pixels("--gap"), least = pixels("--card");
   const columns = Math.max(2, Math.floor((grid.clientWidth + gap) / (least + gap)));
   const width = (grid.clientWidth - gap * (columns - 1)) / columns;
-  const text = pixels(truth ? "--text-with-truth" : "--text");
+  const text = pixels(trueLabels ? "--text-with-true-label" : "--text");
   return { columns, width, gap, line: Math.round(width * 0.75 + text) + gap, heading: pixels("--heading") };
 }
 
@@ -119,13 +119,13 @@ function cellLine({ start, end }) {
 function described(row) {
   const parts = [headline(row)];
   if (best[row] >= 0) parts.push(scoreText(score[row]));
-  if (truthOf(row) !== null && isWrong(row)) parts.push(`true label ${shortLabel(truthOf(row))}`);
+  if (trueLabelOf(row) !== null && isWrong(row)) parts.push(`true label ${shortLabel(trueLabelOf(row))}`);
   if (isConfirmed(row)) parts.push("confirmed");
   if (isCorrected(row)) parts.push(`corrected to ${corrections.get(row)}`);
   return `${parts.join(", ")}: ${data.name[row]}`;
 }
 
-function picture(row) {
+function imageOf(row) {
   const address = thumbnailAddress(row);
   if (address === null) return missingPicture(row);
   const image = element("img", { alt: `${headline(row)}: ${data.name[row]}`, decoding: "async", draggable: false });
@@ -148,13 +148,13 @@ function card(place) {
   made.setAttribute("aria-selected", String(selection.has(row)));
   const check = element("span", { className: "check", title: "Select (Space)" });
   check.setAttribute("aria-hidden", "true");
-  const frame = element("div", { className: "picture" }, picture(row), check);
+  const frame = element("div", { className: "image" }, imageOf(row), check);
   const copies = identicalTo(row).length;
   if (copies) frame.append(element("span", { className: "copies", textContent: `${copies} identical` }));
   const label = element("span", { className: "label", textContent: headline(row), title: labelOf(row) ?? "" });
   const value = element("span", { className: "score", textContent: best[row] < 0 ? "" : scoreText(score[row]) });
   const text = element("div", { className: "text" }, element("div", { className: "first" }, label, value));
-  if (truth) text.append(truthLine(row));
+  if (trueLabels) text.append(trueLabelLine(row));
   text.append(element("div", { className: "name", textContent: data.name[row], title: pathOf(row) }));
   made.append(frame, text);
   made.classList.toggle("wrong", isWrong(row));
@@ -168,11 +168,11 @@ function card(place) {
   return made;
 }
 
-function truthLine(row) {
-  const label = truthOf(row);
-  if (label === null) return element("div", { className: "truth" });
-  if (isCorrect(row)) return element("div", { className: "truth right", textContent: "✓ correct" });
-  return element("div", { className: "truth", textContent: `✗ is ${shortLabel(label)}`, title: label });
+function trueLabelLine(row) {
+  const label = trueLabelOf(row);
+  if (label === null) return element("div", { className: "true-label" });
+  if (isCorrect(row)) return element("div", { className: "true-label correct", textContent: "✓ correct" });
+  return element("div", { className: "true-label", textContent: `✗ is ${shortLabel(label)}`, title: label });
 }
 
 /* Draw all visible cards anew, after a change of the selection or the corrections. */

@@ -67,7 +67,7 @@ function largeNote(row) {
   const parts = [];
   if (failures.has(row)) parts.push(failures.get(row).message);
   if (isCorrect(row)) parts.push("correct");
-  if (isWrong(row)) parts.push(`wrong: the true label is ${truthOf(row)}`);
+  if (isWrong(row)) parts.push(`wrong: the true label is ${trueLabelOf(row)}`);
   if (isConfirmed(row)) parts.push("confirmed by you");
   if (isCorrected(row)) parts.push(`corrected by you to ${corrections.get(row)}`);
   return parts.join("; ");
@@ -88,7 +88,7 @@ function bars(row) {
     const share = (value - lowestScore) / (highestScore - lowestScore || 1);
     const mark = barButton(label, scoreText(value), share, `Mark as ${label}`);
     if (rank <= 9) mark.append(element("kbd", {}, String(rank)));
-    mark.classList.toggle("true", truthOf(row) === label);
+    mark.classList.toggle("true", trueLabelOf(row) === label);
     mark.classList.toggle("chosen", corrections.get(row) === label);
     mark.addEventListener("click", () => markShown(label));
     made.push(element("li", {}, mark));

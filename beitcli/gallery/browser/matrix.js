@@ -56,9 +56,9 @@ function matrixMap(figures, onPick) {
   const canvas = element("canvas", { width: side * scale, height: side * scale, className: "map", role: "img" });
   canvas.ariaLabel = `Confusion matrix of ${side} classes; the table beside it has its numbers`;
   const context = canvas.getContext("2d"), colors = getComputedStyle(document.body);
-  const [right, wrong] = ["--accent", "--wrong"].map((name) => colors.getPropertyValue(name));
+  const [correct, wrong] = ["--accent", "--wrong"].map((name) => colors.getPropertyValue(name));
   for (const [real, predicted, images] of pairs) {
-    context.fillStyle = real === predicted ? right : wrong;
+    context.fillStyle = real === predicted ? correct : wrong;
     context.globalAlpha = 0.15 + 0.85 * shade(images, totals[real]);
     context.fillRect(predicted * scale, real * scale, scale, scale);
   }

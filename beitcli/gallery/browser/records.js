@@ -13,7 +13,7 @@ const unseen = new Map(data.unseen.map(([row, code, message]) => [row, { code, m
 
 const best = Int32Array.from(data.predictions, (scores) => (scores.length ? scores[0] : -1));
 const score = Float64Array.from(data.predictions, (scores) => (scores.length ? scores[1] : NaN));
-const truth = data.true ? Int32Array.from(data.true) : null;
+const trueLabels = data.true ? Int32Array.from(data.true) : null;
 
 /* Scores are from 0 to 1, unless they are quantities of a regression, whose own range counts. */
 const extremes = score.reduce(
@@ -23,9 +23,9 @@ const [lowestScore, highestScore] = inPercent ? [0, 1] : extremes;
 
 const pathOf = (row) => data.folders[data.folder[row]] + data.name[row];
 const labelOf = (row) => (best[row] < 0 ? null : data.labels[best[row]]);
-const truthOf = (row) => (truth && truth[row] >= 0 ? data.labels[truth[row]] : null);
-const isWrong = (row) => truth !== null && truth[row] >= 0 && best[row] >= 0 && best[row] !== truth[row];
-const isCorrect = (row) => truth !== null && truth[row] >= 0 && best[row] === truth[row];
+const trueLabelOf = (row) => (trueLabels && trueLabels[row] >= 0 ? data.labels[trueLabels[row]] : null);
+const isWrong = (row) => trueLabels !== null && trueLabels[row] >= 0 && best[row] >= 0 && best[row] !== trueLabels[row];
+const isCorrect = (row) => trueLabels !== null && trueLabels[row] >= 0 && best[row] === trueLabels[row];
 
 /* The name that people use: of `tabby, tabby cat` the first one. */
 const shortLabel = (label) => label.split(",", 1)[0];

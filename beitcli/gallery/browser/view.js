@@ -4,7 +4,7 @@ const view = {
   text: "", kind: "all", lowest: lowestScore, highest: highestScore,
   labels: new Set(), // numbers of predicted labels; empty for all
   pair: null, // true and predicted label of a cell of the confusion matrix
-  truth: null, // number of a true label
+  trueLabel: null, // number of a true label
   sort: "highest", group: "label",
 };
 
@@ -46,7 +46,7 @@ const UNMARKED = "not marked";
 const GROUPS = {
   none: ["None", () => ""],
   label: ["Label", (row) => (failures.has(row) ? `failed: ${failures.get(row).code}` : labelOf(row) ?? "no label")],
-  truth: ["True label", (row) => truthOf(row) ?? "no true label"],
+  "true-label": ["True label", (row) => trueLabelOf(row) ?? "no true label"],
   given: ["My label", (row) => corrections.get(row) ?? UNMARKED],
   folder: ["Folder", (row) => data.folders[data.folder[row]] || "./"],
   identical: ["Identical images", (row) => {
@@ -61,7 +61,7 @@ const showsCorrections = () => ["unmarked", "corrected"].includes(view.kind) || 
 function containsText(row, text) {
   if (lowerNames()[row].includes(text) || lowerFolders[data.folder[row]].includes(text)) return true;
   if (best[row] >= 0 && lowerLabels[best[row]].includes(text)) return true;
-  if (truth !== null && truth[row] >= 0 && lowerLabels[truth[row]].includes(text)) return true;
+  if (trueLabels !== null && trueLabels[row] >= 0 && lowerLabels[trueLabels[row]].includes(text)) return true;
   const { code, message } = failures.get(row) ?? { code: "", message: "" };
   return `${corrections.get(row) ?? ""} ${code} ${message}`.toLowerCase().includes(text);
 }
@@ -72,8 +72,8 @@ function passes(row, except = "") {
   const isNarrowed = lowest > lowestScore || highest < highestScore;
   if (except !== "scores" && isNarrowed && !(score[row] >= lowest && score[row] <= highest)) return false;
   if (view.labels.size && !view.labels.has(best[row])) return false;
-  if (view.pair && !(truth && truth[row] === view.pair[0] && best[row] === view.pair[1])) return false;
-  if (view.truth !== null && !(truth && truth[row] === view.truth)) return false;
+  if (view.pair && !(trueLabels && trueLabels[row] === view.pair[0] && best[row] === view.pair[1])) return false;
+  if (view.trueLabel !== null && !(trueLabels && trueLabels[row] === view.trueLabel)) return false;
   return KINDS[view.kind][1](row) && (!text || containsText(row, text));
 }
 
