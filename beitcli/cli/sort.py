@@ -5,10 +5,10 @@ from typing import Annotated, Any
 import typer
 
 from beitcli.cli import notices, progress
-from beitcli.cli.left import print_failures
 from beitcli.cli.options import Without, examples, with_options
 from beitcli.cli.preview import print_preview
 from beitcli.cli.sort_summary import announce, preview, summarize
+from beitcli.cli.unprocessed import print_failures
 from beitcli.errors import ExitStatus, UsageError
 from beitcli.jobs import sorting as job
 from beitcli.jobs.requests import Limits

@@ -3,8 +3,8 @@
 from collections import Counter
 
 from beitcli.cli import notices, progress
-from beitcli.cli.left import reasons
 from beitcli.cli.preview import print_preview
+from beitcli.cli.unprocessed import reasons
 from beitcli.jobs import sorting as job
 from beitcli.jobs.sorting import Sorted, SortRequest
 from beitcli.records import printable

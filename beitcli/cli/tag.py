@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from beitcli.cli import notices, progress
-from beitcli.cli.left import print_failures, reasons
 from beitcli.cli.options import examples
+from beitcli.cli.unprocessed import print_failures, reasons
 from beitcli.jobs import tag as job
 from beitcli.jobs.result_files import ResultFiles
 from beitcli.tagging.files import SidecarStyle

@@ -19,8 +19,8 @@ from beitcli.training.data.examples import Example, Split
 
 if TYPE_CHECKING:
     from beitcli.training.data.preparation import SplitImages
-    from beitcli.training.pretraining.beginnings import Geometry
     from beitcli.training.pretraining.encoder_card import PretrainingFacts
+    from beitcli.training.pretraining.initial_networks import Geometry
     from beitcli.training.pretraining.plan import PretrainPlan
     from beitcli.training.pretraining.pretrain import NewCodebook
     from beitcli.training.pretraining.tokenizers.protocol import Tokenizer
@@ -120,7 +120,7 @@ def _own_tokenizer(checkpoint: Checkpoint | None) -> str | None:
 def _plan(
     request: PretrainingRequest, checkpoint: Checkpoint | None, tokenizer: "Tokenizer | NewCodebook"
 ) -> "PretrainPlan":
-    from beitcli.training.pretraining.beginnings import SHAPES, Geometry, shape_of_encoder
+    from beitcli.training.pretraining.initial_networks import SHAPES, Geometry, shape_of_encoder
     from beitcli.training.pretraining.masks import PAPER_SHARE
     from beitcli.training.pretraining.plan import PretrainPlan
     from beitcli.training.pretraining.pretrain import NewCodebook

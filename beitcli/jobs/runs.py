@@ -14,8 +14,8 @@ from beitcli.jobs.requests import Labels
 from beitcli.ledger.codecs import ScoresCodec
 from beitcli.ledger.database import open_database
 from beitcli.ledger.feature_store import FeatureCodec
+from beitcli.ledger.partial_results import PartialResults
 from beitcli.ledger.runs import LastRun, RunRecord, last_run, stored_runs
-from beitcli.ledger.so_far import SoFar
 from beitcli.outputs.destination import check_writable, is_stream, replaced_file, writing
 from beitcli.outputs.feature_files import FeatureFile, check_suffix
 from beitcli.outputs.formats import by_suffix
@@ -62,11 +62,11 @@ def _write_records(database: sqlite3.Connection, last: LastRun, out: str, observ
     top_k = min(chosen.top_k or len(labels), len(labels))
     threshold = -math.inf if chosen.threshold is None else chosen.threshold
     selection = Selection(threshold, indices_of(chosen.label or (), labels))
-    so_far = SoFar(database, last, ScoresCodec(labels, top_k))
-    layout = Layout(file_format.name, top_k, file_format.gzip, provenance=so_far.provenance())
+    results = PartialResults(database, last, ScoresCodec(labels, top_k))
+    layout = Layout(file_format.name, top_k, file_format.gzip, provenance=results.provenance())
     observer.stage("writing")
     with replaced_file(out, keeps_part=False) as stream, writer(stream, layout) as rows:
-        for records in so_far.records():
+        for records in results.records():
             with writing():
                 rows.write(selection.of(records))
             tally.add(records)
@@ -78,16 +78,16 @@ def _write_features(ledger: str, database: sqlite3.Connection, last: LastRun, ou
     check_suffix(out)
     shape, dtype, tally = tuple(last.layout["shape"]), last.layout["dtype"], Tally()
     with closing(FeatureCodec(f"{ledger}-features", ledger, shape, dtype)) as vectors:
-        so_far = SoFar(database, last, vectors)
+        results = PartialResults(database, last, vectors)
 
         def counted() -> Iterator[list[Embedding | Failure]]:
-            for records in so_far.records():
+            for records in results.records():
                 yield records
                 tally.add(records)
                 observer.progress(len(records))
 
         observer.stage("writing")
-        FeatureFile(out, shape, dtype).write(so_far.count_successes(), counted(), so_far.provenance())
+        FeatureFile(out, shape, dtype).write(results.count_successes(), counted(), results.provenance())
     return tally
 
 

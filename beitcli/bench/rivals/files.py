@@ -8,7 +8,7 @@ from collections.abc import Iterable
 TOP = 5
 
 
-def read_list(path: str) -> list[str]:
+def listed_images(path: str) -> list[str]:
     """The paths in a list whose entries end with NUL."""
     with open(path, "rb") as stream:
         return [os.fsdecode(name) for name in stream.read().split(b"\0") if name]
@@ -22,6 +22,6 @@ def write_predictions(path: str, images: Iterable[str], predictions: Iterable[li
             rows.writerow([image, *(field for score in scores for field in score)])
 
 
-def report(images: int, seconds: float) -> None:
+def print_rate(images: int, seconds: float) -> None:
     """Print the rate, which `beit bench` reads."""
     print(f"{images / seconds:.3f} images/s", file=sys.stderr)  # noqa: T201

@@ -20,7 +20,7 @@ import numpy as np
 import openvino
 from PIL import Image, ImageOps
 
-from beitcli.bench.rivals.files import TOP, read_list, report, write_predictions
+from beitcli.bench.rivals.files import TOP, listed_images, print_rate, write_predictions
 
 _LOOKAHEAD = 64
 
@@ -37,11 +37,11 @@ def main() -> None:
     queue = openvino.AsyncInferQueue(network)
     with open(os.path.join(options.model, "config.json"), encoding="utf-8") as stream:
         labels = [label for _, label in sorted(json.load(stream)["id2label"].items(), key=lambda pair: int(pair[0]))]
-    images = read_list(options.list)
+    images = listed_images(options.list)
     start = time.perf_counter()
     logits = _logits(network, queue, images, options.threads)
     write_predictions(options.out, images, (_best(row, labels) for row in logits))
-    report(len(images), time.perf_counter() - start)
+    print_rate(len(images), time.perf_counter() - start)
     sys.stderr.flush()
     os._exit(0)  # its destructors wait, holding the interpreter's lock, for threads that may want it (2026.4)
 

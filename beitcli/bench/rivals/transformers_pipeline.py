@@ -11,7 +11,7 @@ import time
 import torch
 from transformers import pipeline
 
-from beitcli.bench.rivals.files import TOP, read_list, report, write_predictions
+from beitcli.bench.rivals.files import TOP, listed_images, print_rate, write_predictions
 
 
 def main() -> None:
@@ -27,13 +27,13 @@ def main() -> None:
     classifier = pipeline(
         "image-classification", model=options.model, device=options.device, dtype=getattr(torch, options.dtype)
     )
-    images = read_list(options.list)
+    images = listed_images(options.list)
     start = time.perf_counter()
     predictions = classifier(images, batch_size=options.batch_size, num_workers=options.workers, top_k=TOP)
     write_predictions(
         options.out, images, ([(each["label"], each["score"]) for each in prediction] for prediction in predictions)
     )
-    report(len(images), time.perf_counter() - start)
+    print_rate(len(images), time.perf_counter() - start)
 
 
 if __name__ == "__main__":

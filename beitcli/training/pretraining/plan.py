@@ -13,7 +13,7 @@ from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.cpu.toolchain import compiler
 from beitcli.model.preprocessing import Preprocessing, checkpoint_preprocessing
 from beitcli.model.runtime import Runtime
-from beitcli.training.pretraining.beginnings import Geometry, continued_network, new_network
+from beitcli.training.pretraining.initial_networks import Geometry, continued_network, new_network
 from beitcli.training.pretraining.masked_batches import MaskedAugment, with_tokens
 from beitcli.training.pretraining.masked_network import MaskedBeit
 from beitcli.training.pretraining.masks import Masking, masking_for

@@ -18,7 +18,7 @@ from beitcli.jobs.pretraining_requests import Pretraining, PretrainingRequest
 from beitcli.jobs.requests import Compute, Inputs
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.training.data import preparation
-from beitcli.training.pretraining.beginnings import Geometry, new_network
+from beitcli.training.pretraining.initial_networks import Geometry, new_network
 from beitcli.training.pretraining.tokenizers.protocol import TOKENIZER
 from beitcli.training.recipes.finetune import adapted_network
 from beitcli.training.recipes.sizes import ScratchShape
@@ -145,7 +145,7 @@ def test_the_hub_out_of_reach_names_kmeans(images: Path, tmp_path: Path) -> None
 
 def test_the_papers_recipe_runs_at_a_small_width(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Crops, AdamW, a shared table and no averaging: of a network whose width alone is not the paper's."""
-    monkeypatch.setattr("beitcli.training.pretraining.beginnings.SHAPES", {"base": ScratchShape(512, 1, 8)})
+    monkeypatch.setattr("beitcli.training.pretraining.initial_networks.SHAPES", {"base": ScratchShape(512, 1, 8)})
     recipe = {"size": "base", "image_size": 32, "patch_size": 8, "vocab": 8, "epochs": 2, "batch_size": 16}
     description = run(images, tmp_path / "model", **recipe).facts.description
     weights = load_file(tmp_path / "model" / "model.safetensors")

@@ -14,8 +14,8 @@ from beitcli.errors import ModelError, UsageError, first_line
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
 from beitcli.model.weights import is_finite, not_finite
 from beitcli.records import printable
-from beitcli.training.pretraining.tokenizers.inert import load_inert, tensors_of
-from beitcli.training.pretraining.tokenizers.protocol import digest_of, save_tokenizer
+from beitcli.training.pretraining.tokenizers.protocol import digest_of_tensors, save_tokenizer
+from beitcli.training.pretraining.tokenizers.unpickling import load_inert, tensors_of
 
 KIND = "dalle"
 
@@ -89,7 +89,7 @@ def open_encoder(source: str) -> DalleTokenizer:
     except (LookupError, ValueError, RuntimeError) as error:
         raise _no_encoder(source, first_line(error)) from error
     location = os.path.abspath(source) if os.path.exists(source) else source
-    return DalleTokenizer(encoder, location, digest_of(tensors))
+    return DalleTokenizer(encoder, location, digest_of_tensors(tensors))
 
 
 def _saved(source: str) -> dict[str, Tensor]:

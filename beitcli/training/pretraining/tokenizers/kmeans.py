@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from beitcli.errors import UsageError
 from beitcli.training.data.batches import seeded
 from beitcli.training.data.pixels import Pixels
-from beitcli.training.pretraining.tokenizers.protocol import digest_of, save_tokenizer
+from beitcli.training.pretraining.tokenizers.protocol import digest_of_tensors, save_tokenizer
 from beitcli.training.pretraining.views import resized
 
 KIND = "kmeans"
@@ -51,7 +51,7 @@ class KMeansTokenizer:
 
     @property
     def digest(self) -> str:
-        return digest_of(self._tensors)
+        return digest_of_tensors(self._tensors)
 
     @property
     def pixels_a_patch(self) -> int:

@@ -57,7 +57,7 @@ class Tokenizer(Protocol):
         ...
 
 
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
+def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     """16 hexadecimal digits of the names, shapes and values."""
     content = hashlib.sha256()
     for name in sorted(tensors):

@@ -1,4 +1,4 @@
-"""Images that a command has left or could not do anything with, as lines on stderr."""
+"""Images that a command has left or failed to process, as lines on stderr."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -18,7 +18,7 @@ ORDER BY first
 """  # noqa: S608  # constants
 
 
-class SoFar(Generic[ResultRecord]):
+class PartialResults(Generic[ResultRecord]):
     """The results that the last run gave or kept, and those that it would have kept of images not reached.
 
     Each image once, in order.
