@@ -1,7 +1,8 @@
-"""Steps of writing a file that some file systems refuse: its mode, its way to the disk, its lock, its replacement."""
+"""Files: their digest, and steps of writing one that some file systems refuse: its mode, sync, lock and replacement."""
 
 import errno
 import fcntl
+import hashlib
 import logging
 import os
 import shutil
@@ -20,6 +21,12 @@ _REFUSALS = frozenset(
     }
 )
 """Errors of a file system that lacks a call, as exFAT, FUSE and network shares do; not those of a full or bad disk."""
+
+
+def file_digest(path: str) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits. Raises OSError where it cannot be read."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def copy_mode(descriptor: int, path: str) -> None:

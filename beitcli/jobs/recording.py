@@ -17,7 +17,7 @@ from beitcli.errors import BeitError, ExitStatus, OutputError
 from beitcli.jobs.observer import Report
 from beitcli.jobs.requests import Request
 from beitcli.jobs.tasks import Task
-from beitcli.ledger.database import digest_of
+from beitcli.ledger.database import cached_digest
 from beitcli.ledger.runs import RunRecord
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.outputs.destination import ReaderClosed, replaced_file, writing
@@ -89,7 +89,7 @@ def recorded(run: RunRecord, request: Request, report: Report, store: RunStore) 
 
 def model_digest(checkpoint: Checkpoint, database: sqlite3.Connection) -> str:
     """Digest of all files of a model that affect a result. Raises ModelError where one cannot be read."""
-    return checkpoint.content_digest(lambda path: digest_of(path, database))
+    return checkpoint.content_digest(lambda path: cached_digest(path, database))
 
 
 def _ended_by(reason: BaseException, run: RunRecord, report: Report) -> RunRecord:

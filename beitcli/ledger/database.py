@@ -108,7 +108,7 @@ def move_aside(path: str) -> None:
         raise OutputError(f"cannot move `{printable(path)}` aside: {error.strerror}") from error
 
 
-def digest_of(path: str, database: sqlite3.Connection) -> str:
+def cached_digest(path: str, database: sqlite3.Connection) -> str:
     """The SHA-256 of a file's content, cached by its size and times. Raises OSError where it cannot be read."""
     key = os.fsencode(os.path.realpath(path))
     with open(path, "rb") as stream:

@@ -1,6 +1,5 @@
 """Output files as the ledger's last run wrote them: recognised by their content, and kept if somebody edited them."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -9,6 +8,7 @@ from contextlib import suppress
 from itertools import chain, count
 
 from beitcli.errors import OutputError
+from beitcli.file_system import file_digest
 from beitcli.ledger.database import open_database
 from beitcli.outputs.destination import writing
 
@@ -16,7 +16,9 @@ from beitcli.outputs.destination import writing
 def versions_of(paths: Sequence[str]) -> str:
     """The size, time and SHA-256 of each file by its place, as JSON; not of what is no file, such as a FIFO."""
     places = _places(paths)
-    return json.dumps({place: (*_stamp(path), _digest(path)) for path, place in places.items() if os.path.isfile(path)})
+    return json.dumps(
+        {place: (*_stamp(path), file_digest(path)) for path, place in places.items() if os.path.isfile(path)}
+    )
 
 
 def edited(paths: Sequence[str], versions: str | None) -> list[str]:
@@ -36,15 +38,10 @@ def _stamp(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _digest(path: str) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _is_edited(path: str, size: int, mtime_ns: int, digest: str) -> bool:
     try:
         now, time = _stamp(path)
-        return now > 0 and (now, time) != (size, mtime_ns) and (now != size or _digest(path) != digest)
+        return now > 0 and (now, time) != (size, mtime_ns) and (now != size or file_digest(path) != digest)
     except OSError:  # there is none, or none that can be read
         return False
 

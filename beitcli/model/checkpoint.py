@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from beitcli.errors import ModelError, UsageError, first_line
+from beitcli.file_system import file_digest
 from beitcli.model.catalog import BY_ALIAS, DEMO_FOLDER, KNOWN, corrected_labels
 from beitcli.model.weights import check_is_no_pointer, read_tensors
 
@@ -233,7 +234,7 @@ class Checkpoint:
         content = hashlib.sha256()
         for path in self.files():
             try:
-                content.update(f"{os.path.basename(path)} {(digest_of or _file_digest)(path)}\n".encode())
+                content.update(f"{os.path.basename(path)} {(digest_of or file_digest)(path)}\n".encode())
             except OSError as error:
                 raise ModelError(f"cannot read `{path}`: {error.strerror}") from error
         return content.hexdigest()[:16]
@@ -263,11 +264,6 @@ def square_side(config: Mapping[str, Any], key: str, default: int) -> int:
             return side
         case value:
             raise ModelError(f"the checkpoint's {key} is {value}, and only squares are supported")
-
-
-def _file_digest(path: str) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _parts(path: str) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from beitcli.decisions import GONE
 from beitcli.errors import MAKE_ROOM, OutputError
+from beitcli.file_system import file_digest
 from beitcli.records import Failure, Fetched, Source, printable
 from beitcli.sorting import transfer
 from beitcli.sorting.folders import shortened
@@ -264,7 +265,7 @@ class Filing:
         if step.way == "symlink":
             return transfer.leads_to(target) == source
         if step.way == "download":
-            return os.path.isfile(target) and transfer.digest_of(target) == step.digest
+            return os.path.isfile(target) and file_digest(target) == step.digest
         return transfer.is_equal(os.path.realpath(source), target)
 
     def _fail(self, path: str, error: OSError) -> None:

@@ -2,7 +2,6 @@
 
 import errno
 import filecmp
-import hashlib
 import os
 import shutil
 import stat
@@ -110,12 +109,6 @@ def is_equal(one: str, other: str) -> bool:
 def leads_to(path: str) -> str | None:
     """The text of a symbolic link; None for what is none."""
     return os.readlink(path) if os.path.islink(path) else None
-
-
-def digest_of(path: str) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync(path: str) -> None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from beitcli.errors import MAKE_ROOM, OutputError
+from beitcli.file_system import file_digest
 from beitcli.records import printable
 from beitcli.sorting import transfer
 from beitcli.sorting.journal import Journal, Placed
@@ -79,7 +80,7 @@ class Undoing:
         if not os.path.lexists(current):
             return None
         if placed.way == "download":
-            is_ours = os.path.isfile(current) and transfer.digest_of(current) == placed.step.digest
+            is_ours = os.path.isfile(current) and file_digest(current) == placed.step.digest
             reason = "it has changed"
         elif placed.way == "symlink":
             is_ours, reason = transfer.leads_to(current) == placed.origin, "it is another link, or none"

@@ -16,7 +16,7 @@ import pytest
 
 from beitcli.errors import ERROR_CODES, BusyError, OutputError
 from beitcli.ledger.codecs import ScoresCodec
-from beitcli.ledger.database import digest_of, has_images_under, move_aside, open_database
+from beitcli.ledger.database import cached_digest, has_images_under, move_aside, open_database
 from beitcli.ledger.ledger import Ledger, Recompute
 from beitcli.outputs.summary import Tally
 from beitcli.records import STDIN, UNKNOWN, Failure, Found, Identity, Prediction, Record, Score, Source
@@ -546,19 +546,19 @@ def test_a_digest_is_cached_until_the_file_is_touched(path: Path, tmp_path: Path
     weights.write_bytes(b"one")
     link.symlink_to(weights)
     with open_database(str(path)) as database:
-        first = digest_of(str(weights), database)
+        first = cached_digest(str(weights), database)
         before = weights.stat()
-        assert digest_of(str(link), database) == first
+        assert cached_digest(str(link), database) == first
         database.execute("UPDATE files SET digest = 'cached'")
-        assert digest_of(str(link), database) == "cached"
+        assert cached_digest(str(link), database) == "cached"
         weights.write_bytes(b"two")
         os.utime(weights, ns=(0, before.st_mtime_ns))  # as a copy that keeps times does
-        second = digest_of(str(weights), database)
+        second = cached_digest(str(weights), database)
         assert second != first
     with open_database(str(path)) as database:
-        assert digest_of(str(weights), database) == second
+        assert cached_digest(str(weights), database) == second
         with pytest.raises(FileNotFoundError):
-            digest_of(f"{weights}.missing", database)
+            cached_digest(f"{weights}.missing", database)
 
 
 def test_signed_urls_of_an_earlier_ledger_become_one_source(tmp_path: Path) -> None:
@@ -584,7 +584,7 @@ def test_a_file_of_any_time_has_its_digest_cached(tmp_path: Path, year: int) -> 
     if os.stat(weights).st_mtime != seconds:
         pytest.skip("this file system has no such time")
     with open_database(str(tmp_path / "out.csv.ledger")) as database:
-        first = digest_of(str(weights), database)
+        first = cached_digest(str(weights), database)
         database.execute("UPDATE files SET digest = 'cached'")
         assert first == hashlib.sha256(b"weights").hexdigest()
-        assert digest_of(str(weights), database) == "cached"
+        assert cached_digest(str(weights), database) == "cached"

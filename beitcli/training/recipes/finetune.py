@@ -24,7 +24,7 @@ from beitcli.model.weights import is_finite, not_finite, weight_errors
 from beitcli.training.data.augmentation import cropped, erased, jittered, mixed, smoothed
 from beitcli.training.recipes.optimizers import layer_wise_adamw
 from beitcli.training.recipes.position_bias import expanded, interpolated
-from beitcli.training.recipes.recipe import Length, Method, Schedule
+from beitcli.training.recipes.recipe import LabelledPlan, Length, Method, Schedule
 from beitcli.training.settings import MODEL, base_model
 
 WEIGHT_DECAY = 0.05
@@ -90,12 +90,7 @@ class FinetunePlan:
         return height
 
     def settings(self) -> Mapping[str, Any]:
-        names = ("image_size", "epochs", "batch_size", "accumulate", "rate", "seed", "dtype")
-        return {
-            "way": "--finetune",
-            MODEL: base_model(self.checkpoint.name, self.checkpoint.content_digest()),
-            **{name: getattr(self, name) for name in names},
-        }
+        return finetune_settings(self, self.checkpoint)
 
     def method(self, classes: tuple[str, ...], runtime: Runtime, length: Length) -> Method:
         layers = self.checkpoint.config.get("num_hidden_layers", 12)
@@ -119,6 +114,16 @@ class FinetunePlan:
             f"label smoothing {SMOOTHING}, random crops and flips, colour jitter {JITTER}, random erasing {ERASED}; "
             f"averaged weights (decay up to {AVERAGE_DECAY})."
         )
+
+
+def finetune_settings(plan: LabelledPlan, checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """All settings that determine the result of a fine-tuning of this checkpoint, by either recipe."""
+    names = ("image_size", "epochs", "batch_size", "accumulate", "rate", "seed", "dtype")
+    return {
+        "way": "--finetune",
+        MODEL: base_model(checkpoint.name, checkpoint.content_digest()),
+        **{name: getattr(plan, name) for name in names},
+    }
 
 
 def check_weights(checkpoint: Checkpoint, classes: tuple[str, ...]) -> None:

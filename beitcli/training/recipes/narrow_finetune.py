@@ -11,12 +11,11 @@ from typing import Any
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.preprocessing import Preprocessing, checkpoint_preprocessing
 from beitcli.model.runtime import Runtime
-from beitcli.training.recipes.finetune import adapted_network
+from beitcli.training.recipes.finetune import adapted_network, finetune_settings
 from beitcli.training.recipes.patch_dropout import DroppingBeit
 from beitcli.training.recipes.recipe import Length, Method
 from beitcli.training.recipes.scratch import RATE, STOCHASTIC_DEPTH, describe_recipe, scratch_method
 from beitcli.training.recipes.sizes import NARROW
-from beitcli.training.settings import MODEL, base_model
 
 
 def is_narrow_encoder(checkpoint: Checkpoint) -> bool:
@@ -51,12 +50,7 @@ class NarrowFinetunePlan:
         return self.preprocessing
 
     def settings(self) -> Mapping[str, Any]:
-        names = ("image_size", "epochs", "batch_size", "accumulate", "rate", "seed", "dtype")
-        return {
-            "way": "--finetune",
-            MODEL: base_model(self.checkpoint.name, self.checkpoint.content_digest()),
-            **{name: getattr(self, name) for name in names},
-        }
+        return finetune_settings(self, self.checkpoint)
 
     def method(self, classes: tuple[str, ...], runtime: Runtime, length: Length) -> Method:
         side = self.preprocessing.size[0]
