@@ -212,7 +212,7 @@ def open_classifier(model: ModelChoice) -> Checkpoint:
         name = printable(model.model)
         raise ModelError(
             f"`{name}` is pre-trained only: it has no classes yet",
-            f"`beit train ./labelled -m {name} -o my-model` gives it yours; `beit embed` takes it as it is",
+            "`beit train` gives it yours; `beit embed` takes it as it is",
         )
     return checkpoint
 

@@ -5,7 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from beitcli.cli.commands import app_with
+from beitcli.cli.flags import flags_of, in_flags
 from beitcli.errors import ERROR_CODES, ExitStatus
 from tests.conftest import ROOT
 from tests.documents.blocks import MANUAL, WRITTEN
@@ -80,8 +83,10 @@ def test_what_a_command_has_alone_is_in_its_chapter(command: str, chapter: str) 
 
 
 def test_the_tables_of_codes_are_the_code() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", (MANUAL / "outputs.md").read_text(), re.M)
-    assert dict(rows) == ERROR_CODES
+    flags = flags_of(get_command(app_with()), None)
+    table = re.sub(r"`(--[\w-]+)`", r"\1", (MANUAL / "outputs.md").read_text())
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.M)
+    assert dict(rows) == {code: in_flags(meaning, flags.get) for code, meaning in ERROR_CODES.items()}
     listed = README.read_text().partition("Error codes of records: ")[2].partition("(")[0]
     assert re.findall(r"`(\w+)`", listed) == list(ERROR_CODES)
 
