@@ -156,6 +156,13 @@ def test_messages_and_docstrings_name_parameters_and_no_flags(path: Path) -> Non
     assert not {text for text in flags if not re.fullmatch(r"--[a-z-]+", text)} - NAMES_A_FLAG
 
 
+@pytest.mark.parametrize("document", [".github/CONTRIBUTING.md", "beitcli/manual/design.md"])
+def test_the_floors_in_the_documents_are_all_there_are(document: str) -> None:
+    block = re.search(r"^cli/ .*?(?=^```)", (PACKAGE.parent / document).read_text(), re.M | re.S)
+    assert block
+    assert set(re.findall(r"\w+", block[0])) >= set(MAY_IMPORT) - {"", "__main__"}
+
+
 def test_one_module_imports_ray() -> None:
     assert [path.name for path in MODULES if "ray" in imports(path, inside_functions=True)] == ["ray_actors.py"]
 
