@@ -1,4 +1,4 @@
-"""Requests of HTTP and their answers: clients, URLs, versions of a body, and failures.
+"""HTTP requests and responses: clients, URLs, versions of a body, and failures.
 
 Any of it may be the work of a hostile server.
 """
@@ -102,7 +102,7 @@ def _validator(text: str | None) -> str | None:
 
 
 def failure_of(response: httpx2.Response) -> ImageError:
-    """The failure that the answer stands for; a TransientError where another try may help."""
+    """The failure that the response stands for; a TransientError where another try may help."""
     status = response.status_code
     code, message = f"http_{status}", f"the server answered {status} {responses.get(status, '')}".rstrip()
     if status == 429 or response.is_server_error:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EPOCHS = 30
 """Default number of epochs."""
 
-_TOP = 5  # an image whose true label is among so many is nearly right
+_TOP = 5  # an image whose true label is among so many is nearly correct
 
 
 @dataclass(frozen=True, slots=True)

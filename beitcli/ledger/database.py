@@ -16,6 +16,8 @@ from beitcli.records import printable, storable
 
 _APPLICATION = 0x62656974  # `beit`, by which file(1) and we recognise the database
 _VERSION = 1
+
+# An image is a `picture` here and its result an answer, as in the first ledgers, so that all versions read one format.
 _SCHEMA = f"""
 CREATE TABLE pictures (
     id INTEGER PRIMARY KEY,

@@ -75,7 +75,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The answer to `Count`."""
+    """The reply to `Count`."""
 
     count: int
 
@@ -107,7 +107,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A question for the number of images, at most `limit`."""
+    """A request for the number of images, at most `limit`."""
 
     limit: int
 

@@ -184,10 +184,10 @@ class Pool(Generic[ResultRecord]):
                 worker.is_draining, worker.room = False, AHEAD
             case messages.Notice() as notice:
                 self._notify(notice.level, notice.text, notice.stage)
-            case messages.Count() as question:
-                if question.limit not in self._counts:
-                    self._counts[question.limit] = found.count(question.limit)
-                self._send(worker, messages.Counted(self._counts[question.limit]))
+            case messages.Count() as request:
+                if request.limit not in self._counts:
+                    self._counts[request.limit] = found.count(request.limit)
+                self._send(worker, messages.Counted(self._counts[request.limit]))
             case messages.Proposal() as proposal:
                 self._propose(worker, proposal)
             case messages.Unequipped() as unequipped:

@@ -96,7 +96,7 @@ class _WorkerProcess:
         self._process.join(_CLOSING)
         status = self._process.exitcode
         if status is None:
-            return "no answer"
+            return "no response"
         return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
     def end(self, seconds: float) -> None:

@@ -88,7 +88,7 @@ class _Worker:
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def serve(self) -> None:
-        """Tell versions, settle with the run what to compute and how, then predict whatever it sends."""
+        """Send versions, settle with the run what to compute and how, then predict whatever it sends."""
         self._send_bytes(json.dumps({"node": socket.gethostname(), "versions": versions()}).encode())
         threading.Thread(target=self._receive, name="beit-inbox", daemon=True).start()
         try:

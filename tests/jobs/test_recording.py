@@ -1,4 +1,4 @@
-"""Runs as their ledger records them, their summaries for machines, and files of what a stopped run has answered."""
+"""Runs as their ledger records them, their summaries for machines, and files of the results of a stopped run."""
 
 import json
 import logging
