@@ -12,8 +12,7 @@ from beitcli.inputs.lists import open_list, read_list
 from beitcli.inputs.sources import discover, empty_folders, look, shard
 from beitcli.jobs.observer import Observer
 from beitcli.jobs.requests import Inputs, Request
-from beitcli.ledger.database import has_images_under, open_database
-from beitcli.ledger.database import has_rows as ledger_has_rows
+from beitcli.ledger.database import has_images_under, has_results, open_database
 from beitcli.outputs.destination import check_not_overwritten
 from beitcli.outputs.emptiness import has_rows
 from beitcli.outputs.feature_files import SUFFIXES as FEATURES
@@ -130,7 +129,7 @@ def _not_suddenly_empty(found: Iterator[Found], request: Request) -> Iterator[Fo
 
 def _knows_rows(ledger: str) -> bool:
     with open_database(ledger) as database:
-        return ledger_has_rows(database)
+        return has_results(database)
 
 
 def _check_not_unmounted(folders: list[str], ledger: str) -> None:

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRequest:
-    """Everything that an evaluation is asked to do.
+    """All options of an evaluation.
 
     The images are those of `folder`, one of class folders, or of the table `labels`. The results are kept beside the
     JSON file that `run.resume.out` names; `plots` is the folder of the plots, `mistakes` the table of the images with a

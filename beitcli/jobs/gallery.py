@@ -35,7 +35,7 @@ _EVALUATION = ".json"
 
 @dataclass(frozen=True, slots=True)
 class GalleryRequest:
-    """Everything that a page is asked to show.
+    """All options of a page.
 
     The inputs of `run` are files of results, or images to classify first, whose results are kept beside the page that
     `run.resume.out` names. `labels` is a table of true labels, and `sample` the number of the least and of the most

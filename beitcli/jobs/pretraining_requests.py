@@ -78,7 +78,7 @@ class Pretraining:
 
 @dataclass(frozen=True, slots=True)
 class PretrainingRequest:
-    """Everything that a pre-training is asked to do; `out` and `command` are as those of a `TrainingRequest`."""
+    """All options of a pre-training; `out` and `command` are as those of a `TrainingRequest`."""
 
     inputs: Inputs
     out: str

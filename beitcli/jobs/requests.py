@@ -243,7 +243,7 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Everything that a run over images is asked to do; `target` is the output with all links resolved.
+    """All options of a run over images; `target` is the output with all links resolved.
 
     `tolerated` is the share of failed images (0…1) up to which the run counts as successful; None tolerates all.
     """

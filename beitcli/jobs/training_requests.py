@@ -126,7 +126,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRequest:
-    """Everything that a training is asked to do; `out` is the folder of the model, and `command` goes into its card.
+    """All options of a training; `out` is the folder of the model, and `command` goes into its card.
 
     With `replace`, `out` may hold an earlier model, which is there until the new one takes its place.
     """

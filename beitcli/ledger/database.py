@@ -142,7 +142,7 @@ def has_images_under(folder: str, database: sqlite3.Connection) -> bool:
     return database.execute(query, (prefix, after)).fetchone() is not None
 
 
-def has_rows(database: sqlite3.Connection) -> bool:
+def has_results(database: sqlite3.Connection) -> bool:
     """True if an image of the last run has a result."""
     query = "SELECT 1 FROM run JOIN pictures ON id = picture WHERE answered > 0 LIMIT 1"
     return database.execute(query).fetchone() is not None

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, Literal, NamedTuple
 
 from beitcli.ledger.codecs import Codec
-from beitcli.ledger.database import has_rows, parsed
+from beitcli.ledger.database import has_results, parsed
 from beitcli.ledger.output_files import outputs_key, versions_of
 from beitcli.ledger.results import COLUMNS, Results
 from beitcli.ledger.retries import MOST_CRASHES, is_transient
@@ -90,7 +90,7 @@ class Ledger(Generic[ResultRecord]):
         self._stale: Counter[int] = Counter()
         self.device: str | None = None
         self._dtype: str | None = None
-        self._had_rows = has_rows(database)
+        self._had_rows = has_results(database)
         self._shares = False
         self.unverified_urls = 0
 

@@ -60,10 +60,10 @@ def run(request: Request, observer: Silent | None = None) -> tuple[int, int, int
 
 
 def request(out: str = "out.csv", **parts: object) -> Request:
-    asked = Request(Inputs(["images"]), model=ModelChoice("demo"), compute=COMPUTE, resume=Resume(out=out))
-    asked = replace(asked, target=os.path.realpath(out), **parts)  # type: ignore[arg-type]
-    asked.check()
-    return asked
+    requested = Request(Inputs(["images"]), model=ModelChoice("demo"), compute=COMPUTE, resume=Resume(out=out))
+    requested = replace(requested, target=os.path.realpath(out), **parts)  # type: ignore[arg-type]
+    requested.check()
+    return requested
 
 
 # Labels
@@ -259,13 +259,13 @@ def test_a_ledger_that_no_run_can_have(options: dict[str, str], message: str) ->
 
 def test_features_begin_with_those_of_a_sibling() -> None:
     def features(out: str, pool: str = "mean", **options: object) -> tuple[int, int, int]:
-        asked = request(out, resume=Resume(out=out, **options))  # type: ignore[arg-type]
-        tally = embed(asked, Encoding(pool), Silent()).tally  # type: ignore[arg-type]
+        requested = request(out, resume=Resume(out=out, **options))  # type: ignore[arg-type]
+        tally = embed(requested, Encoding(pool), Silent()).tally  # type: ignore[arg-type]
         return tally.kept, tally.decoded, tally.failed.total()
 
     assert features("a.npy") == (0, 3, 1)
-    asked = request("a.npz", resume=Resume(out="a.npz", dry_run=True))
-    assert preview_embedding(asked, Encoding("mean"))["up to date"] == 4
+    requested = request("a.npz", resume=Resume(out="a.npz", dry_run=True))
+    assert preview_embedding(requested, Encoding("mean"))["up to date"] == 4
     assert not Path("a.npz.ledger-features").exists()
     assert features("a.npz") == (3, 0, 1)
     np.testing.assert_array_equal(np.load("a.npz")["features"], np.load("a.npy"))

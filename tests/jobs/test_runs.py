@@ -111,8 +111,8 @@ def test_a_list_in_a_file_is_counted_and_one_in_a_pipe_is_not(
     os.mkfifo(pipe)
     observer = Recorder()
     for path in (str(listed), str(pipe), "-"):
-        asked = Request(Inputs([SAMPLES], files_from=path), resume=Resume(shard=shard))
-        begin_stage("classifying", asked, observer)
+        requested = Request(Inputs([SAMPLES], files_from=path), resume=Resume(shard=shard))
+        begin_stage("classifying", requested, observer)
     mine = sum(1 for _ in shard_of(find(Inputs([SAMPLES], files_from=str(listed)), Skipped()), 1, 2))
     assert observer.counts == [mine if count is None else count]
     assert caplog.text.count("NUL") == 1  # of the run itself, not of the count
@@ -126,10 +126,10 @@ def test_images_that_need_no_work_are_kept_at_once_or_between_others(tmp_path: P
     target = str(tmp_path / "out.csv")
     observer = Recorder()
     for names, listener in (("acd", Silent()), ("abcdd", observer)):
-        asked = replace(
+        requested = replace(
             request(resume=Resume(out=target), target=target), inputs=Inputs([paths[name] for name in names])
         )
-        classify_again(asked, lambda columns: Layout("csv", columns), listener)
+        classify_again(requested, lambda columns: Layout("csv", columns), listener)
     assert observer.stages[0] == ("classifying", None, 4, 1)
 
 

@@ -12,7 +12,7 @@ from beitcli.errors import ModelError
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.weights import is_finite, not_finite, weight_errors
 from beitcli.training.pretraining.masked_network import MaskedBeit
-from beitcli.training.recipes.finetune import resized
+from beitcli.training.recipes.finetune import resized_weights
 from beitcli.training.recipes.initialization import init_attention
 from beitcli.training.recipes.sizes import SCRATCH_SHAPES, ScratchShape
 
@@ -126,5 +126,5 @@ def continued_network(
     for name, value in kept.items():
         if not is_finite(value):
             raise not_finite(name)
-    network.load_state_dict({**network.state_dict(), **resized(kept, checkpoint, side)})
+    network.load_state_dict({**network.state_dict(), **resized_weights(kept, checkpoint, side)})
     return network

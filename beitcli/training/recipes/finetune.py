@@ -161,7 +161,7 @@ def adapted_network(
     config.use_shared_relative_position_bias = False
     torch.manual_seed(seed)
     network = BeitForImageClassification(config)
-    state = resized(expanded(source.state_dict(), config.num_hidden_layers), checkpoint, side)
+    state = resized_weights(expanded(source.state_dict(), config.num_hidden_layers), checkpoint, side)
     if classes != checkpoint.labels:
         nn.init.trunc_normal_(network.classifier.weight, std=HEAD_STD, a=-2 * HEAD_STD, b=2 * HEAD_STD)
         nn.init.zeros_(network.classifier.bias)
@@ -170,7 +170,7 @@ def adapted_network(
     return network
 
 
-def resized(state: Mapping[str, Tensor], checkpoint: Checkpoint, side: int) -> dict[str, Tensor]:
+def resized_weights(state: Mapping[str, Tensor], checkpoint: Checkpoint, side: int) -> dict[str, Tensor]:
     """The checkpoint's weights for images of this side: its positions interpolated, as `adapted_network` says."""
     trained, grid = trained_grid(checkpoint.config), (side // checkpoint.patch_side,) * 2
     resize = {"relative_position_bias_table": interpolated, "position_embeddings": resized_positions}
