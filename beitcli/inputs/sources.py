@@ -159,7 +159,7 @@ def _argument(argument: str, walk: Walk, skipped: Skipped) -> Iterable[Found]:
 def _glob(pattern: str, walk: Walk, skipped: Skipped) -> Iterator[Found]:
     parts = pattern.split("/")
     fixed = next(i for i, part in enumerate(parts) if _GLOB.search(part))
-    prefix = "".join(f"{part}/" for part in parts[:fixed])
+    prefix = existing_form("".join(f"{part}/" for part in parts[:fixed]))
     wanted = tuple(part for part in parts[fixed:] if part)
     if wanted[-1] == "**":
         wanted = (*wanted, "*")  # below, not the thing itself

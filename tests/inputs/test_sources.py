@@ -358,6 +358,7 @@ def test_patterns_match_names_in_either_unicode_form(name: str, pattern: str) ->
     assert found("t", exclude=(f"{pattern}*",)) == (["t/b.jpg"], {"excluded": 2})
     assert found("t", exclude=(f"{pattern}/a.jpg",))[1] == {"excluded": 1}
     assert found(f"t/{pattern}*")[0] == [f"t/{name}.jpg"]
+    assert found(f"t/{pattern}/*")[0] == [f"t/{name}/a.jpg"]  # the folder of a glob is no pattern
 
 
 PLAIN = ["a.jpg", "b.jpg", "c.txt", "a1/b2.png", "a1/bb2.png", "a1/d.jpg", "a1/x/b3.png", "b1/b2.png"]
