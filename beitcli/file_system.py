@@ -43,6 +43,15 @@ def copy_mode(descriptor: int, path: str) -> None:
         _notify(f"this file system sets no modes ({error.strerror}): `{printable(path)}` gets that of a new file")
 
 
+def share_mode(path: str, other: str) -> None:
+    """Give the file at `path` the mode of the file `other`, where the file system sets modes."""
+    try:
+        shutil.copymode(other, path)
+    except OSError as error:
+        _raise_unless_refused(error)
+        _notify(f"this file system sets no modes ({error.strerror}): `{printable(path)}` keeps its own")
+
+
 def sync(descriptor: int) -> None:
     """Flush the open file to its disk. Raises OSError where that fails, not where the file system refuses it."""
     if not can_sync(descriptor):

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from beitcli import __version__
 from beitcli.errors import UsageError
+from beitcli.file_system import share_mode
 from beitcli.inputs.worker import can_start_workers, shared_memory
 from beitcli.model.cpu.heap import keep_freed_memory
 from beitcli.model.preprocessing import Preprocessing
@@ -209,14 +210,14 @@ def _write_figures(work: WorkDir, facts: Facts, folder: str) -> None:
     """Write the validated images and the digests into the model's folder."""
     write_table(facts.validated, facts.classes, folder)
     with work_errors(), suppress(FileNotFoundError):  # images that an earlier version has prepared have no digests
-        shutil.copy(work.path(DIGESTS), folder)
+        shutil.copyfile(work.path(DIGESTS), os.path.join(folder, DIGESTS))
 
 
 def write_curve(work: WorkDir, length: Length, images: int, accuracy: float, folder: str) -> None:
     """Write the curve into the model's folder, its last point the saved model's, and its plot with matplotlib."""
     curve = CurveFile(os.path.join(folder, CURVE))
     with work_errors():
-        shutil.copy(work.path(CURVE), curve.path)
+        shutil.copyfile(work.path(CURVE), curve.path)
     curve.add(step=length.steps, epoch=length.steps * length.step_size / images, accuracy=accuracy)
     if importlib.util.find_spec("matplotlib"):
         from beitcli.training.plots import plot_curve
@@ -256,4 +257,4 @@ def save_model(network: BeitPreTrainedModel, result: TrainingResult, preprocessi
         network.save_pretrained(folder)
         processor_of(preprocessing).save_pretrained(folder)
         # safetensors lets only the owner read it
-        shutil.copymode(os.path.join(folder, "config.json"), os.path.join(folder, "model.safetensors"))
+        share_mode(os.path.join(folder, "model.safetensors"), os.path.join(folder, "config.json"))

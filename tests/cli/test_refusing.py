@@ -9,7 +9,7 @@ from shutil import which
 
 import pytest
 
-from tests.cli.batches import DEMO, batch, clean_environment, counts
+from tests.cli.batches import DEMO, batch, clean_environment, counts, grow
 from tests.conftest import SAMPLES
 from tests.sorting.trees import fill, ok, results, tree
 
@@ -137,6 +137,25 @@ def test_without_a_ledger_no_lock_is_needed(library: Path, tmp_path: Path, rows:
     assert process.returncode == 0
     assert (tmp_path / "out.csv").read_bytes() == rows
     assert os.listdir(tmp_path) == ["out.csv"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("-m", "demo"), id="probe"),
+        pytest.param(("--from-scratch", "tiny", "--epochs", "1", "-b", "2"), id="scratch", marks=pytest.mark.slow),
+    ],
+)
+def test_a_model_is_written_where_modes_are_refused(library: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    for name in ("boats", "cat"):
+        grow(tmp_path / "photos" / name, ["a.png", "b.png", "c.png"], seed=len(name))
+    train = [sys.executable, "-m", "beitcli", "train", "photos", *options, "-j", "0", "--out", "model"]
+    process = subprocess.run(
+        train, cwd=tmp_path, env=refusing(library, "fchmod"), capture_output=True, text=True, timeout=120
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stderr.count(WEAKER["fchmod"]) == 1
+    assert (tmp_path / "model" / "model.safetensors").exists()
 
 
 def test_a_bad_disk_is_no_refusal(library: Path, tmp_path: Path) -> None:

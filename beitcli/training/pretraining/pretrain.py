@@ -2,14 +2,13 @@
 
 import logging
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from transformers import BeitForMaskedImageModeling
 
 from beitcli.errors import UsageError
-from beitcli.file_system import replace, sync
+from beitcli.file_system import replace, share_mode, sync
 from beitcli.training.loop import TrainingProgress, device_errors
 from beitcli.training.pretraining.encoder_card import PretrainingFacts, pretraining_card
 from beitcli.training.pretraining.held_out import HeldOut
@@ -61,7 +60,7 @@ def pretrain_model(
     with work_errors():
         tokenizer.save(os.path.join(folder, TOKENIZER))
         # safetensors lets only the owner read it
-        shutil.copymode(os.path.join(folder, "config.json"), os.path.join(folder, TOKENIZER))
+        share_mode(os.path.join(folder, TOKENIZER), os.path.join(folder, "config.json"))
     with device_errors(device, work.folder):
         scores = held_out.scores(MaskedBeit.from_pretrained(folder))
     facts = PretrainingFacts(

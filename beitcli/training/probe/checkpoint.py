@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from beitcli.file_system import share_mode
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.truncation import MEAN_NORM, STATE_NORM, RenormedCheckpoint, changed, check_layer, plain_norm
@@ -72,7 +73,7 @@ def save(
             "classifier.bias": torch.from_numpy(layer.bias),
         }
         save_file({**_encoder(checkpoint), **classifier}, path, metadata={"format": "pt"})
-        shutil.copymode(os.path.join(folder, "config.json"), path)  # safetensors lets only the owner read it
+        share_mode(path, os.path.join(folder, "config.json"))  # safetensors lets only the owner read it
 
 
 def _config(config: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
