@@ -21,13 +21,14 @@ from beitcli.model.truncation import check_layer
 from beitcli.outputs.lock import exclusive
 from beitcli.records import Embedding, Failure
 from beitcli.training.data.examples import Split, check_can_hold_out
+from beitcli.training.settings import WAY
 
 if TYPE_CHECKING:
     from beitcli.model.preprocessing import Preprocessing
     from beitcli.training.model_card import Facts
     from beitcli.training.probe.checkpoint import PooledCheckpoint
 
-_SETTINGS = {"way": "a linear probe"}
+_SETTINGS = {WAY: "a linear probe"}
 """The ledger identifies the settings of the features."""
 
 

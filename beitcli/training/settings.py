@@ -11,6 +11,9 @@ IMAGES = "images"
 MODEL = "model"
 """The setting that holds name and digest of the base model; only the digest decides."""
 
+WAY = "way"
+"""The setting that holds the way of training."""
+
 _REPEAT_OR_DELETE = "repeat its command to go on, or delete that folder to start over"
 
 
@@ -26,7 +29,7 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, 
         return None
     if changed == [IMAGES]:
         return "with other images, or others of them held out", _REPEAT_OR_DELETE
-    name = next(name for name in changed if name != IMAGES)
+    name = WAY if WAY in changed else next(name for name in changed if name != IMAGES)  # others have other settings
     if name == MODEL:
         return _difference_of_models(before.get(name), now[name])
     return (

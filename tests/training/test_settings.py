@@ -39,6 +39,13 @@ def begun(tiny_beit: Path, tmp_path: Path) -> Finetuning:
     return Finetuning(shutil.copytree(tiny_beit, tmp_path / "base"), tmp_path)
 
 
+def test_what_another_way_of_training_has_begun_is_called_that(begun: Finetuning) -> None:
+    """A probe keeps neither the version nor the other settings, and none of them may stand for the way."""
+    begun.run.write_text(json.dumps({"settings": {"way": "a linear probe"}, "prepared": {}}))
+    with pytest.raises(UsageError, match=r"with another way: a linear probe, not --finetune$"):
+        begun.go_on()
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "preprocessor_config.json"])
 def test_another_base_model_of_the_same_name_is_another_training(begun: Finetuning, name: str) -> None:
     path = begun.base / name

@@ -23,7 +23,7 @@ from beitcli.training.recipes.optimizers import BIAS_RATE, layer_wise_adamw, muo
 from beitcli.training.recipes.recipe import Length, Method, Schedule
 from beitcli.training.recipes.scratch import AVERAGE_DECAY, CLIP, WARMUP_STEPS, WEIGHT_DECAY, WORTH_COMPILING
 from beitcli.training.recipes.sizes import ScratchShape
-from beitcli.training.settings import MODEL, base_model
+from beitcli.training.settings import MODEL, WAY, base_model
 
 NARROW_RATE = 5e-3
 STOCHASTIC_DEPTH = 0.1
@@ -81,7 +81,7 @@ class PretrainPlan:
     def settings(self) -> Mapping[str, Any]:
         names = ("size", "tokens", "mask", "epochs", "batch_size", "accumulate", "rate", "seed", "dtype")
         settings = {
-            "way": "pretrain",
+            WAY: "pretrain",
             **{name: getattr(self, name) for name in names},
             "image_size": self.geometry.image,
             "patch_size": self.geometry.patch,

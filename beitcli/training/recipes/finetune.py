@@ -25,7 +25,7 @@ from beitcli.training.data.augmentation import cropped, erased, jittered, mixed,
 from beitcli.training.recipes.optimizers import layer_wise_adamw
 from beitcli.training.recipes.position_bias import expanded, interpolated
 from beitcli.training.recipes.recipe import LabelledPlan, Length, Method, Schedule
-from beitcli.training.settings import MODEL, base_model
+from beitcli.training.settings import MODEL, WAY, base_model
 
 WEIGHT_DECAY = 0.05
 ALPHAS = (0.8, 1.0)  # of mixup and cutmix
@@ -120,7 +120,7 @@ def finetune_settings(plan: LabelledPlan, checkpoint: Checkpoint) -> Mapping[str
     """All settings that determine the result of a fine-tuning of this checkpoint, by either recipe."""
     names = ("image_size", "epochs", "batch_size", "accumulate", "rate", "seed", "dtype")
     return {
-        "way": "--finetune",
+        WAY: "--finetune",
         MODEL: base_model(checkpoint.name, checkpoint.content_digest()),
         **{name: getattr(plan, name) for name in names},
     }

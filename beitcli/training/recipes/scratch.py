@@ -22,6 +22,7 @@ from beitcli.training.recipes.optimizers import BIAS_RATE, muon_and_adamw
 from beitcli.training.recipes.patch_dropout import DroppingBeit
 from beitcli.training.recipes.recipe import Length, Method, Schedule
 from beitcli.training.recipes.sizes import SCRATCH_SHAPES
+from beitcli.training.settings import WAY
 
 WORTH_COMPILING = 500
 """Steps above which a training repays the minute of compiling its layers."""
@@ -65,7 +66,7 @@ class ScratchPlan:
         return self.preprocessing
 
     def settings(self) -> Mapping[str, Any]:
-        return {"way": "--from-scratch", **asdict(self)}
+        return {WAY: "--from-scratch", **asdict(self)}
 
     def method(self, classes: tuple[str, ...], runtime: Runtime, length: Length) -> Method:
         description = self._description(length)
