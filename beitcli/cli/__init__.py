@@ -36,10 +36,9 @@ def main() -> int:
     except BeitError as error:
         if debugging:
             raise
-        status = error.exit_status
-        if status == ExitStatus.USAGE and has_left_its_folder():  # a relative path, where there was a folder for it
-            status = ExitStatus.FAILED
-        return _report(str(error), error.hint, status)
+        if has_left_its_folder():
+            return _report_without_folder(error)
+        return _report(str(error), error.hint, error.exit_status)
     except typer.TyperException as error:
         message = error.format_message().rstrip(".").replace("Value error, ", "")  # prefix added by pydantic
         return _report(message, "`--help` lists the options", error.exit_code)
@@ -52,6 +51,14 @@ def _flush() -> None:
     if sys.stdout is not None:
         with suppress(BrokenPipeError):
             sys.stdout.flush()
+
+
+def _report_without_folder(error: BeitError) -> int:
+    """Report an error of a process whose working folder is deleted: most likely of a relative path, named as typed."""
+    message = str(error).replace(f"{os.getcwd()}/", "")
+    is_of_usage = error.exit_status == ExitStatus.USAGE  # which it was not while there was a folder
+    status = ExitStatus.FAILED if is_of_usage else error.exit_status
+    return _report(message, error.hint or "the working folder is deleted: name absolute paths", status)
 
 
 def _report(message: str, hint: str | None, exit_status: int) -> int:

@@ -184,7 +184,13 @@ def test_in_a_deleted_folder_absolute_paths_are_read_and_written(tmp_path: Path,
 
 @pytest.mark.parametrize(
     "line",
-    ["batch cat.jpg -m demo --out out.csv", "classify cat.jpg -m demo", "classify *.jpg -m demo", "eval val -m demo"],
+    [
+        f"batch {SAMPLES} -m demo --out out.csv -q",
+        "batch cat.jpg -m demo --out out.csv",
+        "classify cat.jpg -m demo",
+        "classify *.jpg -m demo",
+        "eval val -m demo",
+    ],
 )
 def test_in_a_deleted_folder_a_relative_path_is_an_error_but_none_of_usage(tmp_path: Path, line: str) -> None:
     (tmp_path / "folder").mkdir()
@@ -198,6 +204,7 @@ def test_in_a_deleted_folder_a_relative_path_is_an_error_but_none_of_usage(tmp_p
     assert process.returncode == 1
     assert "beit: error: " in process.stderr
     assert "Traceback" not in process.stderr
+    assert "/proc/" not in process.stderr  # where the process is since
 
 
 @pytest.mark.parametrize("mode", ["copy", "move"])
