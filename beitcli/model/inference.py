@@ -17,7 +17,7 @@ from beitcli.model.cpu.own_layers import has_own_layers, use_own_layers
 from beitcli.model.cpu.packing import can_pack, pack_linear_layers
 from beitcli.model.network import Beit, Output, PixelScale
 from beitcli.model.preprocessing import Preprocessing, ProcessorPreprocessing
-from beitcli.model.runtime import INT8, Runtime
+from beitcli.model.runtime import INT8, Runtime, is_faster_in_bf16
 from beitcli.model.weights import is_finite, not_finite, weight_errors
 
 log = logging.getLogger(__name__)
@@ -130,6 +130,8 @@ class Forward:
         outputs, labels = getattr(network.head, "out_features", None), len(checkpoint.labels)
         if outputs not in (None, labels):
             raise ModelError(f"`{checkpoint.name}` has {outputs} outputs and {labels} labels")
+        if runtime.dtype == INT8 and is_faster_in_bf16():
+            network.project_in(torch.bfloat16)
         if runtime.compiled and has_own_layers(runtime):
             use_own_layers(network, runtime)
         if runtime.device == "cpu" and can_pack(dtype):

@@ -108,6 +108,7 @@ class Beit(nn.Module):
         self.patch = square_side(config, "patch_size", 16)
         self.grid = (size[0] // self.patch, size[1] // self.patch)
         self.projection = _folded_patch_projection(weights, self.patch, scale)
+        self.projected_in: torch.dtype | None = None  # the start token's
         self.start = nn.Parameter(weights["beit.embeddings.cls_token"][0], requires_grad=False)
         self.tokens = 1 + self.grid[0] * self.grid[1]
         self.positions = _absolute_positions(config, weights, self.grid)
@@ -131,7 +132,7 @@ class Beit(nn.Module):
         self.to(dtype)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        patches = self.projection(self._patches(pixels).to(self.start.dtype))
+        patches = self.projection(self._patches(pixels).to(self.projected_in or self.start.dtype))
         x = torch.cat((self.start.expand(len(patches), -1, -1), patches), dim=1)
         if self.positions is not None:
             x = x + self.positions
@@ -141,6 +142,11 @@ class Beit(nn.Module):
             x = layer(x)
         outputs: Tensor = self.head(self._pooled(x))
         return outputs
+
+    def project_in(self, dtype: torch.dtype) -> None:
+        """Compute the patch projection in another dtype than the rest. In bf16 the bytes of pixels are exact."""
+        self.projection.to(dtype)
+        self.projected_in = dtype
 
     def _behind_each_layer(self, x: Tensor) -> Tensor:
         states = []

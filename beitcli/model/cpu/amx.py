@@ -1,48 +1,66 @@
-"""A BEiT's layers in bf16 on a CPU with AMX: `amx.cpp`, compiled on this machine once for all models."""
+"""A BEiT's layers in bf16 or int8 on a CPU with AMX: `amx.cpp`, compiled on this machine once for all models."""
 
 import ctypes
 import logging
 import os
 import platform
-from collections.abc import Sequence
-from ctypes import Structure, c_float, c_int, c_int64, c_void_p
+from ctypes import Structure, c_bool, c_float, c_int, c_int64, c_void_p
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from beitcli.model.cpu.int8 import Int8Linear
+from beitcli.model.cpu.large_pages import LargePages, room_for
+from beitcli.model.cpu.linear_maps import is_regular, linear_maps, plain_layer
 from beitcli.model.cpu.toolchain import compiled_library
 from beitcli.model.network import Beit, Layer
-from beitcli.model.runtime import Runtime, has_amx
+from beitcli.model.runtime import INT8, Runtime, has_amx
 
 log = logging.getLogger(__name__)
 
 SOURCE = os.path.join(os.path.dirname(__file__), "amx.cpp")
 
 _FLAGS = (
-    *("-std=c++17", "-mamx-tile", "-mamx-bf16"),
+    *("-std=c++17", "-mamx-tile", "-mamx-bf16", "-mamx-int8"),
     *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"),
 )
 
-_HEAD, _TILE, _STEP, _BLOCK = 64, 16, 32, 32  # as in amx.cpp
+_HEAD, _TILE, _BLOCK = 64, 16, 32  # as in amx.cpp
+
+_STEP = {torch.bfloat16: 32, torch.int8: 64}
+"""Numbers in a row of a tile."""
 
 _MASKED = -1e30
 """Position bias of the padding behind the last token."""
 
 
 def has_amx_layers(runtime: Runtime) -> bool:
-    """True if a compiled BEiT runs by these layers: in bf16, on a CPU with AMX, where Linux permits its use."""
+    """True if a compiled BEiT runs by these layers: in bf16 or int8, on a CPU with AMX, where Linux permits its use."""
     on_linux = (platform.system(), platform.machine()) == ("Linux", "x86_64")
-    if (runtime.device, runtime.dtype) != ("cpu", "bf16") or not (on_linux and has_amx()):
+    if runtime.device != "cpu" or runtime.dtype not in ("bf16", INT8) or not (on_linux and has_amx()):
         return False
     return bool(getattr(torch.cpu, "_init_amx", bool)())  # an old kernel or a sandbox may refuse them
 
 
+def fits_amx_layers(network: Beit) -> bool:
+    """True if the compiled layers can take the place of the network's: with heads of 64 and GELU, in sizes of tiles."""
+    layers = [plain_layer(layer) for layer in network.layers]
+    if not layers or network.output == "layers":  # the compiled ones are one module
+        return False
+    hidden, up = layers[0].heads * _HEAD, linear_maps(layers[0])[2]
+    return (
+        network.start.shape[-1] == network.projection.out_features == hidden
+        and not up.out_features % _STEP[up.weight.dtype]
+        and all(
+            is_regular(layer) and [each.out_features for each in linear_maps(layer)[1:3]] == [hidden, up.out_features]
+            for layer in layers
+        )
+    )
+
+
 def use_amx_layers(network: Beit) -> None:
     """Replace the network's layers by the compiled ones; if that is impossible, keep them and log a notice."""
-    if not _fits(network):
-        log.info("the network runs uncompiled: the layers for AMX need a BEiT with heads of %d and GELU", _HEAD)
-        return
     try:
         library = compiled_library(SOURCE, _FLAGS, "the layers for AMX")
     except OSError as error:
@@ -51,45 +69,11 @@ def use_amx_layers(network: Beit) -> None:
     network.layers = nn.ModuleList([_AmxLayers(network, library)])
 
 
-def _fits(network: Beit) -> bool:
-    """True if every tensor that the compiled layers take by its address has the size that they expect."""
-    first = next(iter(network.layers), None)
-    if not isinstance(first, Layer):
-        return False
-    hidden, inner = first.heads * _HEAD, first.up.linear.out_features
-    shapes = {
-        **{f"{norm}.{part}": (hidden,) for norm in ("norm_before", "norm_after") for part in ("weight", "bias")},
-        "qkv.weight": (3 * hidden, hidden),
-        "qkv.bias": (3 * hidden,),
-        "out.weight": (hidden, hidden),
-        "out.bias": (hidden,),
-        "up.linear.weight": (inner, hidden),
-        "up.linear.bias": (inner,),
-        "down.weight": (hidden, inner),
-        "down.bias": (hidden,),
-    }
-    return (
-        network.start.shape[-1] == network.projection.out_features == hidden
-        and not inner % _STEP
-        and all(getattr(layer.up, "activation", None) is F.gelu for layer in network.layers)
-        and all(layer.get_parameter(name).shape == sides for layer in network.layers for name, sides in shapes.items())
-    )
-
-
-class _Linear(Structure):
-    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("inputs", c_int64), ("outputs", c_int64))
-
-
-class _Layer(Structure):
-    _fields_ = (
-        *((name, c_void_p) for name in ("before_weight", "before_bias", "after_weight", "after_bias")),
-        *((name, _Linear) for name in ("qkv", "out", "up", "down")),
-        *(("bias", c_void_p), ("bias_stride", c_int64)),
-    )
-
-
 class _Shape(Structure):
-    _fields_ = (*((name, c_int64) for name in ("tokens", "hidden", "heads", "part")), ("epsilon", c_float))
+    _fields_ = (
+        *((name, c_int64) for name in ("tokens", "hidden", "inner", "heads", "part", "bias_stride")),
+        ("epsilon", c_float),
+    )
 
 
 class _AmxLayers(nn.Module):
@@ -97,59 +81,57 @@ class _AmxLayers(nn.Module):
 
     def __init__(self, network: Beit, library: ctypes.CDLL) -> None:
         super().__init__()
-        self._run = library.beit_layers
-        first = network.layers[0]
-        assert isinstance(first, Layer)  # noqa: S101  # a Beit has no others
-        hidden, inner = first.qkv.in_features, first.up.linear.out_features
-        self._part = inner if inner % hidden else hidden
-        self._shape = _Shape(network.tokens, hidden, first.heads, self._part, first.norm_before.eps)
-        self._kept: list[Tensor] = []  # owners of the addresses below
-        self._layers = (_Layer * len(network.layers))()
-        for index in range(len(network.layers)):
-            layer = network.layers[index]
-            assert isinstance(layer, Layer)  # noqa: S101
-            self._layers[index] = self._packed(layer)
-            network.layers[index] = nn.Identity()  # frees the original weights
+        layers, first = network.layers, plain_layer(network.layers[0])
+        qkv, _, up, _ = linear_maps(first)
+        self._run = library.beit_layers_int8 if isinstance(qkv, Int8Linear) else library.beit_layers_bf16
+        self._run.restype = c_bool
+        hidden, inner, tokens = qkv.in_features, up.out_features, network.tokens
+        part = inner if inner % hidden else hidden
+        stride = 0 if first.bias is None else tokens * (tokens + -tokens % _TILE)
+        self._shape = _Shape(tokens, hidden, inner, first.heads, part, stride, first.norm_before.eps)
+        self._count = len(layers)
+        self._memory = LargePages(self._count * sum(map(room_for, self._tensors(first))))
+        addresses: list[int] = []
+        for index in range(self._count):
+            addresses += map(self._memory.put, self._tensors(plain_layer(layers[index])))
+            layers[index] = nn.Identity()  # frees the original weights
+        self._addresses = (c_void_p * len(addresses))(*addresses)
 
     def forward(self, x: Tensor) -> Tensor:
-        states = x.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-        count, threads = c_int64(len(self._layers)), c_int(torch.get_num_threads())
-        shape, address = ctypes.byref(self._shape), c_void_p(states.data_ptr())
-        if self._run(self._layers, count, shape, address, c_int64(len(states)), threads):
+        states = x.to(torch.float32, memory_format=torch.contiguous_format)
+        result = torch.empty_like(states)
+        where = (c_void_p(each.data_ptr()) for each in (states, result))
+        count, images, threads = c_int64(self._count), c_int64(len(states)), c_int(torch.get_num_threads())
+        if not self._run(self._addresses, count, ctypes.byref(self._shape), *where, images, threads):
             raise torch.OutOfMemoryError("amx.cpp: can't allocate memory")
-        return states.to(x.dtype)
+        return result.to(x.dtype)
 
-    def _packed(self, layer: Layer) -> _Layer:
+    def _tensors(self, layer: Layer) -> list[Tensor]:
+        """What the compiled layer takes, in the order of its fields."""
         norms = (layer.norm_before, layer.norm_after)
-        hidden, heads = self._shape.hidden, self._shape.heads
-        by_head = layer.qkv.weight.view(3, heads, _HEAD, hidden).transpose(0, 1).reshape(-1, hidden)
-        qkv_bias = layer.qkv.bias.view(3, heads, _HEAD).transpose(0, 1).reshape(-1)
-        return _Layer(
-            *(self._address(part.float()) for norm in norms for part in (norm.weight, norm.bias)),
-            self._linear([by_head], qkv_bias),
-            self._linear([layer.out.weight], layer.out.bias),
-            self._linear([layer.up.linear.weight], layer.up.linear.bias),
-            self._linear(torch.split(layer.down.weight, self._part, dim=1), layer.down.bias),
-            *self._positions(layer.bias),
-        )
+        qkv, out, up, down = linear_maps(layer)
+        by_head = torch.arange(qkv.out_features).view(3, layer.heads, _HEAD).transpose(0, 1).flatten()
+        return [
+            *(part.float() for norm in norms for part in (norm.weight, norm.bias)),
+            *_packed(qkv, order=by_head),
+            *_packed(out),
+            *_packed(up),
+            *_packed(down, parts=self._shape.inner // self._shape.part),
+            self._positions(layer.bias),
+        ]
 
-    def _linear(self, parts: Sequence[Tensor], bias: Tensor) -> _Linear:
-        tiled = torch.stack(
-            [  # (parts, blocks of outputs, steps of inputs, 2, pairs of inputs, outputs, 2)
-                part.reshape(len(bias) // _BLOCK, 2, _TILE, -1, _STEP // 2, 2).permute(0, 3, 1, 4, 2, 5)
-                for part in parts
-            ]
-        )
-        inputs = sum(part.shape[1] for part in parts)
-        return _Linear(self._address(tiled), self._address(bias.float()), inputs, len(bias))
-
-    def _positions(self, bias: Tensor | None) -> tuple[int, int]:
-        """Address of the position bias, its last side padded to a tile, and the stride from head to head."""
+    def _positions(self, bias: Tensor | None) -> Tensor:
+        """The position bias, its last side padded to a tile; without one, that of no head."""
         tokens = self._shape.tokens
-        each = torch.zeros(1, tokens, tokens, dtype=torch.bfloat16) if bias is None else bias[0]
-        filled = F.pad(each, (0, -tokens % _TILE), value=_MASKED)
-        return self._address(filled), 0 if bias is None else filled[0].numel()
+        each = torch.zeros(1, tokens, tokens) if bias is None else bias[0]
+        return F.pad(each.to(torch.bfloat16), (0, -tokens % _TILE), value=_MASKED)
 
-    def _address(self, tensor: Tensor) -> int:
-        self._kept.append(tensor.detach().contiguous())
-        return self._kept[-1].data_ptr()
+
+def _packed(
+    linear: nn.Linear | Int8Linear, parts: int = 1, order: Tensor | slice = slice(None)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A map's weights in tiles, scales (of int8) and biases; outputs in the given order, inputs in parts."""
+    weight = linear.weight.t() if isinstance(linear, Int8Linear) else linear.weight
+    words = weight[order].view(torch.int32).view(linear.out_features // _BLOCK, 2, _TILE, parts, -1, _TILE)
+    tiles = words.permute(3, 0, 4, 1, 5, 2)  # (parts, blocks of outputs, steps of inputs, 2, words of inputs, outputs)
+    return tiles, linear.scale[order] if isinstance(linear, Int8Linear) else torch.empty(0), linear.bias[order].float()

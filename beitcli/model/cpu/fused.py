@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from beitcli.model.cpu.int8 import Int8Linear, QuantizedLayer
+from beitcli.model.cpu.linear_maps import is_regular, linear_maps
 from beitcli.model.cpu.toolchain import compiled_library
 from beitcli.model.network import SCORES_AT_ONCE, Beit, Layer
 
@@ -40,28 +41,8 @@ def use_fused_passes(network: Beit) -> None:
     for index, layer in enumerate(network.layers):
         if isinstance(layer, Layer):
             layer.softmax = passes.softmax
-        elif isinstance(layer, QuantizedLayer) and _fits(layer.layer):
+        elif isinstance(layer, QuantizedLayer) and is_regular(layer.layer):
             network.layers[index] = _FusedLayer(layer.layer, passes)
-
-
-def _fits(layer: Layer) -> bool:
-    """True if every tensor that the passes take by its address has the size that they expect, before GELU."""
-    hidden, maps = layer.norm_before.weight.numel(), _maps(layer)
-    inner = maps[2].out_features
-    sides = [(each.in_features, each.out_features) for each in maps]
-    norms = (layer.norm_before, layer.norm_after)
-    return (
-        maps[2].activation is F.gelu
-        and not hidden % layer.heads
-        and sides == [(hidden, 3 * hidden), (hidden, hidden), (hidden, inner), (inner, hidden)]
-        and all(each.bias.shape == (each.out_features,) for each in maps)
-        and all(part.shape == (hidden,) for norm in norms for part in (norm.weight, norm.bias))
-    )
-
-
-def _maps(layer: Layer) -> list[Int8Linear]:
-    """The linear maps of a quantized layer in their order."""
-    return [cast(Int8Linear, each) for each in (layer.qkv, layer.out, layer.up, layer.down)]
 
 
 class _FusedLayer(nn.Module):
@@ -72,7 +53,7 @@ class _FusedLayer(nn.Module):
         self._passes = passes
         self._heads, self._bias = layer.heads, layer.bias
         self._before, self._after = _Norm(layer.norm_before), _Norm(layer.norm_after)
-        self._qkv, self._out, self._up, self._down = _maps(layer)
+        self._qkv, self._out, self._up, self._down = cast(list[Int8Linear], linear_maps(layer))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous()

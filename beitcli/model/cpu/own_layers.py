@@ -6,7 +6,7 @@ from math import ceil
 from typing import Any
 
 from beitcli.model.checkpoint import Checkpoint, square_side
-from beitcli.model.cpu.amx import has_amx_layers, use_amx_layers
+from beitcli.model.cpu.amx import fits_amx_layers, has_amx_layers, use_amx_layers
 from beitcli.model.cpu.fused import use_fused_passes
 from beitcli.model.cpu.toolchain import compiler
 from beitcli.model.network import Beit
@@ -32,10 +32,10 @@ def has_own_layers(runtime: Runtime) -> bool:
 
 def use_own_layers(network: Beit, runtime: Runtime) -> None:
     """Replace the layers of a network in the runtime's dtype; where that is impossible, keep them and log a notice."""
-    if not has_amx_layers(runtime):
-        use_fused_passes(network)
-    elif network.output != "layers":  # the layers for AMX are one module
+    if has_amx_layers(runtime) and fits_amx_layers(network):
         use_amx_layers(network)
+    else:
+        use_fused_passes(network)
 
 
 def is_worth_compiling(
