@@ -68,7 +68,7 @@ def test_it_says_how_good_it_is_and_what_is_next_and_classifies_nothing(
         refused = beit(command, images, "-m", "./encoder")
         assert refused.returncode == 1
         assert b"`./encoder` is pre-trained only: it has no classes yet" in refused.stderr
-        assert b"hint: `beit train ./labelled -m ./encoder -o my-model`" in refused.stderr
+        assert b"hint: `beit train` gives it yours; `beit embed` takes it as it is" in refused.stderr
     trained = beit("train", images, "-m", "./encoder", "-j", "1", "--out", "model")
     assert trained.returncode == 0, trained.stderr
     assert beit("classify", images / "red", "-m", "./model", "-q").returncode == 0
