@@ -139,6 +139,8 @@ def write_files(request: Request, files: Files[ResultRecord], ledger: Ledger[Res
 
 def keep_edited(request: Request, paths: Sequence[str], ledger: Ledger[Any]) -> None:
     """Keep the files that are not what this ledger's last run wrote under another name, and log it."""
+    if not request.ledger:  # nothing knows what the last run wrote
+        return
     for path in edited(paths, ledger.outputs):
         names = map(request.shown, (path, keep(path)))
         log.warning("`%s` is not what the last run wrote: what it held is in `%s`", *names)

@@ -241,8 +241,9 @@ class Ledger(Generic[ResultRecord]):
 
     @property
     def outputs(self) -> str | None:
-        """The `versions_of` the output files as they were written; None in a new ledger, or an earlier version's."""
-        return self._state(self._outputs_key)  # type: ignore[no-any-return]
+        """The `versions_of` the output files as they were written, none before; None in an earlier version's ledger."""
+        never_written = self._state(self._written_key) is None
+        return self._state(self._outputs_key) or (versions_of(()) if never_written else None)
 
     @outputs.setter
     def outputs(self, versions: str | None) -> None:

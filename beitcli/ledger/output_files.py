@@ -13,6 +13,10 @@ from beitcli.ledger.database import open_database
 from beitcli.outputs.destination import writing
 
 
+_NO_FILE = (0, 0, "")
+"""Size, time and digest of what was never written."""
+
+
 def versions_of(paths: Sequence[str]) -> str:
     """The size, time and SHA-256 of each file by its place, as JSON; not of what is no file, such as a FIFO."""
     places = _places(paths)
@@ -22,9 +26,11 @@ def versions_of(paths: Sequence[str]) -> str:
 
 
 def edited(paths: Sequence[str], versions: str | None) -> list[str]:
-    """Those of the files that hold anything but what was written when these were their versions."""
-    known = json.loads(versions or "{}")
-    return [path for path, place in _places(paths).items() if place in known and _is_edited(path, *known[place])]
+    """Those of the files that hold anything but what was written when these were their versions; none without them."""
+    if versions is None:
+        return []
+    known = json.loads(versions)
+    return [path for path, place in _places(paths).items() if _is_edited(path, *known.get(place, _NO_FILE))]
 
 
 def _places(paths: Sequence[str]) -> dict[str, str]:

@@ -86,6 +86,23 @@ def test_a_file_that_nobody_edited_is_not_kept(work: Path, meddle: Callable[[Pat
     assert (work / "k.csv").read_bytes() == written
 
 
+@pytest.mark.parametrize("options", [(), ("--fresh",)])
+def test_a_file_that_was_there_before_the_first_run_is_kept(work: Path, options: tuple[str, ...]) -> None:
+    for path in work.glob("k.csv*"):
+        path.unlink()
+    (work / "k.csv").write_text("another's work")
+    assert "`k.csv` is not what the last run wrote: what it held is in `k.csv.edited`" in say(work, *options)
+    assert (work / "k.csv.edited").read_text() == "another's work"
+    assert "is not what" not in say(work)
+    assert names(work) == {"k.csv", "k.csv.edited"}
+
+
+def test_without_a_ledger_a_file_is_replaced(work: Path) -> None:
+    (work / "k.csv").write_text("another's work, or that of the last run")
+    assert "is not what" not in say(work, "--no-ledger")
+    assert names(work) == {"k.csv"}
+
+
 def test_other_images_warn_before_they_replace_the_rows(work: Path) -> None:
     """As `xargs -n 8 beit batch --out k.csv` makes it."""
     grow(work / "more", ["c.png"], seed=2)

@@ -77,7 +77,8 @@ def test_records_are_written_where_a_call_is_refused_and_a_notice_says_once_what
     assert process.stderr.count(WEAKER[call]) == 1
     assert process.stderr.count(os.strerror(number)) == (call != "fsync")
     assert out.read_bytes() == rows
-    assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.csv.ledger"]
+    assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.csv.edited", "out.csv.ledger"]
+    assert (tmp_path / "out.csv.edited").read_text() == "before"
 
 
 def test_where_all_are_refused_a_run_goes_on_from_its_ledger(library: Path, tmp_path: Path, rows: bytes) -> None:

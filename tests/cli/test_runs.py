@@ -232,7 +232,7 @@ def test_an_out_file_is_whole_or_not_there(beit: Beit, tmp_path: Path) -> None:
     assert (tmp_path / "out.csv").read_text() == "before"
     assert beit("batch", SAMPLES, *DEMO, "--out", "out.csv").returncode == 0
     assert (tmp_path / "out.csv").read_text().startswith("source,status")
-    assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.csv.ledger"]
+    assert sorted(os.listdir(tmp_path)) == ["out.csv", "out.csv.edited", "out.csv.ledger"]
 
 
 def test_a_full_disk_is_one_error(beit: Beit) -> None:
