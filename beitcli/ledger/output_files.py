@@ -12,7 +12,6 @@ from beitcli.file_system import file_digest
 from beitcli.ledger.database import open_database
 from beitcli.outputs.destination import writing
 
-
 _NO_FILE = (0, 0, "")
 """Size, time and digest of what was never written."""
 

@@ -461,10 +461,10 @@ void attend(const Head& head, Index tokens, const Own& own, const Rows<Bf16>& to
     for (Index t = 0; t < across; t += kTile) {
       _tile_zero(0);
       _tile_zero(1);
-      _tile_loadd(2, own.keys + t * kHead, 64);
+      _tile_stream_loadd(2, own.keys + t * kHead, 64);
       _tile_dpbf16ps(0, 4, 2);
       _tile_dpbf16ps(1, 6, 2);
-      _tile_loadd(3, own.keys + t * kHead + kTileSize, 64);
+      _tile_stream_loadd(3, own.keys + t * kHead + kTileSize, 64);
       _tile_dpbf16ps(0, 5, 3);
       _tile_dpbf16ps(1, 7, 3);
       _tile_stored(0, own.scores + t, across * 4);
@@ -486,9 +486,9 @@ void attend(const Head& head, Index tokens, const Own& own, const Rows<Bf16>& to
       for (Index t = 0; t < down; t += kStep) {
         const Bf16* values = own.values + t / kStep * 4 * kTileSize + half * 2 * kTileSize;
         _tile_loadd(4, own.shares + t, down * 2);
-        _tile_loadd(6, values, 64);
+        _tile_stream_loadd(6, values, 64);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, values + kTileSize, 64);
+        _tile_stream_loadd(7, values + kTileSize, 64);
         _tile_dpbf16ps(1, 4, 7);
         _tile_loadd(5, own.shares + kTile * down + t, down * 2);
         _tile_dpbf16ps(2, 5, 6);
@@ -658,9 +658,21 @@ bool run(const Layer<Number>* layers, Index count, const Shape& shape, const flo
 
 }  // namespace
 
-// Take x, (images, tokens, hidden) in float32, through the layers, to y; false where memory ran out.
 extern "C" {
 
+// Packs a linear map's rows of inputs, in words of two Bf16 or four Int8, as weights.
+void beit_pack(const uint32_t* rows, Index outputs, Index inputs, Index parts, uint32_t* weight, int threads) {
+  const Index steps = inputs / parts / kTile, blocks = outputs / kTile;
+#pragma omp parallel for num_threads(threads)
+  for (Index block = 0; block < parts * blocks; block++)
+    for (Index step = 0; step < steps; step++) {
+      const uint32_t* from = rows + block % blocks * kTile * inputs + (block / blocks * steps + step) * kTile;
+      uint32_t* to = weight + (block / 2 * steps + step) * 2 * kTile * kTile + block % 2 * kTile * kTile;
+      transpose_pairs((const Bf16*)from, 2 * inputs, (Bf16*)to);
+    }
+}
+
+// Take x, (images, tokens, hidden) in float32, through the layers, to y; false where memory ran out.
 bool beit_layers_bf16(const Layer<Bf16>* layers, Index count, const Shape* shape, const float* x, float* y,
                       Index images, int threads) {
   return run(layers, count, *shape, x, y, images, threads);

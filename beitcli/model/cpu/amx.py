@@ -26,7 +26,7 @@ _FLAGS = (
     *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"),
 )
 
-_HEAD, _TILE, _BLOCK = 64, 16, 32  # as in amx.cpp
+_HEAD, _TILE = 64, 16  # as in amx.cpp
 
 _STEP = {torch.bfloat16: 32, torch.int8: 64}
 """Numbers in a row of a tile."""
@@ -90,10 +90,16 @@ class _AmxLayers(nn.Module):
         stride = 0 if first.bias is None else tokens * (tokens + -tokens % _TILE)
         self._shape = _Shape(tokens, hidden, inner, first.heads, part, stride, first.norm_before.eps)
         self._count = len(layers)
-        self._memory = LargePages(self._count * sum(map(room_for, self._tensors(first))))
+        self._memory = LargePages(self._count * sum(room_for(tensor) for tensor, _ in self._tensors(first)))
         addresses: list[int] = []
         for index in range(self._count):
-            addresses += map(self._memory.put, self._tensors(plain_layer(layers[index])))
+            for tensor, parts in self._tensors(plain_layer(layers[index])):
+                kept = self._memory.empty_like(tensor)
+                if parts:
+                    _pack(library, tensor, parts, kept)
+                else:
+                    kept.copy_(tensor)
+                addresses.append(kept.data_ptr())
             layers[index] = nn.Identity()  # frees the original weights
         self._addresses = (c_void_p * len(addresses))(*addresses)
 
@@ -106,18 +112,18 @@ class _AmxLayers(nn.Module):
             raise torch.OutOfMemoryError("amx.cpp: can't allocate memory")
         return result.to(x.dtype)
 
-    def _tensors(self, layer: Layer) -> list[Tensor]:
-        """What the compiled layer takes, in the order of its fields."""
+    def _tensors(self, layer: Layer) -> list[tuple[Tensor, int]]:
+        """What the compiled layer takes, in the order of its fields; with weights the parts of their inputs."""
+        parts = self._shape.inner // self._shape.part
         norms = (layer.norm_before, layer.norm_after)
         qkv, out, up, down = linear_maps(layer)
-        by_head = torch.arange(qkv.out_features).view(3, layer.heads, _HEAD).transpose(0, 1).flatten()
         return [
-            *(part.float() for norm in norms for part in (norm.weight, norm.bias)),
-            *_packed(qkv, order=by_head),
-            *_packed(out),
-            *_packed(up),
-            *_packed(down, parts=self._shape.inner // self._shape.part),
-            self._positions(layer.bias),
+            *((part.float(), 0) for norm in norms for part in (norm.weight, norm.bias)),
+            *((_by_head(tensor), number) for tensor, number in _tensors_of(qkv, 1)),
+            *_tensors_of(out, 1),
+            *_tensors_of(up, 1),
+            *_tensors_of(down, parts),
+            (self._positions(layer.bias), 0),
         ]
 
     def _positions(self, bias: Tensor | None) -> Tensor:
@@ -127,11 +133,22 @@ class _AmxLayers(nn.Module):
         return F.pad(each.to(torch.bfloat16), (0, -tokens % _TILE), value=_MASKED)
 
 
-def _packed(
-    linear: nn.Linear | Int8Linear, parts: int = 1, order: Tensor | slice = slice(None)
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A map's weights in tiles, scales (of int8) and biases; outputs in the given order, inputs in parts."""
-    weight = linear.weight.t() if isinstance(linear, Int8Linear) else linear.weight
-    words = weight[order].view(torch.int32).view(linear.out_features // _BLOCK, 2, _TILE, parts, -1, _TILE)
-    tiles = words.permute(3, 0, 4, 1, 5, 2)  # (parts, blocks of outputs, steps of inputs, 2, words of inputs, outputs)
-    return tiles, linear.scale[order] if isinstance(linear, Int8Linear) else torch.empty(0), linear.bias[order].float()
+def _tensors_of(linear: nn.Linear | Int8Linear, parts: int) -> list[tuple[Tensor, int]]:
+    """The weights of a map, (outputs, inputs), with their number of parts; scales and biases in float32."""
+    if isinstance(linear, Int8Linear):
+        return [(linear.weight.t(), parts), (linear.scale, 0), (linear.bias, 0)]
+    bias = linear.bias.float()
+    return [(linear.weight, parts), (bias, 0), (bias, 0)]  # floats have no scales, and none are read
+
+
+def _by_head(outputs: Tensor) -> Tensor:
+    """All queries, keys and values, (3 * hidden, ...): those of the first head, of the second, and so on."""
+    return outputs.view(3, -1, _HEAD, *outputs.shape[1:]).transpose(0, 1).reshape(outputs.shape)
+
+
+def _pack(library: ctypes.CDLL, weight: Tensor, parts: int, to: Tensor) -> None:
+    """Write a weight in tiles, its inputs in parts."""
+    words = weight.contiguous().view(torch.int32)
+    outputs, inputs = words.shape
+    sizes = (c_int64(outputs), c_int64(inputs), c_int64(parts))
+    library.beit_pack(c_void_p(words.data_ptr()), *sizes, c_void_p(to.data_ptr()), c_int(torch.get_num_threads()))

@@ -27,10 +27,8 @@ class LargePages:
         self._bytes = torch.frombuffer(memory, dtype=torch.uint8)
         self._used = 0
 
-    def put(self, tensor: Tensor) -> int:
-        """Copy the tensor, in the order of its sides, behind what is there; return the copy's address."""
+    def empty_like(self, tensor: Tensor) -> Tensor:
+        """A tensor of the same dtype and sides, behind what is there."""
         start, size = self._used, tensor.numel() * tensor.element_size()
         self._used += room_for(tensor)
-        place = self._bytes[start : start + size]
-        place.view(tensor.dtype).view(tensor.shape).copy_(tensor)
-        return self._bytes.data_ptr() + start
+        return self._bytes[start : start + size].view(tensor.dtype).view(tensor.shape)
