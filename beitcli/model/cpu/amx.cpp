@@ -590,6 +590,34 @@ struct Memory {
   }
 };
 
+// Memory of zeros that a thread keeps for its next batch: the system takes as long as a layer to clear it anew. What lies
+// behind the last token is read, too, and nothing of a batch of the same shape is written there.
+class Kept {
+ public:
+  ~Kept() { free(); }
+
+  // None where memory ran out.
+  char* of(const Shape& shape, Index together, Index bytes) {
+    if (bytes_ == bytes && together_ == together && !memcmp(&shape_, &shape, sizeof shape)) return memory_;
+    free();
+    void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return nullptr;
+    madvise(memory, bytes, MADV_HUGEPAGE);
+    bytes_ = bytes, together_ = together, shape_ = shape;
+    return memory_ = (char*)memory;
+  }
+
+ private:
+  void free() {
+    if (bytes_) munmap(memory_, bytes_);
+    bytes_ = 0;
+  }
+
+  char* memory_;
+  Index bytes_ = 0, together_;
+  Shape shape_;
+};
+
 // Takes x through the layers, to y; false where memory ran out.
 template <class Number>
 bool run(const Layer<Number>* layers, Index count, const Shape& shape, const float* x, float* y, Index images,
@@ -618,10 +646,9 @@ bool run(const Layer<Number>* layers, Index count, const Shape& shape, const flo
   Memory shared, each;
   work_in(shared), stream_in(shared), own_in(each);
   const Index bytes = shared.used + threads * each.used;
-  // of zeros: what lies behind the last token is read too
-  char* const memory = (char*)mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return false;
-  madvise(memory, bytes, MADV_HUGEPAGE);
+  thread_local Kept kept;
+  char* const memory = kept.of(shape, together, bytes);
+  if (!memory) return false;
   shared = {memory};
   const Workspace<Number> work = work_in(shared);
   const Stream stream = stream_in(shared);
@@ -652,7 +679,6 @@ bool run(const Layer<Number>* layers, Index count, const Shape& shape, const flo
     for_stream([=](Index at, const float* from) { std::copy_n(from, kBlock, y + at); });
     _tile_release();
   }
-  munmap(memory, bytes);
   return true;
 }
 

@@ -108,8 +108,11 @@ def test_states_that_are_not_finite_do_not_spread_to_other_images(broken: float,
     states = states_before(ours, pixels(30, 32))
     with torch.inference_mode():
         whole = layers(states)
+        kept = states[11, 3, 5].clone()
         states[11, 3, 5] = broken
         changed = layers(states)
+        states[11, 3, 5] = kept
+        assert torch.equal(layers(states), whole)  # nor to the next batch, in the same memory
     assert not changed[11].isfinite().any()
     others = torch.arange(30) != 11
     assert torch.equal(changed[others], whole[others])
