@@ -32,6 +32,9 @@ from beitcli.timings import Timings
 _LONGEST_WAIT = 16
 """Batches of records that may wait for a batch to fill, as when many broken images follow a good one."""
 
+_MOST_UNCHECKED = 32
+"""Batches of results that may wait for the check of int8; with more, the run waits for it."""
+
 Model: TypeAlias = Callable[[Tensor], list[Any]]
 """A loaded model: pixels of a batch -> the result of each image, scores or features."""
 
@@ -85,7 +88,7 @@ class Predictor(Generic[ResultRecord]):
         self._load = load
         self._loading = Lock()
         self._model: Model | None = None
-        self.check = SelfCheck(self._reference, settings.checked)
+        self.check = SelfCheck(self._reference, settings.checked, settings.runtime.threads)
 
     def _reference(self) -> Model:
         return self._load(replace(self.settings, runtime=self.settings.runtime.reference))
@@ -98,9 +101,10 @@ class Predictor(Generic[ResultRecord]):
         return self.model()(pixels)
 
     def model(self) -> Model:
-        """The loaded model. Raises ModelError, DeviceError."""
+        """The loaded model; that of the check loads beside it. Raises ModelError, DeviceError."""
         with self._loading:
             if self._model is None:
+                self.check.start()
                 self._model = self._load(self.settings)
             return self._model
 
@@ -227,15 +231,13 @@ class _Batches(Generic[ResultRecord]):
             batch = self._pending.popleft()
             if batch.results is not None:
                 self._wait_for(batch.results)
-                if not self._check.is_done:
-                    self._check.compare(batch.pixels[: batch.filled], batch.results.result())
+                self._check.compare(batch.pixels[: batch.filled], batch.results.result())
                 self._in_flight -= 1
                 self._free.append(batch.pixels)
             self._finished.append(batch)
-            if self._check.is_done:
+            if self._check.is_done(wait=len(self._finished) > _MOST_UNCHECKED):
                 yield from self._records()
-        if wait:
-            self._check.finish()
+        if wait and self._check.is_done(wait=True):
             yield from self._records()
 
     def _records(self) -> Iterator[list[ResultRecord | Failure]]:

@@ -3,15 +3,19 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from beitcli.errors import ModelError
 from beitcli.records import Score
 
 log = logging.getLogger(__name__)
+
+Model: TypeAlias = Callable[[Tensor], list[Any]]
 
 MOST_IMAGES = 32
 SHARE = 0.05
@@ -24,34 +28,63 @@ _LEAST_SAME, _MOST_CHANGE, _LEAST_SIMILAR = 0.97, 0.2, 0.97
 
 
 class SelfCheck:
-    """The comparison with `reference`, a model in another dtype that is loaded for it, on `images` images."""
+    """The comparison with `reference`, a model in another dtype that is loaded for it, on `images` images.
 
-    def __init__(self, reference: Callable[[], Callable[[Tensor], list[Any]]], images: int) -> None:
+    It runs beside the run, in a thread of its own with `threads` threads of torch.
+    """
+
+    def __init__(self, reference: Callable[[], Model], images: int, threads: int) -> None:
         self._load = reference
-        self._model: Callable[[Tensor], list[Any]] | None = None
-        self._images = images
+        self._missing = images
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._model: Future[Model] | None = None
+        self._compared: list[Future[tuple[list[Any], list[Any]]]] = []
         self._spent = 0.0
-        self._results: list[Any] = []
-        self._expected: list[Any] = []
-        self.is_done = not images
+        self._is_done = not images
+
+    def start(self) -> None:
+        """Begin to load the reference."""
+        if not self._is_done and self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "check", torch.set_num_threads, (self._threads,))
+            self._model = self._pool.submit(self._load)
 
     def compare(self, pixels: Tensor, results: Sequence[Any]) -> None:
-        """Compute these images again. Raises ModelError if with them enough are compared, and they differ too much."""
-        count = min(len(pixels), self._images - len(self._results))
-        began = time.monotonic()
-        self._model = self._model or self._load()
-        self._expected += self._model(pixels[:count])
-        self._results += results[:count]
-        self._spent += time.monotonic() - began
-        if len(self._results) == self._images or self._spent > _SECONDS:
-            self.finish()
+        """Begin to compute these images again, as far as there are too few for the comparison."""
+        count = min(len(pixels), self._missing)
+        if count and self._pool:
+            self._missing -= count
+            self._compared.append(self._pool.submit(self._computed, pixels[:count].clone(), results[:count]))
 
-    def finish(self) -> None:
+    def is_done(self, wait: bool) -> bool:
+        """True if enough images are compared, or `wait` for those that are to be. Raises ModelError if they differ."""
+        if not self._is_done and (wait or (not self._missing and all(each.done() for each in self._compared))):
+            self._finish()
+        return self._is_done
+
+    def _computed(self, pixels: Tensor, results: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """The results, and those of the reference; none if it has taken too long already."""
+        if self._model is None or self._spent > _SECONDS:
+            return [], []
+        began = time.monotonic()
+        expected = self._model.result()(pixels)
+        self._spent += time.monotonic() - began
+        return list(results), expected
+
+    def _finish(self) -> None:
         """Say how well all results so far agree. Raises ModelError if they do not."""
-        if self.is_done or not self._results:
+        results: list[Any] = []
+        expected: list[Any] = []
+        for each in self._compared:
+            ours, theirs = each.result()
+            results += ours
+            expected += theirs
+        self._is_done, self._model = True, None
+        if self._pool:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        if not results:
             return
-        self.is_done, self._model = True, None
-        text, is_good = (_labels if isinstance(self._results[0], tuple) else _features)(self._results, self._expected)
+        text, is_good = (_labels if isinstance(results[0], tuple) else _features)(results, expected)
         if not is_good:
             raise ModelError(f"int8 spoils this model: {text}", "use `dtype=auto`, or `check_int8=False`")
         log.info("int8: %s", text)

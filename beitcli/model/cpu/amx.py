@@ -113,7 +113,7 @@ class _AmxLayers(nn.Module):
         return result.to(x.dtype)
 
     def _tensors(self, layer: Layer) -> list[tuple[Tensor, int]]:
-        """What the compiled layer takes, in the order of its fields; with weights the parts of their inputs."""
+        """The tensors of the compiled layer, in the order of its fields; with weights the parts of their inputs."""
         parts = self._shape.inner // self._shape.part
         norms = (layer.norm_before, layer.norm_after)
         qkv, out, up, down = linear_maps(layer)
