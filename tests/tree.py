@@ -22,7 +22,7 @@ def tree() -> str:
 
 def _folder(folder: Path, depth: int) -> Iterator[str]:
     for path in sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name)):
-        if path.suffix in (".cpp", ".js"):
+        if path.suffix in (".cpp", ".h", ".js"):
             yield _line(path.name, depth, path.read_text().splitlines()[0].lstrip("/ ").rstrip("."))
         elif path.suffix == ".py" and path.name != "__init__.py":
             yield _line(path.name, depth, _first_line(path))

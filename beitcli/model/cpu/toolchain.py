@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from glob import escape, glob
 from tempfile import TemporaryDirectory
 
 from beitcli.file_system import sync
@@ -33,11 +34,11 @@ def cache_folder() -> str:
 def compiled_library(source: str, flags: Sequence[str], name: str) -> ctypes.CDLL:
     """The library of a C++ file: from the cache, or compiled now if it is missing or damaged there.
 
-    `name` is for the notice. Raises OSError where it cannot be compiled or loaded.
+    Its headers are beside it, with names that begin as its own. `name` is for the notice. Raises OSError where it can
+    neither be compiled nor loaded.
     """
     flags = (*_FLAGS, *flags)
-    with open(source, "rb") as stream:
-        digest = hashlib.sha256(stream.read() + " ".join(flags).encode()).hexdigest()[:16]
+    digest = _digest((source, *sorted(glob(f"{escape(os.path.splitext(source)[0])}_*.h"))), flags)
     stem = os.path.splitext(os.path.basename(source))[0]
     path = os.path.join(cache_folder(), f"{stem}-{digest}.so")
     try:
@@ -45,6 +46,14 @@ def compiled_library(source: str, flags: Sequence[str], name: str) -> ctypes.CDL
     except OSError:
         _compile(source, flags, path, name)
         return ctypes.CDLL(path)
+
+
+def _digest(sources: Sequence[str], flags: Sequence[str]) -> str:
+    digest = hashlib.sha256(" ".join(flags).encode())
+    for source in sources:
+        with open(source, "rb") as stream:
+            digest.update(stream.read())
+    return digest.hexdigest()[:16]
 
 
 def _compile(source: str, flags: Sequence[str], path: str, name: str) -> None:

@@ -1,0 +1,257 @@
+// Rows in tiles, in vectors, and in the residual stream: layouts, and what is done to one row at a time.
+//
+// A tile has 16 rows of 64 bytes, which one instruction loads: n numbers of bf16 or int8. Tiled rows:
+// [rows/16][columns/n][16][n].
+
+#pragma once
+
+#include <immintrin.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+using Bf16 = uint16_t;
+using Int8 = int8_t;
+using Index = int64_t;
+
+constexpr Index kTile = 16;   // rows of a tile
+constexpr Index kStep = 32;   // columns of a tile of Bf16
+constexpr Index kTileSize = kTile * kStep;
+constexpr Index kBlock = 32;  // rows and columns of a product that are made at once
+constexpr Index kHead = 64;   // width of an attention head
+constexpr float kLog2E = 1.44269504f;
+
+// Tiled rows that go into a product; those of Int8 are to be multiplied by each row's scale.
+template <class Number>
+struct Rows {
+  static constexpr Index kStep = 64 / sizeof(Number);
+  Number* values;
+  float* scales;
+  Index width;
+
+  Number* at(Index row, Index column) const {
+    return values + row / kTile * kTile * width + row % kTile * kStep + column / kStep * kTile * kStep + column % kStep;
+  }
+  Rows from(Index row) const { return {values + row * width, scales + row, width}; }
+};
+
+// The residual stream in blocks of 32 x 32, one after the other: rows as they are would be a page apart.
+struct Stream {
+  float* values;
+  Index width;
+
+  float* at(Index row, Index column) const {
+    return values + row / kBlock * kBlock * width + column / kBlock * kBlock * kBlock + row % kBlock * kBlock +
+           column % kBlock;
+  }
+  Stream from(Index row) const { return {values + row * width, width}; }
+};
+
+Index up_to(Index count, Index multiple) { return (count + multiple - 1) / multiple * multiple; }
+
+struct alignas(64) Palette {
+  uint8_t palette = 1, start = 0, reserved[14] = {};
+  uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+const Palette kPalette;
+
+// The compiler does not know that a tile instruction reads memory: what was stored before is stored before this.
+inline void settle() { asm volatile("" ::: "memory"); }
+
+void begin_tiles() {
+  settle();
+  _tile_loadconfig(&kPalette);
+}
+
+inline __m512i narrow(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
+
+inline __m512 widen(const Bf16* from) {
+  const __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
+}
+
+// 2^x, with a relative error of 7.5e-5: a minimax polynomial over -0.5...0.5. NaN stays NaN, for the caller to find in the
+// output.
+inline __m512 power_of_2(__m512 x) {
+  x = _mm512_max_ps(_mm512_set1_ps(-126.f), x);  // numbers below a float's normal ones are slow
+  const __m512 whole = _mm512_roundscale_ps(x, 0);
+  const __m512 rest = _mm512_sub_ps(x, whole);
+  __m512 y = _mm512_set1_ps(5.51717746e-2f);
+  for (float factor : {2.42611372e-1f, 6.9326097e-1f, 9.99928027e-1f})
+    y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(factor));
+  return _mm512_scalef_ps(y, whole);
+}
+
+// x Phi(x), with an error of 2e-4: a minimax polynomial of odd powers for Phi(x) - 1/2 over -4...4, beyond which Phi is 0
+// or 1.
+inline __m512 gelu(__m512 x) {
+  const __m512 t = _mm512_max_ps(_mm512_set1_ps(-4.f), _mm512_min_ps(_mm512_set1_ps(4.f), x));
+  const __m512 square = _mm512_mul_ps(t, t);
+  __m512 y = _mm512_set1_ps(2.25887869e-8f);
+  for (float factor :
+       {-1.58885748e-6f, 4.77645046e-5f, -8.1219361e-4f, 8.76372137e-3f, -6.45544794e-2f, 3.97870313e-1f})
+    y = _mm512_fmadd_ps(y, square, _mm512_set1_ps(factor));
+  return _mm512_mul_ps(x, _mm512_fmadd_ps(y, t, _mm512_set1_ps(0.5f)));
+}
+
+// Sixteen rows of sixteen pairs -> the tile of the transposed product: pairs of all rows, one after the other.
+inline void transpose_pairs(const Bf16* rows, Index stride, Bf16* tile) {
+  __m512i a[16], b[16];
+  for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(rows + i * stride);
+  for (int i = 0; i < 16; i += 2) {
+    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4)
+    for (int j = 0; j < 2; j++) {
+      a[i + 2 * j] = _mm512_unpacklo_epi64(b[i + j], b[i + j + 2]);
+      a[i + 2 * j + 1] = _mm512_unpackhi_epi64(b[i + j], b[i + j + 2]);
+    }
+  for (int i = 0; i < 4; i++)
+    for (int j = 0; j < 2; j++) {
+      b[i + 8 * j] = _mm512_shuffle_i32x4(a[i + 8 * j], a[i + 8 * j + 4], 0x88);
+      b[i + 8 * j + 4] = _mm512_shuffle_i32x4(a[i + 8 * j], a[i + 8 * j + 4], 0xdd);
+    }
+  for (int i = 0; i < 8; i++) {
+    _mm512_store_si512(tile + i * kStep, _mm512_shuffle_i32x4(b[i], b[i + 8], 0x88));
+    _mm512_store_si512(tile + (i + 8) * kStep, _mm512_shuffle_i32x4(b[i], b[i + 8], 0xdd));
+  }
+}
+
+// ---- What the threads of a team do; what has a barrier, all of them call ----
+
+struct Span {
+  Index first, last;
+};
+
+Span my_share(Index count) {
+  const Index me = omp_get_thread_num(), all = omp_get_num_threads();
+  return {count * me / all, count * (me + 1) / all};
+}
+
+constexpr float kLargest = 127.f;    // quantized number
+constexpr int32_t kSmallest = 0x0d800000;  // bits of a row's smallest largest value, 8e-31: a row of zeros has a scale too
+
+// Calls `work(c, number)` for each 16 columns; four of them in turn have the numbers 0 to 3.
+template <class Work>
+inline void for_columns(Index width, Work work) {
+  for (Index c = 0; c < width; c += kHead)
+    for (Index i = 0; i < 4; i++) work(c + 16 * i, i);
+}
+
+// Four sums, each of which waits for its own last addition only.
+struct Sums {
+  __m512 each[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+
+  float total() const {
+    return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(each[0], each[1]), _mm512_add_ps(each[2], each[3])));
+  }
+};
+
+// Rounds `value(c)`, 16 floats each, as a row.
+template <class Value>
+inline void round(Value value, float*, const Rows<Bf16>& to, Index r) {
+  for (Index c = 0; c < to.width; c += kStep) _mm512_store_si512(to.at(r, c), narrow(value(c), value(c + 16)));
+}
+
+inline float with_bits(int32_t bits) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// `row` has room for the values. Their scale is not finite where one of them is not: whole numbers order as the sizes of
+// floats, with NaN above all.
+template <class Value>
+inline void round(Value value, float* row, const Rows<Int8>& to, Index r) {
+  const __m512i digits = _mm512_set1_epi32(0x7fffffff);
+  __m512i sizes = _mm512_set1_epi32(kSmallest);
+  for (Index c = 0; c < to.width; c += 16) {
+    const __m512 y = value(c);
+    _mm512_store_ps(row + c, y);
+    sizes = _mm512_max_epi32(sizes, _mm512_and_si512(_mm512_castps_si512(y), digits));
+  }
+  const float largest = with_bits(_mm512_reduce_max_epi32(sizes));
+  to.scales[r] = largest / kLargest;
+  const __m512 inverse = _mm512_set1_ps(kLargest / largest);
+  for (Index c = 0; c < to.width; c += 16) {
+    const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_load_ps(row + c), inverse));
+    _mm_store_si128((__m128i*)to.at(r, c), _mm512_cvtsepi32_epi8(whole));
+  }
+}
+
+// Layer norm of the stream's rows; `row` has room for one.
+template <class Number>
+void normalise(const Stream& x, Index rows, const float* weight, const float* bias, float eps, const Rows<Number>& to,
+               float* row) {
+  const Span mine = my_share(rows);
+  for (Index r = mine.first; r < mine.last; r++) {
+    Sums sums, squares;
+    for_columns(x.width, [&](Index c, Index i) {
+      const __m512 y = _mm512_load_ps(x.at(r, c));
+      _mm512_store_ps(row + c, y);
+      sums.each[i] = _mm512_add_ps(sums.each[i], y);
+    });
+    const __m512 mean = _mm512_set1_ps(sums.total() / x.width);
+    for_columns(x.width, [&](Index c, Index i) {
+      const __m512 off = _mm512_sub_ps(_mm512_load_ps(row + c), mean);
+      squares.each[i] = _mm512_fmadd_ps(off, off, squares.each[i]);
+    });
+    const __m512 scale = _mm512_set1_ps(1 / std::sqrt(squares.total() / x.width + eps));
+    auto normal = [=](Index c) {
+      const __m512 y = _mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(row + c), mean), scale);
+      return _mm512_fmadd_ps(y, _mm512_loadu_ps(weight + c), _mm512_loadu_ps(bias + c));
+    };
+    round(normal, row, to, r);
+  }
+#pragma omp barrier
+}
+
+// Rows of Bf16 as a product takes them: as they are, or quantized to `to`.
+const Rows<Bf16>& rounded(const Rows<Bf16>& from, Index, const Rows<Bf16>&) { return from; }
+
+const Rows<Int8>& rounded(const Rows<Bf16>& from, Index rows, const Rows<Int8>& to) {
+  const Span mine = my_share(up_to(rows, kTile) / kTile);
+  const __m512i odd = _mm512_set1_epi32(0xffff0000), order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+  for (Index tile = mine.first; tile < mine.last; tile++) {
+    const Bf16* in = from.values + tile * kTile * from.width;
+    Int8* out = to.values + tile * kTile * to.width;
+    __m512i sizes[kTile];
+    for (auto& each : sizes) each = _mm512_setzero_si512();
+    for (Index c = 0; c < from.width; c += kStep)
+      for (Index r = 0; r < kTile; r++) {
+        const __m512i size = _mm512_and_si512(_mm512_load_si512(in + c * kTile + r * kStep), _mm512_set1_epi16(0x7fff));
+        sizes[r] = _mm512_max_epu16(sizes[r], size);
+      }
+    float inverse[kTile];
+    for (Index r = 0; r < kTile; r++) {
+      const __m512i size = _mm512_max_epu32(_mm512_slli_epi32(sizes[r], 16), _mm512_and_si512(sizes[r], odd));
+      const int32_t largest = std::max(_mm512_reduce_max_epi32(size), kSmallest);
+      to.scales[tile * kTile + r] = with_bits(largest) / kLargest;
+      inverse[r] = kLargest / with_bits(largest);
+    }
+    for (Index c = 0; c < from.width; c += 2 * kStep)
+      for (Index r = 0; r < kTile; r++) {
+        auto whole = [&](Index c) {  // 32 columns in 16 bits
+          const __m512i pairs = _mm512_load_si512(in + c * kTile + r * kStep);
+          auto scaled = [&](__m512i x) {
+            return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_castsi512_ps(x), _mm512_set1_ps(inverse[r])));
+          };
+          const __m512i low = scaled(_mm512_slli_epi32(pairs, 16)), high = scaled(_mm512_and_si512(pairs, odd));
+          return _mm512_mask_blend_epi16(0xaaaaaaaa, low, _mm512_slli_epi32(high, 16));
+        };
+        const __m512i bytes = _mm512_packs_epi16(whole(c), whole(c + kStep));
+        _mm512_store_si512(out + c * kTile + r * 2 * kStep, _mm512_permutexvar_epi64(order, bytes));
+      }
+  }
+#pragma omp barrier
+  return to;
+}
+
+}  // namespace
