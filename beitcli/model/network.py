@@ -33,6 +33,10 @@ SCORES_AT_ONCE = 1_000_000
 """Attention scores that are computed at a time: in bf16, what two cores' second-level caches hold."""
 
 
+_MIDDLE = 128
+"""Subtracted from the bytes of pixels; the difference is exact in every dtype."""
+
+
 @dataclass(frozen=True, slots=True)
 class PixelScale:
     """Scaling of bytes to the network's input: `(byte * factor - mean) / std` for each channel."""
@@ -132,7 +136,7 @@ class Beit(nn.Module):
         self.to(dtype)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        patches = self.projection(self._patches(pixels).to(self.projected_in or self.start.dtype))
+        patches = self.projection(self._patches(pixels).to(self.projected_in or self.start.dtype).sub_(_MIDDLE))
         x = torch.cat((self.start.expand(len(patches), -1, -1), patches), dim=1)
         if self.positions is not None:
             x = x + self.positions
@@ -287,11 +291,16 @@ def _norm(config: Mapping[str, Any], weights: Weights, name: str) -> nn.LayerNor
 
 
 def _folded_patch_projection(weights: Weights, patch: int, scale: PixelScale) -> nn.Linear:
-    """The patch projection on bytes: `W ((x f - m) / s) + b` is `(W f / s) x + (b - sum(W m / s))`."""
+    """The patch projection of bytes less 128.
+
+    `W ((x f - m) / s) + b` is `(W f / s) (x - 128) + b + sum(W (128 f - m) / s)`.
+    So inputs are small, and with them the errors of weights that are rounded to bf16.
+    """
     weight = weights.shaped("beit.embeddings.patch_embeddings.projection.weight", -1, 3, patch, patch)
     weight = weight.permute(0, 2, 3, 1)
     mean, std = torch.tensor(scale.mean), torch.tensor(scale.std)
-    bias = weights["beit.embeddings.patch_embeddings.projection.bias"] - (weight * (mean / std)).sum((1, 2, 3))
+    middle = (_MIDDLE * scale.factor - mean) / std
+    bias = weights["beit.embeddings.patch_embeddings.projection.bias"] + (weight * middle).sum((1, 2, 3))
     return _linear((weight * (scale.factor / std)).flatten(1), bias)
 
 
