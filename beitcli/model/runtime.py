@@ -114,8 +114,8 @@ def is_faster_in_bf16() -> bool:
 
 
 def has_amx() -> bool:
-    """True if this CPU has Intel's tile matrix instructions, and vectors, for bf16."""
-    return all(map(_cpu_has, ("amx_tile", "amx_bf16", "avx512_bf16")))
+    """True if this CPU has Intel's tile matrix instructions, for bf16 and int8, and vectors for bf16."""
+    return all(map(_cpu_has, ("amx_tile", "amx_bf16", "amx_int8", "avx512_bf16")))
 
 
 def _cpu_has(*names: str) -> bool:

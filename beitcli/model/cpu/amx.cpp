@@ -10,6 +10,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
+#include <mutex>
+
 #include "amx_attention.h"
 
 namespace {
@@ -30,7 +33,7 @@ struct Shape {
   float eps;
 };
 
-// Rows of as many images as go through a layer together; of the inner layer kRows. `taken` and `inner` go into products,
+// Rows of as many images as go through a layer together; of the inner layer kRows. `taken` and `inner` go into products;
 // `attended` and `activated` are rounded to them.
 template <class Number>
 struct Workspace {
@@ -111,33 +114,45 @@ struct Memory {
   }
 };
 
-// Memory of zeros that a thread keeps for its next batch: the system takes as long as a layer to clear it anew. What lies
-// behind the last token is read, too, and nothing of a batch of the same shape is written there.
-class Kept {
- public:
-  ~Kept() { free(); }
+// Memory for a batch, of zeros where nothing is written: what lies behind the last token is read, too.
+struct Buffer {
+  std::array<Index, 7> layout;  // all that the places in it depend on
+  Index bytes;
+  char* memory;  // or none
+};
 
-  // None where memory ran out.
-  char* of(const Shape& shape, Index together, Index bytes) {
-    if (bytes_ == bytes && together_ == together && !memcmp(&shape_, &shape, sizeof shape)) return memory_;
-    free();
-    void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) return nullptr;
-    madvise(memory, bytes, MADV_HUGEPAGE);
-    bytes_ = bytes, together_ = together, shape_ = shape;
-    return memory_ = (char*)memory;
+// The memory of the last batches, for the next ones of their shape: to clear it anew takes the system as long as a layer.
+class Buffers {
+ public:
+  Buffer take(Buffer wanted) {
+    {
+      const std::lock_guard<std::mutex> guard(lock_);
+      for (Buffer& buffer : kept_)
+        if (buffer.memory && buffer.layout == wanted.layout) return std::exchange(buffer, Buffer{});
+    }
+    void* const memory = mmap(nullptr, wanted.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return wanted;
+    madvise(memory, wanted.bytes, MADV_HUGEPAGE);
+    wanted.memory = (char*)memory;
+    return wanted;
+  }
+
+  void keep(Buffer buffer) {
+    {
+      const std::lock_guard<std::mutex> guard(lock_);
+      const auto empty = std::find_if(kept_.begin(), kept_.end(), [](const Buffer& each) { return !each.memory; });
+      std::swap(buffer, empty != kept_.end() ? *empty : kept_[next_++ % kept_.size()]);
+    }
+    if (buffer.memory) munmap(buffer.memory, buffer.bytes);
   }
 
  private:
-  void free() {
-    if (bytes_) munmap(memory_, bytes_);
-    bytes_ = 0;
-  }
-
-  char* memory_;
-  Index bytes_ = 0, together_;
-  Shape shape_;
+  std::mutex lock_;
+  std::array<Buffer, 2> kept_{};  // as many batches as are computed at once
+  size_t next_ = 0;
 };
+
+Buffers buffers;
 
 // Takes x through the layers, to y; false where memory ran out.
 template <class Number>
@@ -163,14 +178,16 @@ bool run(const Layer<Number>* layers, Index count, const Shape& shape, const flo
                memory.take<float>(2 * kBlock * across)};
   };
   const Index groups = up_to(images, together) / together;
-  auto stream_in = [&](Memory& memory) { return Stream{memory.take<float>(groups * rows * shape.hidden), shape.hidden}; };
+  auto stream_in = [&](Memory& memory) {
+    return Stream{memory.take<float>(groups * rows * shape.hidden), shape.hidden};
+  };
   Memory shared, each;
   work_in(shared), stream_in(shared), own_in(each);
   const Index bytes = shared.used + threads * each.used;
-  thread_local Kept kept;
-  char* const memory = kept.of(shape, together, bytes);
-  if (!memory) return false;
-  shared = {memory};
+  const Buffer buffer = buffers.take(
+      {{sizeof(Number), shape.tokens, shape.hidden, shape.part, together, groups, threads}, bytes, nullptr});
+  if (!buffer.memory) return false;
+  shared = {buffer.memory};
   const Workspace<Number> work = work_in(shared);
   const Stream stream = stream_in(shared);
   // Calls `work(in x and y, in the stream)` for all 32 columns of all rows.
@@ -187,7 +204,7 @@ bool run(const Layer<Number>* layers, Index count, const Shape& shape, const flo
   syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* XFEATURE_XTILEDATA */);
 #pragma omp parallel num_threads(threads)
   {
-    Memory mine{memory + shared.used + omp_get_thread_num() * each.used};
+    Memory mine{buffer.memory + shared.used + omp_get_thread_num() * each.used};
     const Own own = own_in(mine);
     for_stream([=](Index at, float* to) { std::copy_n(x + at, kBlock, to); });
     begin_tiles();
@@ -200,6 +217,7 @@ bool run(const Layer<Number>* layers, Index count, const Shape& shape, const flo
     for_stream([=](Index at, const float* from) { std::copy_n(from, kBlock, y + at); });
     _tile_release();
   }
+  buffers.keep(buffer);
   return true;
 }
 

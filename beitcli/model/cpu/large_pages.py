@@ -1,6 +1,7 @@
 """Memory in large pages, for weights that are read from one end to the other."""
 
 import mmap
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -18,11 +19,15 @@ class LargePages:
     """Memory of `size` bytes, in pages of 2 MB where Linux has them free.
 
     In small ones the address of each next page is looked up while its data should come: with AMX, 0.8 of the speed.
+    Raises torch.OutOfMemoryError.
     """
 
     def __init__(self, size: int) -> None:
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
+        try:
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError as error:
+            raise torch.OutOfMemoryError(f"can't allocate memory: {size} bytes") from error
+        with suppress(OSError):  # a kernel without large pages
             memory.madvise(mmap.MADV_HUGEPAGE)
         self._bytes = torch.frombuffer(memory, dtype=torch.uint8)
         self._used = 0
