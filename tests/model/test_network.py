@@ -190,3 +190,16 @@ def test_logits_depend_on_no_neighbour(demo: bool, dtype: torch.dtype, tiny: Che
         assert torch.equal(network(pixels[order]), logits[order])
         assert torch.equal(network(padded)[:5], logits[:5])
     assert len(logits.unique(dim=0)) == 8
+
+
+def test_the_patch_projection_in_bf16_errs_by_little_more_than_its_rounded_output(tiny: Checkpoint) -> None:
+    """Its weights are rounded, too; beside bytes from 0 to 255 that would cost four times as much."""
+    noise = torch.randn(9, 32, 32, 3, generator=torch.Generator().manual_seed(1))
+    pixels = (128 + 40 * noise).clamp(0, 255).to(torch.uint8)
+    config = {**tiny.config, "num_hidden_layers": 0}
+    with torch.no_grad():
+        exact, rounded = (
+            Beit(config, tiny.tensors(), (32, 32), HALF, dtype, "patches").eval()(pixels).float()
+            for dtype in (torch.float32, torch.bfloat16)
+        )
+    assert (exact - rounded).norm() < 0.004 * exact.norm()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from beitcli.model.cpu.heap import RETURNED_AFTER, return_freed_memory
 from beitcli.model.cpu.int8 import Int8Linear
 from beitcli.model.cpu.large_pages import LargePages, room_for
 from beitcli.model.cpu.linear_maps import is_regular, linear_maps, plain_layer
@@ -101,6 +102,8 @@ class _AmxLayers(nn.Module):
                     kept.copy_(tensor)
                 addresses.append(kept.data_ptr())
             layers[index] = nn.Identity()  # frees the original weights
+            if (index + 1) % RETURNED_AFTER == 0:
+                return_freed_memory()
         self._addresses = (c_void_p * len(addresses))(*addresses)
 
     def forward(self, x: Tensor) -> Tensor:
