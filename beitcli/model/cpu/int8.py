@@ -1,8 +1,8 @@
 """A BEiT's layers with linear maps of 8 bits, for CPUs: whole numbers are multiplied at twice the rate of bf16 or fp32.
 
 Weights are quantized once for each output, activations anew for each row, both symmetrically, and products are summed
-in 32 bits. So a row's result depends on no other row. All else stays in float32, but attention is in bf16 on a CPU that
-is faster in it.
+in 32 bits. So a row's result depends on no other row. All else stays in float32, but attention (and in a
+network the patch projection) is in bf16 on a CPU that is faster in it.
 """
 
 from collections.abc import Callable
