@@ -216,7 +216,7 @@ class Loader:
         self._processes = []
 
     def _on_child_exit(self, _signal: int, frame: FrameType | None) -> None:
-        if self._waiting and not self._lists.taking and not _is_reaping(frame) and self._has_lost_a_worker():
+        if self._waiting and not self._lists.taking and not _must_end(frame) and self._has_lost_a_worker():
             raise _WorkerDied
 
     def _has_lost_a_worker(self) -> bool:
@@ -298,13 +298,14 @@ class _Images(Dataset[_List]):
             return outcome(item, self.preprocess, self.decoding, nullcontext())
 
 
-def _is_reaping(frame: FrameType | None) -> bool:
-    """True within multiprocessing's own look at a process: interrupted, it would lose the status of one that it reaped.
+def _must_end(frame: FrameType | None) -> bool:
+    """True within what no exception may interrupt; the death is noticed by the next look at the workers.
 
-    That look itself notices the death.
+    multiprocessing's own look at a process would lose the status of one that it reaped, and what is raised while an
+    object is deleted is printed and lost.
     """
     while frame is not None:
-        if frame.f_code.co_filename == popen_fork.__file__:
+        if frame.f_code.co_filename == popen_fork.__file__ or frame.f_code.co_name == "__del__":
             return True
         frame = frame.f_back
     return False

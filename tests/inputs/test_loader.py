@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -104,6 +105,45 @@ def test_workers_that_are_killed_cost_no_image(images: list[Item], death: signal
                 with suppress(ProcessLookupError):  # it may have ended already
                     os.kill(children()[count % 2], death)
     assert summary(iter(results)) == expected(images) * 5
+
+
+class KillsWorkers:
+    """An object that is there until the workers that it kills are dead."""
+
+    def __del__(self) -> None:
+        killed = children()
+        for child in killed:
+            os.kill(child, signal.SIGKILL)
+        while any(map(is_running, killed)):
+            time.sleep(0.005)
+
+
+def test_workers_that_die_while_an_object_is_deleted_cost_no_image_and_no_traceback(images: list[Item]) -> None:
+    """An exception is printed and lost there, as pytest notices."""
+    deleted = threading.Event()
+
+    def delete(*_: object) -> None:
+        if loader._waiting and not deleted.is_set():
+            deleted.set()
+            KillsWorkers()
+
+    def keep_asking() -> None:
+        while not deleted.wait(0.001):
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, delete)
+    try:
+        with Loader(iter(images * 5), FirstPixel(), LIMITS, 2) as loader:
+            results = iter(loader)
+            first = next(results)
+            asking = threading.Thread(target=keep_asking)
+            asking.start()
+            found = [first, *results]
+            asking.join(10)
+    finally:
+        deleted.set()
+        signal.signal(signal.SIGUSR1, before)
+    assert summary(iter(found)) == expected(images) * 5
 
 
 def test_a_worker_that_another_death_interrupts_the_look_at_is_reaped(
