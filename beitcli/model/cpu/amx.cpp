@@ -170,7 +170,7 @@ bool run(const Layer<Number>* layers, Index count, const Shape& shape, const flo
                              memory.take<Index>(rows)};
   };
   auto own_in = [&](Memory& memory) {
-    return Own{memory.take<float>(std::max(shape.hidden, shape.part)),
+    return Own{memory.take<float>(shape.hidden),
                memory.take<Bf16>(3 * together * down * kHead),
                memory.take<Bf16>(across * kHead),
                memory.take<Bf16>(down * kHead),

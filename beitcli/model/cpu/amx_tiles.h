@@ -13,6 +13,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "polynomials.h"
+
 namespace {
 
 using Bf16 = uint16_t;
@@ -76,27 +78,22 @@ inline __m512 widen(const Bf16* from) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
 }
 
-// 2^x, with a relative error of 7.5e-5: a minimax polynomial over -0.5...0.5. NaN stays NaN, for the caller to find in the
-// output.
+// 2^x. NaN stays NaN, for the caller to find in the output.
 inline __m512 power_of_2(__m512 x) {
   x = _mm512_max_ps(_mm512_set1_ps(-126.f), x);  // numbers below a float's normal ones are slow
   const __m512 whole = _mm512_roundscale_ps(x, 0);
   const __m512 rest = _mm512_sub_ps(x, whole);
-  __m512 y = _mm512_set1_ps(5.51717746e-2f);
-  for (float factor : {2.42611372e-1f, 6.9326097e-1f, 9.99928027e-1f})
-    y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(factor));
+  __m512 y = _mm512_set1_ps(kPowerOf2[0]);
+  for (int i = 1; i < 4; i++) y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(kPowerOf2[i]));
   return _mm512_scalef_ps(y, whole);
 }
 
-// x Phi(x), with an error of 2e-4: a minimax polynomial of odd powers for Phi(x) - 1/2 over -4...4, beyond which Phi is 0
-// or 1.
+// x Phi(x).
 inline __m512 gelu(__m512 x) {
   const __m512 t = _mm512_max_ps(_mm512_set1_ps(-4.f), _mm512_min_ps(_mm512_set1_ps(4.f), x));
   const __m512 square = _mm512_mul_ps(t, t);
-  __m512 y = _mm512_set1_ps(2.25887869e-8f);
-  for (float factor :
-       {-1.58885748e-6f, 4.77645046e-5f, -8.1219361e-4f, 8.76372137e-3f, -6.45544794e-2f, 3.97870313e-1f})
-    y = _mm512_fmadd_ps(y, square, _mm512_set1_ps(factor));
+  __m512 y = _mm512_set1_ps(kPhi[0]);
+  for (int i = 1; i < 7; i++) y = _mm512_fmadd_ps(y, square, _mm512_set1_ps(kPhi[i]));
   return _mm512_mul_ps(x, _mm512_fmadd_ps(y, t, _mm512_set1_ps(0.5f)));
 }
 
@@ -135,8 +132,8 @@ Span my_share(Index count) {
   return {count * me / all, count * (me + 1) / all};
 }
 
-constexpr float kLargest = 127.f;    // quantized number
-constexpr int32_t kSmallest = 0x0d800000;  // bits of a row's smallest largest value, 8e-31: a row of zeros has a scale too
+constexpr float kLargest = 127.f;          // quantized number
+constexpr int32_t kSmallest = 0x0d800000;  // bits of the least largest value of a row, 8e-31: zeros have a scale, too
 
 // Calls `work(c, number)` for each 16 columns; four of them in turn have the numbers 0 to 3.
 template <class Work>

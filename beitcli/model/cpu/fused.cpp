@@ -9,6 +9,8 @@
 #include <cstring>
 #include <vector>
 
+#include "polynomials.h"
+
 namespace {
 
 using Bf16 = uint16_t;
@@ -79,30 +81,29 @@ inline float rounded(float x) {
   return (x + kWhole) - kWhole;
 }
 
-// 2^x for |x| up to 126, with a relative error of 7.5e-5: a minimax polynomial over -0.5...0.5. NaN stays NaN.
+// 2^x for |x| up to 126. NaN stays NaN.
 inline float power_of_2(float x) {
   constexpr float kExponent = (3 << 22) + 127;  // the last bits of a sum with it are those of a float's exponent
   const float shifted = x + kExponent, rest = x - (shifted - kExponent);
-  float y = 5.51717746e-2f;
-  y = y * rest + 2.42611372e-1f;
-  y = y * rest + 6.9326097e-1f;
-  y = y * rest + 9.99928027e-1f;
+  float y = kPowerOf2[0];
+  y = y * rest + kPowerOf2[1];
+  y = y * rest + kPowerOf2[2];
+  y = y * rest + kPowerOf2[3];
   return y * with_bits(uint32_t(bits_of(shifted)) << 23);
 }
 
-// x Phi(x), with an error of 2e-4: a minimax polynomial of odd powers for Phi(x) - 1/2 over -4...4, beyond which Phi is 0
-// or 1.
+// x Phi(x).
 inline float gelu(float x) {
   float t = x < -4.f ? -4.f : x;
   t = t > 4.f ? 4.f : t;
   const float square = t * t;
-  float y = 2.25887869e-8f;
-  y = y * square - 1.58885748e-6f;
-  y = y * square + 4.77645046e-5f;
-  y = y * square - 8.1219361e-4f;
-  y = y * square + 8.76372137e-3f;
-  y = y * square - 6.45544794e-2f;
-  y = y * square + 3.97870313e-1f;
+  float y = kPhi[0];
+  y = y * square + kPhi[1];
+  y = y * square + kPhi[2];
+  y = y * square + kPhi[3];
+  y = y * square + kPhi[4];
+  y = y * square + kPhi[5];
+  y = y * square + kPhi[6];
   return x * (y * t + 0.5f);
 }
 

@@ -34,11 +34,12 @@ def cache_folder() -> str:
 def compiled_library(source: str, flags: Sequence[str], name: str) -> ctypes.CDLL:
     """The library of a C++ file: from the cache, or compiled now if it is missing or damaged there.
 
-    Its headers are beside it, with names that begin as its own. `name` is for the notice. Raises OSError where it can
-    neither be compiled nor loaded.
+    All headers beside it count as its own. `name` is for the notice. Raises OSError where it can neither be compiled
+    nor loaded.
     """
     flags = (*_FLAGS, *flags)
-    digest = _digest((source, *sorted(glob(f"{escape(os.path.splitext(source)[0])}_*.h"))), flags)
+    headers = glob(os.path.join(escape(os.path.dirname(source)), "*.h"))
+    digest = _digest((source, *sorted(headers)), flags)
     stem = os.path.splitext(os.path.basename(source))[0]
     path = os.path.join(cache_folder(), f"{stem}-{digest}.so")
     try:
