@@ -9,10 +9,13 @@ import subprocess
 from collections.abc import Sequence
 from glob import escape, glob
 from tempfile import TemporaryDirectory
+from threading import Lock
 
 from beitcli.file_system import sync
 
 log = logging.getLogger(__name__)
+
+_LOCK = Lock()
 
 _FLAGS = ("-O3", "-w", "-fopenmp", "-shared", "-fPIC")
 
@@ -42,11 +45,12 @@ def compiled_library(source: str, flags: Sequence[str], name: str) -> ctypes.CDL
     digest = _digest((source, *sorted(headers)), flags)
     stem = os.path.splitext(os.path.basename(source))[0]
     path = os.path.join(cache_folder(), f"{stem}-{digest}.so")
-    try:
-        return ctypes.CDLL(path)
-    except OSError:
-        _compile(source, flags, path, name)
-        return ctypes.CDLL(path)
+    with _LOCK:  # the check of int8 loads its model beside the run's
+        try:
+            return ctypes.CDLL(path)
+        except OSError:
+            _compile(source, flags, path, name)
+            return ctypes.CDLL(path)
 
 
 def _digest(sources: Sequence[str], flags: Sequence[str]) -> str:

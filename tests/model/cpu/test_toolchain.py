@@ -1,5 +1,6 @@
 """Libraries of our own C++: compiled anew whenever a line of theirs changes, in a header, too."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,15 @@ def test_a_library_is_compiled_anew_when_a_header_changes(tmp_path: Path, monkey
     for first in (1, 5):
         header.write_text(f"constexpr int kFirst = {first};\n")
         assert compiled_library(str(source), ("-O0",), "a test").sum() == first + 2
+
+
+def test_threads_that_need_a_library_at_once_compile_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source = tmp_path / "one.cpp"
+    source.write_text('extern "C" int one() { return 1; }\n')
+    with caplog.at_level("INFO"), ThreadPoolExecutor(4) as pool:
+        libraries = pool.map(lambda _: compiled_library(str(source), ("-O0",), "a test"), range(4))
+        assert [library.one() for library in libraries] == [1] * 4
+    assert caplog.text.count("compiling a test") == 1
