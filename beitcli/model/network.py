@@ -116,12 +116,15 @@ class Beit(nn.Module):
         self.start = nn.Parameter(weights["beit.embeddings.cls_token"][0], requires_grad=False)
         self.tokens = 1 + self.grid[0] * self.grid[1]
         self.positions = _absolute_positions(config, weights, self.grid)
-        self.layers = nn.ModuleList(
-            prepared(_layer(config, weights, index, self.grid)).to(dtype)  # no second model in float32 is in memory
-            for index in range(config.get("num_hidden_layers", 12))
-        )
         self.mean_pooling = config.get("use_mean_pooling", True)
         self.output = output
+        count = config.get("num_hidden_layers", 12)
+        self.is_averaged = count > 0 and self.mean_pooling and output in ("logits", "mean")
+        averaging = count - 1 if self.is_averaged else None
+        self.layers = nn.ModuleList(
+            prepared(_layer(config, weights, index, self.grid, averages=index == averaging)).to(dtype)
+            for index in range(count)  # one by one: no second model in float32 is in memory
+        )
         self.eps = float(config.get("layer_norm_eps", 1e-12))
         self.norm: nn.Module = nn.Identity()
         if not self.mean_pooling or output in ("logits", "mean", "layers"):
@@ -156,7 +159,7 @@ class Beit(nn.Module):
         states = []
         for layer in self.layers:
             x = layer(x)
-            states.append(x[:, 1:].mean(1) if self.mean_pooling else x[:, 0])
+            states.append(mean_of_patches(x) if self.mean_pooling else x[:, 0])
         *middle, last = states
         standardised = [F.layer_norm(each, each.shape[-1:], eps=self.eps) for each in middle]
         return torch.stack([*standardised, self.norm(last)], dim=1)
@@ -167,7 +170,7 @@ class Beit(nn.Module):
         if output == "logits":
             output = "mean" if self.mean_pooling else "cls"
         if output == "mean" and self.mean_pooling:
-            pooled: Tensor = self.norm(x[:, 1:].mean(1))
+            pooled: Tensor = self.norm(x if self.is_averaged else mean_of_patches(x))
         elif output == "mean":
             pooled = self.norm(x[:, 1:]).mean(1)
         else:
@@ -194,10 +197,17 @@ class ActivatedLinear(nn.Module):
 
 
 class Layer(nn.Module):
-    """One transformer block, layer scale folded in (section 2.3 of the paper; lambda is CaiT's, arXiv:2103.17239)."""
+    """One transformer block, layer scale folded in (section 2.3 of the paper; lambda is CaiT's, arXiv:2103.17239).
 
-    def __init__(self, config: Mapping[str, Any], weights: Weights, name: str, bias: Tensor | None) -> None:
+    If it `averages`, it gives the mean of the patches' states, (n, hidden), instead of all states. The map down from
+    the inner layer is linear: computed of the mean it takes no time.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], weights: Weights, name: str, bias: Tensor | None, averages: bool
+    ) -> None:
         super().__init__()
+        self.averages = averages
         self.heads = config.get("num_attention_heads", 12)
         self.bias: Tensor | None = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.softmax = biased_softmax
@@ -211,7 +221,10 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.out(self._attend(self.norm_before(x)))
-        x = x + self.down(self.up(self.norm_after(x)))
+        inner = self.up(self.norm_after(x))
+        if self.averages:
+            x, inner = mean_of_patches(x), mean_of_patches(inner)
+        x = x + self.down(inner)
         return x  # noqa: RET504  # mypy knows x as a Tensor
 
     def _attend(self, x: Tensor) -> Tensor:
@@ -220,6 +233,11 @@ class Layer(nn.Module):
             return _attend_by_parts(q, k, v, self.bias, self.softmax)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias, scale=1.0)
         return attended.transpose(1, 2).flatten(2)
+
+
+def mean_of_patches(x: Tensor) -> Tensor:
+    """The mean over the tokens of (n, tokens, width), without the first: (n, width)."""
+    return x[:, 1:].mean(1)
 
 
 def biased_softmax(scores: Tensor, bias: Tensor | None) -> Tensor:
@@ -246,9 +264,9 @@ def _attend_by_parts(
     return attended.flatten(2)
 
 
-def _layer(config: Mapping[str, Any], weights: Weights, index: int, grid: tuple[int, int]) -> Layer:
+def _layer(config: Mapping[str, Any], weights: Weights, index: int, grid: tuple[int, int], *, averages: bool) -> Layer:
     bias = _position_bias(config, weights, index, grid)
-    return Layer(config, weights, f"beit.encoder.layer.{index}.", bias)
+    return Layer(config, weights, f"beit.encoder.layer.{index}.", bias, averages)
 
 
 def _activation(config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:

@@ -356,5 +356,5 @@ def hardware_of(chosen: Chosen) -> str:
         return "MPS"
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     maker = str(capabilities.get("cpu_name", "")).partition(" ")[0] or platform.machine()
-    matrices = " and AMX" if capabilities.get("amx_bf16") else ""
+    matrices = " and AMX" if capabilities.get("amx_bf16") else " and BF16" if capabilities.get("avx512_bf16") else ""
     return f"a CPU ({maker}) with {torch.backends.cpu.get_cpu_capability()}{matrices}"

@@ -98,7 +98,7 @@ def test_names_of_dtypes() -> None:
         ("cpu", 32, 32),
         ("cuda", 32, 128),
         ("mps", 32, 128),
-        ("cpu", 224, 8),
+        ("cpu", 224, 4),
         ("cpu", 384, 2),
         ("cuda", 224, 128),
         ("cuda", 384, 32),

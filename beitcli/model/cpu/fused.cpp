@@ -286,4 +286,19 @@ void beit_activate(const Sums* from, const Rows* to, int threads) {
     quantize(*to, r, row, [=](Index c) { return gelu(float(sums[c]) * scales[c] * factor + bias[c]); });
   });
 }
+
+// The mean of GELU over all rows of an image but the first, (images, width).
+void beit_average(const Sums* from, Index images, float* to, int threads) {
+  const Index width = from->width, tokens = from->rows / images;
+  for_rows(images, 0, threads, [&](Index image, float*) {
+    float* mean = to + image * width;
+    std::fill_n(mean, width, 0.f);
+    for (Index r = image * tokens + 1; r < (image + 1) * tokens; r++) {
+      const int32_t* sums = from->sums + r * width;
+      const float *scales = from->scales, *bias = from->bias, factor = from->row_scales[r];
+#pragma omp simd
+      for (Index c = 0; c < width; c++) mean[c] += gelu(float(sums[c]) * scales[c] * factor + bias[c]) / (tokens - 1);
+    }
+  });
+}
 }

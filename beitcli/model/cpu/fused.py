@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from beitcli.model.cpu.int8 import Int8Linear, QuantizedLayer
 from beitcli.model.cpu.linear_maps import is_regular, linear_maps
 from beitcli.model.cpu.toolchain import compiled_library
-from beitcli.model.network import SCORES_AT_ONCE, Beit, Layer
+from beitcli.model.network import SCORES_AT_ONCE, Beit, Layer, mean_of_patches
 
 log = logging.getLogger(__name__)
 
@@ -46,34 +46,37 @@ def use_fused_passes(network: Beit) -> None:
 
 
 class _FusedLayer(nn.Module):
-    """One layer: float32 states of shape (n, tokens, hidden) in and out, a few images of a batch at a time."""
+    """One layer: float32 states of shape (n, tokens, hidden) in and out, a few images of a batch at a time.
+
+    Of a layer that averages (n, hidden) come out.
+    """
 
     def __init__(self, layer: Layer, passes: "Passes") -> None:
         super().__init__()
         self._passes = passes
-        self._heads, self._bias = layer.heads, layer.bias
+        self._heads, self._bias, self._averages = layer.heads, layer.bias, layer.averages
         self._before, self._after = _Norm(layer.norm_before), _Norm(layer.norm_after)
         self._qkv, self._out, self._up, self._down = cast(list[Int8Linear], linear_maps(layer))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.contiguous()
-        y = torch.empty_like(x)
         images = max(1, round(_ROWS_AT_ONCE / x.shape[1]))
-        for before, after in zip(torch.split(x, images), torch.split(y, images), strict=True):
-            self._compute(before, after)
-        return y
+        return torch.cat([self._computed(part) for part in torch.split(x.contiguous(), images)])
 
-    def _compute(self, x: Tensor, y: Tensor) -> None:
-        """Write the states behind the layer to `y`."""
+    def _computed(self, x: Tensor) -> Tensor:
         run, (images, tokens, hidden) = self._passes, x.shape
-        rows, inner = Rows(images * tokens, hidden), Rows(images * tokens, self._up.out_features)
+        rows, y = Rows(images * tokens, hidden), torch.empty_like(x)
         run.normalise(x, self._before, rows)
         q, k, v = run.split(Sums(rows, self._qkv), images, self._heads, self._qkv.dtype)
         run.join(self._attended(q, k, v), rows)
         run.add(Sums(rows, self._out), x, y)
         run.normalise(y, self._after, rows)
+        if self._averages:
+            y = mean_of_patches(y) + self._down(run.averaged(Sums(rows, self._up), images))
+            return y  # noqa: RET504  # mypy knows y as a Tensor
+        inner = Rows(images * tokens, self._up.out_features)
         run.activate(Sums(rows, self._up), inner)
         run.add(Sums(inner, self._down), y, y)
+        return y
 
     def _attended(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention over (n, heads, tokens, width), in bf16 by as many images as fit into the caches."""
@@ -132,6 +135,12 @@ class Passes:
     def activate(self, sums: "Sums", to: "Rows") -> None:
         """Write GELU of the products."""
         self._library.beit_activate(byref(sums), byref(to), torch.get_num_threads())
+
+    def averaged(self, sums: "Sums", images: int) -> Tensor:
+        """The mean of GELU of the products over the patches of each image: (images, width)."""
+        mean = torch.empty(images, sums.width)
+        self._library.beit_average(byref(sums), c_int64(images), _at(mean), torch.get_num_threads())
+        return mean
 
 
 def _at(tensor: Tensor) -> c_void_p:

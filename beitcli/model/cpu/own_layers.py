@@ -1,4 +1,4 @@
-"""Layers of our own in C++, which take a second to compile: for AMX in bf16, and what is fused in bf16 and int8."""
+"""Layers of our own in C++, which take seconds to compile: whole ones for AMX and AVX512, fused passes for others."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -6,8 +6,8 @@ from math import ceil
 from typing import Any
 
 from beitcli.model.checkpoint import Checkpoint, square_side
-from beitcli.model.cpu.amx import fits_amx_layers, has_amx_layers, use_amx_layers
 from beitcli.model.cpu.fused import use_fused_passes
+from beitcli.model.cpu.layers import fits_layers, instructions_for, use_layers
 from beitcli.model.cpu.toolchain import compiler
 from beitcli.model.network import Beit
 from beitcli.model.preprocessing import Preprocessing
@@ -32,8 +32,9 @@ def has_own_layers(runtime: Runtime) -> bool:
 
 def use_own_layers(network: Beit, runtime: Runtime) -> None:
     """Replace the layers of a network in the runtime's dtype; where that is impossible, keep them and log a notice."""
-    if has_amx_layers(runtime) and fits_amx_layers(network):
-        use_amx_layers(network)
+    instructions = instructions_for(runtime)
+    if instructions and fits_layers(network):
+        use_layers(network, instructions)
     else:
         use_fused_passes(network)
 

@@ -1,4 +1,4 @@
-"""The layers for AMX: as close to float32 as torch's, independent of the batch, compiled once."""
+"""The layers for AMX and AVX512: as close to float32 as torch's, independent of the batch, compiled once."""
 
 import os
 from dataclasses import replace
@@ -12,8 +12,8 @@ from torch import Tensor
 from beitcli.errors import BeitError
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.classifier import PixelClassifier
-from beitcli.model.cpu.amx import fits_amx_layers, has_amx_layers, use_amx_layers
 from beitcli.model.cpu.int8 import quantized_layer
+from beitcli.model.cpu.layers import fits_layers, instructions_for, use_layers
 from beitcli.model.cpu.toolchain import compiler
 from beitcli.model.network import Beit
 from beitcli.model.preprocessing import paper_preprocessing
@@ -22,9 +22,13 @@ from tests.model.cpu.seeded import HALF, RELATIVE, error, pixels, saved
 
 BF16 = Runtime("cpu", "bf16", compiled=True)
 
+INSTRUCTIONS = instructions_for(BF16) or ""
+
 DTYPES = pytest.mark.parametrize("dtype", ["bf16", "int8"])
 
-pytestmark = pytest.mark.skipif(not has_amx_layers(BF16) or compiler() is None, reason="no AMX, or no C++ compiler")
+pytestmark = pytest.mark.skipif(
+    not INSTRUCTIONS or compiler() is None, reason="neither AMX nor AVX512 with bf16, or no C++ compiler"
+)
 
 
 def network(folder: str, side: int, dtype: str, output: Any = "logits", *, is_compiled: bool = False) -> Beit:
@@ -33,8 +37,8 @@ def network(folder: str, side: int, dtype: str, output: Any = "logits", *, is_co
     tensors, torch_dtype = checkpoint.tensors(), Runtime("cpu", dtype).torch_dtype
     made = Beit(checkpoint.config, tensors, (side, side), HALF, torch_dtype, output, **options).eval()
     if is_compiled:
-        assert fits_amx_layers(made)
-        use_amx_layers(made)
+        assert fits_layers(made)
+        use_layers(made, INSTRUCTIONS)
         assert len(made.layers) == 1
     return made
 
@@ -57,11 +61,12 @@ def network(folder: str, side: int, dtype: str, output: Any = "logits", *, is_co
 )
 def test_it_is_as_close_to_float32_as_torch(side: int, config: dict[str, Any], dtype: str, tmp_path: Path) -> None:
     folder, batch = saved(tmp_path, **config), pixels(5, side)
-    with torch.inference_mode():
-        exact = network(folder, side, "fp32", "patches")(batch)
-        ours = network(folder, side, dtype, "patches", is_compiled=True)(batch)
-        theirs = network(folder, side, dtype, "patches")(batch)
-    assert error(ours, exact) < {"bf16": 1.0, "int8": 1.1}[dtype] * error(theirs, exact)
+    for output in ("patches", "mean"):
+        with torch.inference_mode():
+            exact = network(folder, side, "fp32", output)(batch)
+            ours = network(folder, side, dtype, output, is_compiled=True)(batch)
+            theirs = network(folder, side, dtype, output)(batch)
+        assert error(ours, exact) < {"bf16": 1.0, "int8": 1.1}[dtype] * error(theirs, exact)
 
 
 @DTYPES
@@ -218,7 +223,7 @@ def test_a_network_without_layers_runs_uncompiled(tmp_path: Path) -> None:
 def test_a_damaged_library_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved(tmp_path / "model", **RELATIVE)
     network(folder, 32, "bf16", is_compiled=True)
-    [library] = (Path(os.environ["XDG_CACHE_HOME"])).rglob("amx-*.so")
+    [library] = (Path(os.environ["XDG_CACHE_HOME"])).rglob("layers-*.so")
     damaged = tmp_path / "cache" / "beit" / "compiled" / library.name  # as this process has the first one mapped
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(b"")
@@ -240,7 +245,7 @@ def test_a_damaged_library_is_compiled_again(tmp_path: Path, monkeypatch: pytest
 )
 def test_other_networks_are_left_to_the_fused_passes(dtype: str, config: dict[str, Any], tmp_path: Path) -> None:
     folder = saved(tmp_path, **config)
-    assert not fits_amx_layers(network(folder, 32, dtype))
+    assert not fits_layers(network(folder, 32, dtype))
     checkpoint, runtime = open_checkpoint(folder, None), Runtime("cpu", dtype)
     plain, ours = (
         PixelClassifier(checkpoint, paper_preprocessing(32), each, 5)(pixels(2, 32))

@@ -1,4 +1,4 @@
-"""A BEiT's layers in bf16 or int8 on a CPU with AMX: `amx.cpp`, compiled on this machine once for all models."""
+"""A BEiT's layers in bf16 or int8 on a CPU with AMX or AVX512: `layers.cpp`, compiled once for all models."""
 
 import ctypes
 import logging
@@ -16,18 +16,18 @@ from beitcli.model.cpu.large_pages import LargePages, room_for
 from beitcli.model.cpu.linear_maps import is_regular, linear_maps, plain_layer
 from beitcli.model.cpu.toolchain import compiled_library
 from beitcli.model.network import Beit, Layer
-from beitcli.model.runtime import INT8, Runtime, has_amx
+from beitcli.model.runtime import INT8, Runtime, has_amx, has_avx512
 
 log = logging.getLogger(__name__)
 
-SOURCE = os.path.join(os.path.dirname(__file__), "amx.cpp")
+SOURCE = os.path.join(os.path.dirname(__file__), "layers.cpp")
 
-_FLAGS = (
-    *("-std=c++17", "-mamx-tile", "-mamx-bf16", "-mamx-int8"),
-    *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"),
-)
+_FLAGS = ("-std=c++17", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16")
 
-_HEAD, _TILE = 64, 16  # as in amx.cpp
+_FLAGS_OF = {"AMX": ("-mamx-tile", "-mamx-bf16", "-mamx-int8"), "AVX512": ("-mavx512vnni",)}
+"""Flags by the instructions that multiply matrices."""
+
+_HEAD, _TILE = 64, 16  # as in rows.h
 
 _STEP = {torch.bfloat16: 32, torch.int8: 64}
 """Numbers in a row of a tile."""
@@ -36,15 +36,17 @@ _MASKED = -1e30
 """Position bias of the padding behind the last token."""
 
 
-def has_amx_layers(runtime: Runtime) -> bool:
-    """True if a compiled BEiT runs by these layers: in bf16 or int8, on a CPU with AMX, where Linux permits its use."""
+def instructions_for(runtime: Runtime) -> str | None:
+    """This CPU's instructions, AMX or AVX512, by which a compiled BEiT can run these layers in bf16 or int8, if any."""
     on_linux = (platform.system(), platform.machine()) == ("Linux", "x86_64")
-    if runtime.device != "cpu" or runtime.dtype not in ("bf16", INT8) or not (on_linux and has_amx()):
-        return False
-    return bool(getattr(torch.cpu, "_init_amx", bool)())  # an old kernel or a sandbox may refuse them
+    if runtime.device != "cpu" or runtime.dtype not in ("bf16", INT8) or not on_linux:
+        return None
+    if has_amx() and getattr(torch.cpu, "_init_amx", bool)():  # an old kernel or a sandbox may refuse its use
+        return "AMX"
+    return "AVX512" if has_avx512() else None
 
 
-def fits_amx_layers(network: Beit) -> bool:
+def fits_layers(network: Beit) -> bool:
     """True if the compiled layers can take the place of the network's: with heads of 64 and GELU, in sizes of tiles."""
     layers = [plain_layer(layer) for layer in network.layers]
     if not layers or network.output == "layers":  # the compiled ones are one module
@@ -60,25 +62,28 @@ def fits_amx_layers(network: Beit) -> bool:
     )
 
 
-def use_amx_layers(network: Beit) -> None:
+def use_layers(network: Beit, instructions: str) -> None:
     """Replace the network's layers by the compiled ones; if that is impossible, keep them and log a notice."""
     try:
-        library = compiled_library(SOURCE, _FLAGS, "the layers for AMX")
+        library = compiled_library(SOURCE, (*_FLAGS, *_FLAGS_OF[instructions]), f"the layers for {instructions}")
     except OSError as error:
         log.info("the network runs uncompiled: %s", error)
         return
-    network.layers = nn.ModuleList([_AmxLayers(network, library)])
+    network.layers = nn.ModuleList([_CompiledLayers(network, library)])
 
 
 class _Shape(Structure):
     _fields_ = (
-        *((name, c_int64) for name in ("tokens", "hidden", "inner", "heads", "part", "bias_stride")),
+        *((name, c_int64) for name in ("tokens", "hidden", "inner", "heads", "part", "bias_stride", "averages")),
         ("epsilon", c_float),
     )
 
 
-class _AmxLayers(nn.Module):
-    """All layers of a network: states of shape (n, tokens, hidden) in and out, of any dtype, float32 in between."""
+class _CompiledLayers(nn.Module):
+    """All layers of a network: states of shape (n, tokens, hidden) in and out, of any dtype, float32 in between.
+
+    Where the last layer averages, (n, hidden) come out.
+    """
 
     def __init__(self, network: Beit, library: ctypes.CDLL) -> None:
         super().__init__()
@@ -89,7 +94,8 @@ class _AmxLayers(nn.Module):
         hidden, inner, tokens = qkv.in_features, up.out_features, network.tokens
         part = inner if inner % hidden else hidden
         stride = 0 if first.bias is None else tokens * (tokens + -tokens % _TILE)
-        self._shape = _Shape(tokens, hidden, inner, first.heads, part, stride, first.norm_before.eps)
+        averages = plain_layer(layers[-1]).averages
+        self._shape = _Shape(tokens, hidden, inner, first.heads, part, stride, averages, first.norm_before.eps)
         self._count = len(layers)
         self._memory = LargePages(self._count * sum(room_for(tensor) for tensor, _ in self._tensors(first)))
         addresses: list[int] = []
@@ -108,11 +114,11 @@ class _AmxLayers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         states = x.to(torch.float32, memory_format=torch.contiguous_format)
-        result = torch.empty_like(states)
+        result = torch.empty_like(states[:, 0] if self._shape.averages else states)
         where = (c_void_p(each.data_ptr()) for each in (states, result))
         count, images, threads = c_int64(self._count), c_int64(len(states)), c_int(torch.get_num_threads())
         if not self._run(self._addresses, count, ctypes.byref(self._shape), *where, images, threads):
-            raise torch.OutOfMemoryError("amx.cpp: can't allocate memory")
+            raise torch.OutOfMemoryError("layers.cpp: can't allocate memory")
         return result.to(x.dtype)
 
     def _tensors(self, layer: Layer) -> list[tuple[Tensor, int]]:
@@ -139,9 +145,15 @@ class _AmxLayers(nn.Module):
 def _tensors_of(linear: nn.Linear | Int8Linear, parts: int) -> list[tuple[Tensor, int]]:
     """The weights of a map, (outputs, inputs), with their number of parts; scales and biases in float32."""
     if isinstance(linear, Int8Linear):
-        return [(linear.weight.t(), parts), (linear.scale, 0), (linear.bias, 0)]
+        starts = _sums_of_parts(linear.weight, parts) * -128
+        return [(linear.weight.t(), parts), (linear.scale, 0), (linear.bias, 0), (starts, 0)]
     bias = linear.bias.float()
-    return [(linear.weight, parts), (bias, 0), (bias, 0)]  # floats have no scales, and none are read
+    return [(linear.weight, parts), (bias, 0), (bias, 0), (bias, 0)]  # floats have no scales and starts: none are read
+
+
+def _sums_of_parts(weight: Tensor, parts: int) -> Tensor:
+    """The sums over each part of the inputs of a weight, (inputs, outputs): (parts * outputs)."""
+    return weight.reshape(parts, -1, weight.shape[1]).sum(1, dtype=torch.int32).flatten()
 
 
 def _by_head(outputs: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 // Rows in tiles, in vectors, and in the residual stream: layouts, and what is done to one row at a time.
 //
-// A tile has 16 rows of 64 bytes, which one instruction loads: n numbers of bf16 or int8. Tiled rows:
-// [rows/16][columns/n][16][n].
+// A tile has kTall rows of 64 bytes: n numbers of bf16 or int8. Tiled rows: [rows/kTall][columns/n][kTall][n].
 
 #pragma once
 
@@ -21,10 +20,20 @@ using Bf16 = uint16_t;
 using Int8 = int8_t;
 using Index = int64_t;
 
-constexpr Index kTile = 16;   // rows of a tile
+#ifdef __AMX_TILE__
+constexpr Index kTall = 16;         // rows of a tile
+constexpr Index kHigh = 2 * kTall;  // rows of a product that are made at once
+constexpr char kFlipped = 0;        // bits of an Int8 in a row
+#else
+constexpr Index kTall = 12;
+constexpr Index kHigh = kTall;
+constexpr char kFlipped = -128;  // a product takes bytes without a sign, of 128 more
+#endif
+
+constexpr Index kTile = 16;   // floats of a vector, and columns of weights in a tile
 constexpr Index kStep = 32;   // columns of a tile of Bf16
 constexpr Index kTileSize = kTile * kStep;
-constexpr Index kBlock = 32;  // rows and columns of a product that are made at once
+constexpr Index kBlock = 32;  // columns of a product that are made at once
 constexpr Index kHead = 64;   // width of an attention head
 constexpr float kLog2E = 1.44269504f;
 
@@ -37,39 +46,24 @@ struct Rows {
   Index width;
 
   Number* at(Index row, Index column) const {
-    return values + row / kTile * kTile * width + row % kTile * kStep + column / kStep * kTile * kStep + column % kStep;
+    return values + row / kTall * kTall * width + row % kTall * kStep + column / kStep * kTall * kStep + column % kStep;
   }
   Rows from(Index row) const { return {values + row * width, scales + row, width}; }
 };
 
-// The residual stream in blocks of 32 x 32, one after the other: rows as they are would be a page apart.
+// The residual stream in blocks of kHigh x 32, one after the other: rows as they are would be a page apart.
 struct Stream {
   float* values;
   Index width;
 
   float* at(Index row, Index column) const {
-    return values + row / kBlock * kBlock * width + column / kBlock * kBlock * kBlock + row % kBlock * kBlock +
+    return values + row / kHigh * kHigh * width + column / kBlock * kHigh * kBlock + row % kHigh * kBlock +
            column % kBlock;
   }
   Stream from(Index row) const { return {values + row * width, width}; }
 };
 
 Index up_to(Index count, Index multiple) { return (count + multiple - 1) / multiple * multiple; }
-
-struct alignas(64) Palette {
-  uint8_t palette = 1, start = 0, reserved[14] = {};
-  uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-const Palette kPalette;
-
-// The compiler does not know that a tile instruction reads memory: what was stored before is stored before this.
-inline void settle() { asm volatile("" ::: "memory"); }
-
-void begin_tiles() {
-  settle();
-  _tile_loadconfig(&kPalette);
-}
 
 inline __m512i narrow(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
 
@@ -179,7 +173,8 @@ inline void round(Value value, float* row, const Rows<Int8>& to, Index r) {
   const __m512 inverse = _mm512_set1_ps(kLargest / largest);
   for (Index c = 0; c < to.width; c += 16) {
     const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_load_ps(row + c), inverse));
-    _mm_store_si128((__m128i*)to.at(r, c), _mm512_cvtsepi32_epi8(whole));
+    const __m128i bytes = _mm_xor_si128(_mm512_cvtsepi32_epi8(whole), _mm_set1_epi8(kFlipped));
+    _mm_store_si128((__m128i*)to.at(r, c), bytes);
   }
 }
 
@@ -214,29 +209,29 @@ void normalise(const Stream& x, Index rows, const float* weight, const float* bi
 const Rows<Bf16>& rounded(const Rows<Bf16>& from, Index, const Rows<Bf16>&) { return from; }
 
 const Rows<Int8>& rounded(const Rows<Bf16>& from, Index rows, const Rows<Int8>& to) {
-  const Span mine = my_share(up_to(rows, kTile) / kTile);
+  const Span mine = my_share(up_to(rows, kTall) / kTall);
   const __m512i odd = _mm512_set1_epi32(0xffff0000), order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
   for (Index tile = mine.first; tile < mine.last; tile++) {
-    const Bf16* in = from.values + tile * kTile * from.width;
-    Int8* out = to.values + tile * kTile * to.width;
-    __m512i sizes[kTile];
+    const Bf16* in = from.values + tile * kTall * from.width;
+    Int8* out = to.values + tile * kTall * to.width;
+    __m512i sizes[kTall];
     for (auto& each : sizes) each = _mm512_setzero_si512();
     for (Index c = 0; c < from.width; c += kStep)
-      for (Index r = 0; r < kTile; r++) {
-        const __m512i size = _mm512_and_si512(_mm512_load_si512(in + c * kTile + r * kStep), _mm512_set1_epi16(0x7fff));
+      for (Index r = 0; r < kTall; r++) {
+        const __m512i size = _mm512_and_si512(_mm512_load_si512(in + c * kTall + r * kStep), _mm512_set1_epi16(0x7fff));
         sizes[r] = _mm512_max_epu16(sizes[r], size);
       }
-    float inverse[kTile];
-    for (Index r = 0; r < kTile; r++) {
+    float inverse[kTall];
+    for (Index r = 0; r < kTall; r++) {
       const __m512i size = _mm512_max_epu32(_mm512_slli_epi32(sizes[r], 16), _mm512_and_si512(sizes[r], odd));
       const int32_t largest = std::max(_mm512_reduce_max_epi32(size), kSmallest);
-      to.scales[tile * kTile + r] = with_bits(largest) / kLargest;
+      to.scales[tile * kTall + r] = with_bits(largest) / kLargest;
       inverse[r] = kLargest / with_bits(largest);
     }
     for (Index c = 0; c < from.width; c += 2 * kStep)
-      for (Index r = 0; r < kTile; r++) {
+      for (Index r = 0; r < kTall; r++) {
         auto whole = [&](Index c) {  // 32 columns in 16 bits
-          const __m512i pairs = _mm512_load_si512(in + c * kTile + r * kStep);
+          const __m512i pairs = _mm512_load_si512(in + c * kTall + r * kStep);
           auto scaled = [&](__m512i x) {
             return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_castsi512_ps(x), _mm512_set1_ps(inverse[r])));
           };
@@ -244,7 +239,8 @@ const Rows<Int8>& rounded(const Rows<Bf16>& from, Index rows, const Rows<Int8>& 
           return _mm512_mask_blend_epi16(0xaaaaaaaa, low, _mm512_slli_epi32(high, 16));
         };
         const __m512i bytes = _mm512_packs_epi16(whole(c), whole(c + kStep));
-        _mm512_store_si512(out + c * kTile + r * 2 * kStep, _mm512_permutexvar_epi64(order, bytes));
+        const __m512i stored = _mm512_xor_si512(_mm512_permutexvar_epi64(order, bytes), _mm512_set1_epi8(kFlipped));
+        _mm512_store_si512(out + c * kTall + r * 2 * kStep, stored);
       }
   }
 #pragma omp barrier

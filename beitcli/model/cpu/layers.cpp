@@ -1,23 +1,23 @@
-// The layers of a BEiT on a CPU with AMX, Intel's matrix instructions: amx.py compiles and calls this.
+// The layers of a BEiT in bf16 or int8: layers.py compiles and calls this, for AMX or for AVX512.
 //
-// Few enough rows go through a layer together that their activations stay in a core's second-level cache, and the
-// weights of the next columns are fetched meanwhile. Products are blocks of 32 x 32 in four of the eight tiles, and
-// what is done to a block (bias, GELU, residual, rounding) is done while the tiles are at the next one. The residual
+// Few enough rows go through a layer together that their activations stay in a core's second-level cache. What is done to
+// a block of a product (bias, GELU, residual, rounding) is done before it leaves the first-level cache. The residual
 // stream stays in float32; only what goes into a product is rounded: to bf16, or for linear maps of 8 bits to whole
 // numbers with a scale for each row, of the inner layer for each part of a row.
 
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <array>
 #include <mutex>
+#include <utility>
 
-#include "amx_attention.h"
+#ifdef __AMX_TILE__
+#include "amx.h"
+#else
+#include "avx512.h"
+#endif
 
 namespace {
-
-constexpr Index kRows = 416;  // that go through a layer together: fewer need the weights more often, more no longer fit
 
 template <class Number>
 struct Layer {
@@ -30,6 +30,7 @@ struct Shape {
   Index tokens, hidden, inner, heads;
   Index part;         // columns of the inner layer that are made, and used up, at a time
   Index bias_stride;  // of positions, from one head's to the next's
+  Index averages;     // 1 if the last layer gives the mean of an image's states, but for the first
   float eps;
 };
 
@@ -40,6 +41,7 @@ struct Workspace {
   Index images;
   Rows<Number> taken, inner;
   Rows<Bf16> attended, activated;
+  float* sums;    // of the inner layer, over each image's states
   Index* places;  // of each row in a thread's heads
 };
 
@@ -67,6 +69,39 @@ void attention_part(const Layer<Number>& layer, const Shape& shape, const Stream
 #pragma omp barrier
 }
 
+// Of a layer's up and down, what makes and uses up some columns of the inner layer.
+template <class Number>
+Linear<Number> up_to_part(const Layer<Number>& layer, const Shape& shape, Index part) {
+  const auto [weight, scales, bias, starts] = layer.up;
+  return {weight + part * shape.hidden, scales + part, bias + part, starts + part};
+}
+
+template <class Number>
+Linear<Number> down_from_part(const Layer<Number>& layer, const Shape& shape, Index part) {
+  const auto [weight, scales, bias, starts] = layer.down;
+  return {weight + part * shape.hidden, scales, part ? nullptr : bias, starts + part / shape.part * shape.hidden};
+}
+
+// For `linear`: adds columns to a row that begins at `at(row, column)`.
+template <class At>
+auto added(At at) {
+  return [=](Index row, Index column, __m512 low, __m512 high) {
+    float* to = at(row, column);
+    _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), low));
+    _mm512_storeu_ps(to + 16, _mm512_add_ps(_mm512_loadu_ps(to + 16), high));
+  };
+}
+
+// Adds what was attended to `count` rows from `first` on, and takes their norm for the inner layer.
+template <class Number>
+void attended_part(const Layer<Number>& layer, const Shape& shape, const Stream& stream, Index first, Index count,
+                   const Workspace<Number>& work, const Own& own) {
+  linear(rounded(work.attended.from(first), count, work.taken), count, layer.out, my_share(shape.hidden / kBlock),
+         added([=](Index row, Index column) { return stream.at(row, column); }));
+#pragma omp barrier
+  normalise(stream, count, layer.after_weight, layer.after_bias, shape.eps, work.taken, own.row);
+}
+
 template <class Number>
 void feed_forward_part(const Layer<Number>& layer, const Shape& shape, const Stream& x, Index rows,
                        const Workspace<Number>& work, const Own& own) {
@@ -74,26 +109,57 @@ void feed_forward_part(const Layer<Number>& layer, const Shape& shape, const Str
   for (Index first = 0; first < rows; first += kRows) {
     const Index count = std::min(kRows, rows - first);
     const Stream stream = x.from(first);
-    auto add = [&](Index r, Index column, __m512 low, __m512 high) {
-      float* to = stream.at(r, column);
-      _mm512_store_ps(to, _mm512_add_ps(_mm512_load_ps(to), low));
-      _mm512_store_ps(to + 16, _mm512_add_ps(_mm512_load_ps(to + 16), high));
-    };
-    linear(rounded(work.attended.from(first), count, work.taken), count, layer.out, outer, add);
-#pragma omp barrier
-    normalise(stream, count, layer.after_weight, layer.after_bias, shape.eps, work.taken, own.row);
+    attended_part(layer, shape, stream, first, count, work, own);
     for (Index part = 0; part < shape.inner; part += shape.part) {
-      const Index at = part * shape.hidden;
-      const Linear<Number> up{layer.up.weight + at, layer.up.scales + part, layer.up.bias + part};
-      linear(work.taken, count, up, inner, [&](Index r, Index column, __m512 low, __m512 high) {
-        _mm512_store_si512(work.activated.at(r, column), narrow(gelu(low), gelu(high)));
-      });
+      linear(work.taken, count, up_to_part(layer, shape, part), inner,
+             [&](Index r, Index column, __m512 low, __m512 high) {
+               _mm512_store_si512(work.activated.at(r, column), narrow(gelu(low), gelu(high)));
+             });
 #pragma omp barrier
-      const float* bias = part ? nullptr : layer.down.bias;
-      const Linear<Number> down{layer.down.weight + at, layer.down.scales, bias};
-      linear(rounded(work.activated, count, work.inner), count, down, outer, add);
+      linear(rounded(work.activated, count, work.inner), count, down_from_part(layer, shape, part), outer,
+             added([=](Index row, Index column) { return stream.at(row, column); }));
 #pragma omp barrier
     }
+  }
+}
+
+// The same, and the mean of each image's states but for the first, to `y`: the map down is linear, and is made of the
+// mean of what goes into it.
+template <class Number>
+void averaged_part(const Layer<Number>& layer, const Shape& shape, const Stream& x, Index images,
+                   const Workspace<Number>& work, const Own& own, float* y) {
+  const Span outer = my_share(shape.hidden / kBlock), inner = my_share(shape.part / kBlock), mine = my_share(images);
+  const Index rows = images * shape.tokens;
+  const __m512 share = _mm512_set1_ps(1.f / (shape.tokens - 1));
+  std::fill_n(work.sums + mine.first * shape.inner, (mine.last - mine.first) * shape.inner, 0.f);
+  for (Index first = 0; first < rows; first += kRows) {
+    const Index count = std::min(kRows, rows - first);
+    attended_part(layer, shape, x.from(first), first, count, work, own);
+    for (Index part = 0; part < shape.inner; part += shape.part) {
+      const auto add = added([&](Index image, Index column) { return work.sums + image * shape.inner + part + column; });
+      linear(work.taken, count, up_to_part(layer, shape, part), inner,
+             [&](Index r, Index column, __m512 low, __m512 high) {
+               const Index image = (first + r) / shape.tokens;
+               if (first + r > image * shape.tokens) add(image, column, gelu(low), gelu(high));
+             });
+    }
+#pragma omp barrier
+  }
+  for (Index image = mine.first; image < mine.last; image++)
+    for (Index c = 0; c < shape.hidden; c += 16) {
+      __m512 sum = _mm512_setzero_ps();
+      for (Index r = 1; r < shape.tokens; r++) sum = _mm512_add_ps(sum, _mm512_load_ps(x.at(image * shape.tokens + r, c)));
+      _mm512_storeu_ps(y + image * shape.hidden + c, _mm512_mul_ps(sum, share));
+    }
+  for (Index part = 0; part < shape.inner; part += shape.part) {
+    for (Index image = mine.first; image < mine.last; image++) {
+      const float* sums = work.sums + image * shape.inner + part;
+      round([=](Index c) { return _mm512_mul_ps(_mm512_load_ps(sums + c), share); }, own.row, work.activated, image);
+    }
+#pragma omp barrier
+    linear(rounded(work.activated, images, work.inner), images, down_from_part(layer, shape, part), outer,
+           added([=](Index image, Index column) { return y + image * shape.hidden + column; }));
+#pragma omp barrier
   }
 }
 
@@ -160,13 +226,14 @@ bool run(const Layer<Number>* layers, Index count, const Shape& shape, const flo
          int threads) {
   const Index across = up_to(shape.tokens, kTile), down = up_to(shape.tokens, kStep);
   const Index together = std::min(images, std::max<Index>(1, kRows / shape.tokens));
-  const Index rows = up_to(together * shape.tokens, kBlock);
+  const Index rows = up_to(together * shape.tokens, kHigh);
   auto work_in = [&](Memory& memory) {
     return Workspace<Number>{together,
                              memory.take_rows<Number>(rows, shape.hidden),
                              memory.take_rows<Number>(std::is_same_v<Number, Int8> ? kRows : 0, shape.part),
                              memory.take_rows<Bf16>(rows, shape.hidden),
                              memory.take_rows<Bf16>(kRows, shape.part),
+                             memory.take<float>(together * shape.inner),
                              memory.take<Index>(rows)};
   };
   auto own_in = [&](Memory& memory) {
@@ -174,8 +241,8 @@ bool run(const Layer<Number>* layers, Index count, const Shape& shape, const flo
                memory.take<Bf16>(3 * together * down * kHead),
                memory.take<Bf16>(across * kHead),
                memory.take<Bf16>(down * kHead),
-               memory.take<Bf16>(2 * kBlock * down),
-               memory.take<float>(2 * kBlock * across)};
+               memory.take<Bf16>(2 * kHigh * down),
+               memory.take<float>(2 * kHigh * across)};
   };
   const Index groups = up_to(images, together) / together;
   auto stream_in = [&](Memory& memory) {
@@ -201,21 +268,23 @@ bool run(const Layer<Number>* layers, Index count, const Shape& shape, const flo
   };
   for (Index row = 0; row < together * shape.tokens; row++)
     work.places[row] = (row / shape.tokens * down + row % shape.tokens) * kHead;
-  syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* XFEATURE_XTILEDATA */);
 #pragma omp parallel num_threads(threads)
   {
     Memory mine{buffer.memory + shared.used + omp_get_thread_num() * each.used};
     const Own own = own_in(mine);
+    const MatrixUnit unit;
     for_stream([=](Index at, float* to) { std::copy_n(x + at, kBlock, to); });
-    begin_tiles();
     for (Index layer = 0; layer < count; layer++)
       for (Index group = 0; group < groups; group++) {
         const Index some = std::min(together, images - group * together);
-        attention_part(layers[layer], shape, stream.from(group * rows), some, work, own);
-        feed_forward_part(layers[layer], shape, stream.from(group * rows), some * shape.tokens, work, own);
+        const Stream states = stream.from(group * rows);
+        attention_part(layers[layer], shape, states, some, work, own);
+        if (shape.averages && layer == count - 1)
+          averaged_part(layers[layer], shape, states, some, work, own, y + group * together * shape.hidden);
+        else
+          feed_forward_part(layers[layer], shape, states, some * shape.tokens, work, own);
       }
-    for_stream([=](Index at, const float* from) { std::copy_n(from, kBlock, y + at); });
-    _tile_release();
+    if (!shape.averages) for_stream([=](Index at, const float* from) { std::copy_n(from, kBlock, y + at); });
   }
   buffers.keep(buffer);
   return true;
@@ -237,7 +306,8 @@ void beit_pack(const uint32_t* rows, Index outputs, Index inputs, Index parts, u
     }
 }
 
-// Take x, (images, tokens, hidden) in float32, through the layers, to y; false where memory ran out.
+// Take x, (images, tokens, hidden) in float32, through the layers, to y, (images, hidden) if the last one averages; false
+// where memory ran out.
 bool beit_layers_bf16(const Layer<Bf16>* layers, Index count, const Shape* shape, const float* x, float* y,
                       Index images, int threads) {
   return run(layers, count, *shape, x, y, images, threads);
