@@ -71,8 +71,8 @@ class _FusedLayer(nn.Module):
         run.add(Sums(rows, self._out), x, y)
         run.normalise(y, self._after, rows)
         if self._averages:
-            y = mean_of_patches(y) + self._down(run.averaged(Sums(rows, self._up), images))
-            return y  # noqa: RET504  # mypy knows y as a Tensor
+            inner_mean = run.averaged(Sums(rows, self._up), images)
+            return mean_of_patches(y).add_(self._down(inner_mean))
         inner = Rows(images * tokens, self._up.out_features)
         run.activate(Sums(rows, self._up), inner)
         run.add(Sums(inner, self._down), y, y)
