@@ -10,8 +10,8 @@ namespace {
 constexpr float kLeastSum = 1e-20f, kMostSum = 1e20f;
 
 // What one thread needs: room for a row; for attention a head's queries (times log2 e), keys and values of all images,
-// [tokens up to a step][64], zeros behind the last token; in tiles, transposed keys and values by pairs; what 32 queries
-// take of each value, rounded and exact.
+// [tokens up to a step][64], zeros behind the last token; in tiles, transposed keys and values by pairs; what a block of
+// queries takes of each value, rounded and exact.
 struct Own {
   float* row;
   Bf16 *heads, *keys, *values, *shares;

@@ -10,9 +10,9 @@
 
 namespace {
 
-constexpr Index kRows = 396;  // that go through a layer together: fewer need the weights more often, more no longer fit
+constexpr Index kRows = 396;  // that go through a layer together: 204 took 2 % longer, and 600 gained nothing
 
-struct MatrixUnit {};
+struct MatrixUnit {};  // vectors need none
 
 // Where words are, of two Bf16 or four Int8 each. Sixteen of a row follow one another, and then comes the next step.
 struct Words {
@@ -28,7 +28,7 @@ inline __m512 multiply(__m512 sum, __m512i row, __m512i columns) {
 
 inline __m512i multiply(__m512i sum, __m512i row, __m512i columns) { return _mm512_dpbusd_epi32(sum, row, columns); }
 
-// Of floats or, from Int8, whole numbers.
+// Sums of a product: floats or, of Int8, whole numbers.
 template <class Sum, int vectors>
 struct Block {
   Sum sums[kTall][vectors];

@@ -11,7 +11,7 @@
 #include <mutex>
 #include <utility>
 
-#ifdef __AMX_TILE__
+#ifdef AMX
 #include "amx.h"
 #else
 #include "avx512.h"

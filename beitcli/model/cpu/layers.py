@@ -24,7 +24,7 @@ SOURCE = os.path.join(os.path.dirname(__file__), "layers.cpp")
 
 _FLAGS = ("-std=c++17", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16")
 
-_FLAGS_OF = {"AMX": ("-mamx-tile", "-mamx-bf16", "-mamx-int8"), "AVX512": ("-mavx512vnni",)}
+_FLAGS_OF = {"AMX": ("-DAMX", "-mamx-tile", "-mamx-bf16", "-mamx-int8"), "AVX512": ("-mavx512vnni",)}
 """Flags by the instructions that multiply matrices."""
 
 _HEAD, _TILE = 64, 16  # as in rows.h

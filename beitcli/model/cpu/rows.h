@@ -20,14 +20,14 @@ using Bf16 = uint16_t;
 using Int8 = int8_t;
 using Index = int64_t;
 
-#ifdef __AMX_TILE__
+#ifdef AMX
 constexpr Index kTall = 16;         // rows of a tile
 constexpr Index kHigh = 2 * kTall;  // rows of a product that are made at once
-constexpr char kFlipped = 0;        // bits of an Int8 in a row
+constexpr char kFlipped = 0;        // bits of an Int8 that are stored flipped
 #else
 constexpr Index kTall = 12;
 constexpr Index kHigh = kTall;
-constexpr char kFlipped = -128;  // a product takes bytes without a sign, of 128 more
+constexpr char kFlipped = -128;  // the sign: a product takes bytes without one, which are 128 more
 #endif
 
 constexpr Index kTile = 16;   // floats of a vector, and columns of weights in a tile

@@ -1,6 +1,5 @@
 """The layers for AMX and AVX512: as close to float32 as torch's, independent of the batch, compiled once."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,32 +16,37 @@ from beitcli.model.cpu.layers import fits_layers, instructions_for, use_layers
 from beitcli.model.cpu.toolchain import compiler
 from beitcli.model.network import Beit
 from beitcli.model.preprocessing import paper_preprocessing
-from beitcli.model.runtime import Runtime
+from beitcli.model.runtime import Runtime, has_avx512
 from tests.model.cpu.seeded import HALF, RELATIVE, error, pixels, saved
 
 BF16 = Runtime("cpu", "bf16", compiled=True)
 
-INSTRUCTIONS = instructions_for(BF16) or ""
+BEST = instructions_for(BF16) or ""
+
+INSTRUCTIONS = pytest.mark.parametrize("instructions", sorted({BEST, "AVX512"} if has_avx512() else {BEST}))
 
 DTYPES = pytest.mark.parametrize("dtype", ["bf16", "int8"])
 
 pytestmark = pytest.mark.skipif(
-    not INSTRUCTIONS or compiler() is None, reason="neither AMX nor AVX512 with bf16, or no C++ compiler"
+    not BEST or compiler() is None, reason="neither AMX nor AVX512 with bf16, or no C++ compiler"
 )
 
 
-def network(folder: str, side: int, dtype: str, output: Any = "logits", *, is_compiled: bool = False) -> Beit:
+def network(
+    folder: str, side: int, dtype: str, output: Any = "logits", *, is_compiled: bool = False, instructions: str = BEST
+) -> Beit:
     checkpoint = open_checkpoint(folder, None)
     options: dict[str, Any] = {"prepared": quantized_layer} if dtype == "int8" else {}
     tensors, torch_dtype = checkpoint.tensors(), Runtime("cpu", dtype).torch_dtype
     made = Beit(checkpoint.config, tensors, (side, side), HALF, torch_dtype, output, **options).eval()
     if is_compiled:
         assert fits_layers(made)
-        use_layers(made, INSTRUCTIONS)
+        use_layers(made, instructions)
         assert len(made.layers) == 1
     return made
 
 
+@INSTRUCTIONS
 @DTYPES
 @pytest.mark.parametrize(
     ("side", "config"),
@@ -59,20 +63,23 @@ def network(folder: str, side: int, dtype: str, output: Any = "logits", *, is_co
         pytest.param(32, RELATIVE | {"hidden_size": 192, "num_attention_heads": 3}, id="three heads"),
     ],
 )
-def test_it_is_as_close_to_float32_as_torch(side: int, config: dict[str, Any], dtype: str, tmp_path: Path) -> None:
+def test_it_is_as_close_to_float32_as_torch(
+    side: int, config: dict[str, Any], dtype: str, instructions: str, tmp_path: Path
+) -> None:
     folder, batch = saved(tmp_path, **config), pixels(5, side)
     for output in ("patches", "mean"):
         with torch.inference_mode():
             exact = network(folder, side, "fp32", output)(batch)
-            ours = network(folder, side, dtype, output, is_compiled=True)(batch)
+            ours = network(folder, side, dtype, output, is_compiled=True, instructions=instructions)(batch)
             theirs = network(folder, side, dtype, output)(batch)
         assert error(ours, exact) < {"bf16": 1.0, "int8": 1.1}[dtype] * error(theirs, exact)
 
 
+@INSTRUCTIONS
 @DTYPES
 @pytest.mark.parametrize("side", [32, 184])
-def test_states_depend_on_neither_batch_nor_threads(side: int, dtype: str, tmp_path: Path) -> None:
-    ours = network(saved(tmp_path, **RELATIVE), side, dtype, is_compiled=True)
+def test_states_depend_on_neither_batch_nor_threads(side: int, dtype: str, instructions: str, tmp_path: Path) -> None:
+    ours = network(saved(tmp_path, **RELATIVE), side, dtype, is_compiled=True, instructions=instructions)
     [layers] = ours.layers
     states = states_before(ours, pixels(30, side))
     threads = torch.get_num_threads()
@@ -222,8 +229,9 @@ def test_a_network_without_layers_runs_uncompiled(tmp_path: Path) -> None:
 
 def test_a_damaged_library_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved(tmp_path / "model", **RELATIVE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "first"))
     network(folder, 32, "bf16", is_compiled=True)
-    [library] = (Path(os.environ["XDG_CACHE_HOME"])).rglob("layers-*.so")
+    [library] = (tmp_path / "first").rglob("layers-*.so")
     damaged = tmp_path / "cache" / "beit" / "compiled" / library.name  # as this process has the first one mapped
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(b"")

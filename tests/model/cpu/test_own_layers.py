@@ -1,11 +1,14 @@
 """When a run compiles the layers of our own."""
 
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from beitcli.model.checkpoint import Checkpoint, open_checkpoint
+from beitcli.model.cpu.layers import instructions_for
 from beitcli.model.cpu.own_layers import LOOK_AHEAD, is_worth_compiling
 from beitcli.model.cpu.toolchain import compiler
 from beitcli.model.preprocessing import Preprocessing, checkpoint_preprocessing
@@ -40,3 +43,35 @@ def test_without_a_compiler_nothing_is(monkeypatch: pytest.MonkeyPatch) -> None:
     demo = open_checkpoint("demo", None)
     preprocessing = checkpoint_preprocessing(demo.processor, None)
     assert not is_worth_compiling(demo, preprocessing, Runtime("cpu", "int8"), None)
+
+
+AVX512 = dict.fromkeys(("avx512_bw", "avx512_dq", "avx512_vl", "avx512_bf16", "avx512_vnni"), True)
+AMX = dict.fromkeys(("amx_tile", "amx_bf16", "amx_int8"), True)
+
+
+@pytest.mark.skipif((platform.system(), platform.machine()) != ("Linux", "x86_64"), reason="not by these instructions")
+@pytest.mark.parametrize(
+    ("capabilities", "is_permitted", "instructions"),
+    [
+        (AVX512 | AMX, True, "AMX"),
+        (AVX512 | AMX, False, "AVX512"),
+        (AVX512, True, "AVX512"),
+        (AVX512 | {"avx512_bf16": False}, True, None),
+        (AVX512 | {"avx512_vnni": False}, True, None),
+        ({}, True, None),
+    ],
+    ids=["AMX", "AMX that the system refuses", "AVX512", "without bf16", "without VNNI", "neither"],
+)
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_the_instructions_are_the_best_of_this_cpu(
+    capabilities: dict[str, bool],
+    is_permitted: bool,
+    instructions: str | None,
+    dtype: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(torch.cpu, "_init_amx", lambda: is_permitted, raising=False)
+    assert instructions_for(Runtime("cpu", dtype)) == instructions
+    assert instructions_for(Runtime("cpu", "fp32")) is None
+    assert instructions_for(Runtime("cuda", "bf16")) is None
