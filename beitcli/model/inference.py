@@ -13,7 +13,8 @@ from beitcli.errors import DeviceError, ModelError, first_line
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.cpu.aot import OneShape, compiled_network
 from beitcli.model.cpu.int8 import Quantizer
-from beitcli.model.cpu.own_layers import has_own_layers, use_own_layers
+from beitcli.model.cpu.layers import CompiledLayers
+from beitcli.model.cpu.own_layers import has_own_layers, kept_layers, use_own_layers
 from beitcli.model.cpu.packing import can_pack, pack_linear_layers
 from beitcli.model.network import Beit, Output, PixelScale
 from beitcli.model.preprocessing import Preprocessing, ProcessorPreprocessing
@@ -115,10 +116,13 @@ class Forward:
     def _beit(self, preprocessing: Preprocessing, runtime: Runtime) -> nn.Module:
         checkpoint, scale = self._checkpoint, PixelScale(preprocessing.factor, preprocessing.mean, preprocessing.std)
         tensors = checkpoint.tensors()
+        kept = kept_layers(checkpoint, preprocessing, runtime, self._output)
+        layers = kept and kept.read()
+        config = {**checkpoint.config, "num_hidden_layers": 0} if layers else checkpoint.config
         try:
             options: dict[str, Any] = {"prepared": Quantizer()} if runtime.dtype == INT8 else {}
             dtype, size = runtime.torch_dtype, preprocessing.size
-            network = Beit(checkpoint.config, tensors, size, scale, dtype, self._output, **options)
+            network = Beit(config, tensors, size, scale, dtype, self._output, **options)
         except ModelError as error:
             raise ModelError(f"`{checkpoint.name}`: {error}", error.hint) from error
         except (TypeError, ValueError, ZeroDivisionError) as error:
@@ -132,8 +136,13 @@ class Forward:
             raise ModelError(f"`{checkpoint.name}` has {outputs} outputs and {labels} labels")
         if runtime.dtype == INT8 and is_faster_in_bf16():
             network.project_in(torch.bfloat16)
-        if runtime.compiled and has_own_layers(runtime):
+        if layers:
+            network.take_layers([layers], averages=layers.averages)
+        elif runtime.compiled and has_own_layers(runtime):
             use_own_layers(network, runtime)
+            made = next(iter(network.layers), None)
+            if kept and isinstance(made, CompiledLayers):
+                kept.write(made)
         if runtime.device == "cpu" and can_pack(dtype):
             pack_linear_layers(network, self._batch_size * network.tokens)
         return network

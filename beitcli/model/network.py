@@ -5,7 +5,7 @@ their patches are cut, normalisation is folded into the patch projection and lay
 it, q, k and v are one linear map, and each relative position bias is built once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -149,6 +149,11 @@ class Beit(nn.Module):
             x = layer(x)
         outputs: Tensor = self.head(self._pooled(x))
         return outputs
+
+    def take_layers(self, layers: Iterable[nn.Module], averages: bool) -> None:
+        """Use these layers; `averages` if the last one gives the mean of the patches' states."""
+        self.layers = nn.ModuleList(layers)
+        self.is_averaged = averages
 
     def project_in(self, dtype: torch.dtype) -> None:
         """Compute the patch projection in another dtype than the rest. In bf16 the bytes of pixels are exact."""

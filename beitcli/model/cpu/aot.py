@@ -17,7 +17,7 @@ from beitcli import __version__
 from beitcli.errors import first_line
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.cpu.aot_library import LibraryNetwork
-from beitcli.model.cpu.toolchain import cache_folder, compiler
+from beitcli.model.cpu.toolchain import cache_folder, compiler, remove_oldest
 from beitcli.model.network import Beit, Output, PixelScale
 from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import Runtime
@@ -25,9 +25,6 @@ from beitcli.model.runtime import Runtime
 log = logging.getLogger(__name__)
 
 _LIBRARY, _PREFIX = "network.so", "network-"
-
-_KEPT = 4
-"""Compiled networks that stay in the cache, each as large as its weights."""
 
 
 def compiled_network(
@@ -82,7 +79,7 @@ def _compile_in_process(
             process.join()
         if process.exitcode == 0:
             os.replace(os.path.join(folder, _LIBRARY), path)
-            _remove_oldest(os.path.dirname(path))
+            remove_oldest(os.path.dirname(path), _PREFIX)
     return process.exitcode == 0
 
 
@@ -116,13 +113,6 @@ def _compile(
     with zipfile.ZipFile(package) as parts:
         [library] = [name for name in parts.namelist() if name.endswith(".so")]
         os.replace(parts.extract(library, folder), os.path.join(folder, _LIBRARY))
-
-
-def _remove_oldest(folder: str) -> None:
-    libraries = [entry for entry in os.scandir(folder) if entry.name.startswith(_PREFIX)]
-    libraries.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
-    for entry in libraries[_KEPT:]:
-        os.unlink(entry.path)
 
 
 def _library_path(

@@ -29,11 +29,11 @@ class LargePages:
             raise torch.OutOfMemoryError(f"can't allocate memory: {size} bytes") from error
         with suppress(OSError):  # a kernel without large pages
             memory.madvise(mmap.MADV_HUGEPAGE)
-        self._bytes = torch.frombuffer(memory, dtype=torch.uint8)
+        self.bytes = torch.frombuffer(memory, dtype=torch.uint8)
         self._used = 0
 
     def empty_like(self, tensor: Tensor) -> Tensor:
         """A tensor of the same dtype and sides, behind what is there."""
         start, size = self._used, tensor.numel() * tensor.element_size()
         self._used += room_for(tensor)
-        return self._bytes[start : start + size].view(tensor.dtype).view(tensor.shape)
+        return self.bytes[start : start + size].view(tensor.dtype).view(tensor.shape)

@@ -5,6 +5,8 @@ import logging
 import os
 import platform
 from ctypes import Structure, c_bool, c_float, c_int, c_int64, c_void_p
+from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -65,11 +67,16 @@ def fits_layers(network: Beit) -> bool:
 def use_layers(network: Beit, instructions: str) -> None:
     """Replace the network's layers by the compiled ones; if that is impossible, keep them and log a notice."""
     try:
-        library = compiled_library(SOURCE, (*_FLAGS, *_FLAGS_OF[instructions]), f"the layers for {instructions}")
+        library = layers_library(instructions)
     except OSError as error:
         log.info("the network runs uncompiled: %s", error)
         return
-    network.layers = nn.ModuleList([_CompiledLayers(network, library)])
+    network.layers = nn.ModuleList([CompiledLayers(*_packed(network, library), library)])
+
+
+def layers_library(instructions: str) -> ctypes.CDLL:
+    """The compiled code. Raises OSError where it can neither be compiled nor loaded."""
+    return compiled_library(SOURCE, (*_FLAGS, *_FLAGS_OF[instructions]), f"the layers for {instructions}")
 
 
 class _Shape(Structure):
@@ -79,67 +86,91 @@ class _Shape(Structure):
     )
 
 
-class _CompiledLayers(nn.Module):
+@dataclass(frozen=True)
+class Arrangement:
+    """Where the tensors of all layers begin in their memory, layer by layer, and what else the code needs to know."""
+
+    dtype: str
+    layers: int
+    shape: tuple[float, ...]
+    places: tuple[int, ...]
+
+
+class CompiledLayers(nn.Module):
     """All layers of a network: states of shape (n, tokens, hidden) in and out, of any dtype, float32 in between.
 
     Where the last layer averages, (n, hidden) come out.
     """
 
-    def __init__(self, network: Beit, library: ctypes.CDLL) -> None:
+    def __init__(self, arrangement: Arrangement, memory: LargePages, library: ctypes.CDLL) -> None:
         super().__init__()
-        layers, first = network.layers, plain_layer(network.layers[0])
-        qkv, _, up, _ = linear_maps(first)
-        self._run = library.beit_layers_int8 if isinstance(qkv, Int8Linear) else library.beit_layers_bf16
+        self.arrangement, self.memory = arrangement, memory
+        *sizes, epsilon = arrangement.shape
+        self._shape = _Shape(*map(int, sizes), epsilon)
+        self._run = library.beit_layers_int8 if arrangement.dtype == INT8 else library.beit_layers_bf16
         self._run.restype = c_bool
-        hidden, inner, tokens = qkv.in_features, up.out_features, network.tokens
-        part = inner if inner % hidden else hidden
-        stride = 0 if first.bias is None else tokens * (tokens + -tokens % _TILE)
-        averages = plain_layer(layers[-1]).averages
-        self._shape = _Shape(tokens, hidden, inner, first.heads, part, stride, averages, first.norm_before.eps)
-        self._count = len(layers)
-        self._memory = LargePages(self._count * sum(room_for(tensor) for tensor, _ in self._tensors(first)))
-        addresses: list[int] = []
-        for index in range(self._count):
-            for tensor, parts in self._tensors(plain_layer(layers[index])):
-                kept = self._memory.empty_like(tensor)
-                if parts:
-                    _pack(library, tensor, parts, kept)
-                else:
-                    kept.copy_(tensor)
-                addresses.append(kept.data_ptr())
-            layers[index] = nn.Identity()  # frees the original weights
-            if (index + 1) % RETURNED_AFTER == 0:
-                return_freed_memory()
-        self._addresses = (c_void_p * len(addresses))(*addresses)
+        start = memory.bytes.data_ptr()
+        self._addresses = (c_void_p * len(arrangement.places))(*(start + place for place in arrangement.places))
+
+    @property
+    def averages(self) -> bool:
+        """True if the last layer gives the mean of the patches' states."""
+        return bool(self._shape.averages)
 
     def forward(self, x: Tensor) -> Tensor:
         states = x.to(torch.float32, memory_format=torch.contiguous_format)
-        result = torch.empty_like(states[:, 0] if self._shape.averages else states)
+        result = torch.empty_like(states[:, 0] if self.averages else states)
         where = (c_void_p(each.data_ptr()) for each in (states, result))
-        count, images, threads = c_int64(self._count), c_int64(len(states)), c_int(torch.get_num_threads())
+        count, images = c_int64(self.arrangement.layers), c_int64(len(states))
+        threads = c_int(torch.get_num_threads())
         if not self._run(self._addresses, count, ctypes.byref(self._shape), *where, images, threads):
             raise torch.OutOfMemoryError("layers.cpp: can't allocate memory")
         return result.to(x.dtype)
 
-    def _tensors(self, layer: Layer) -> list[tuple[Tensor, int]]:
-        """The tensors of the compiled layer, in the order of its fields; with weights the parts of their inputs."""
-        parts = self._shape.inner // self._shape.part
-        norms = (layer.norm_before, layer.norm_after)
-        qkv, out, up, down = linear_maps(layer)
-        return [
-            *((part.float(), 0) for norm in norms for part in (norm.weight, norm.bias)),
-            *((_by_head(tensor), number) for tensor, number in _tensors_of(qkv, 1)),
-            *_tensors_of(out, 1),
-            *_tensors_of(up, 1),
-            *_tensors_of(down, parts),
-            (self._positions(layer.bias), 0),
-        ]
 
-    def _positions(self, bias: Tensor | None) -> Tensor:
-        """The position bias, its last side padded to a tile; without one, that of no head."""
-        tokens = self._shape.tokens
-        each = torch.zeros(1, tokens, tokens) if bias is None else bias[0]
-        return F.pad(each.to(torch.bfloat16), (0, -tokens % _TILE), value=_MASKED)
+def _packed(network: Beit, library: ctypes.CDLL) -> tuple[Arrangement, LargePages]:
+    """The network's layers as the compiled ones take them; the network's own are gone."""
+    layers, first = network.layers, plain_layer(network.layers[0])
+    qkv, _, up, _ = linear_maps(first)
+    hidden, inner, tokens = qkv.in_features, up.out_features, network.tokens
+    part = inner if inner % hidden else hidden
+    stride = 0 if first.bias is None else tokens * (tokens + -tokens % _TILE)
+    averages = plain_layer(layers[-1]).averages
+    shape = (tokens, hidden, inner, first.heads, part, stride, averages, first.norm_before.eps)
+    sizes = [room_for(tensor) for tensor, _ in _tensors(first, tokens, inner // part)]
+    memory = LargePages(len(layers) * sum(sizes))
+    for index in range(len(layers)):
+        for tensor, parts in _tensors(plain_layer(layers[index]), tokens, inner // part):
+            kept = memory.empty_like(tensor)
+            if parts:
+                _pack(library, tensor, parts, kept)
+            else:
+                kept.copy_(tensor)
+        layers[index] = nn.Identity()  # frees the original weights
+        if (index + 1) % RETURNED_AFTER == 0:
+            return_freed_memory()
+    places = tuple(accumulate(sizes * len(layers), initial=0))[:-1]
+    return Arrangement(INT8 if isinstance(qkv, Int8Linear) else "bf16", len(layers), shape, places), memory
+
+
+def _tensors(layer: Layer, tokens: int, parts: int) -> list[tuple[Tensor, int]]:
+    """The tensors of the compiled layer, in the order of its fields; with weights the parts of their inputs."""
+    norms = (layer.norm_before, layer.norm_after)
+    qkv, out, up, down = linear_maps(layer)
+    return [
+        *((part.float(), 0) for norm in norms for part in (norm.weight, norm.bias)),
+        *((_by_head(tensor), number) for tensor, number in _tensors_of(qkv, 1)),
+        *_tensors_of(out, 1),
+        *_tensors_of(up, 1),
+        *_tensors_of(down, parts),
+        (_positions(layer.bias, tokens), 0),
+    ]
+
+
+def _positions(bias: Tensor | None, tokens: int) -> Tensor:
+    """The position bias, its last side padded to a tile; without one, that of no head."""
+    each = torch.zeros(1, tokens, tokens) if bias is None else bias[0]
+    return F.pad(each.to(torch.bfloat16), (0, -tokens % _TILE), value=_MASKED)
 
 
 def _tensors_of(linear: nn.Linear | Int8Linear, parts: int) -> list[tuple[Tensor, int]]:

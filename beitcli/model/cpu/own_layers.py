@@ -7,9 +7,10 @@ from typing import Any
 
 from beitcli.model.checkpoint import Checkpoint, square_side
 from beitcli.model.cpu.fused import use_fused_passes
+from beitcli.model.cpu.kept_layers import KeptLayers
 from beitcli.model.cpu.layers import fits_layers, instructions_for, use_layers
 from beitcli.model.cpu.toolchain import compiler
-from beitcli.model.network import Beit
+from beitcli.model.network import Beit, Output
 from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import INT8, Runtime
 
@@ -40,6 +41,19 @@ def use_own_layers(network: Beit, runtime: Runtime) -> None:
         use_layers(network, instructions)
     else:
         use_fused_passes(network)
+
+
+def kept_layers(
+    checkpoint: Checkpoint, preprocessing: Preprocessing, runtime: Runtime, output: Output
+) -> KeptLayers | None:
+    """The place in the cache for the layers of a compiled network of 8 bits; None where it has none."""
+    instructions = instructions_for(runtime)
+    if not (runtime.compiled and runtime.dtype == INT8 and instructions and output != "layers"):
+        return None
+    try:
+        return KeptLayers(checkpoint, preprocessing.size, output, instructions)
+    except OSError:  # `use_own_layers` says why
+        return None
 
 
 def is_worth_compiling(

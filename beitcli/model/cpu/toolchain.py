@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 
 _LOCK = Lock()
 
+_KEPT = 4
+"""Files as large as a network's weights that stay in the cache, of each kind."""
+
 _FLAGS = ("-O3", "-w", "-fopenmp", "-shared", "-fPIC")
 
 
@@ -32,6 +35,14 @@ def cache_folder() -> str:
     folder = os.path.join(cache, "beit", "compiled")
     os.makedirs(folder, exist_ok=True)
     return folder
+
+
+def remove_oldest(folder: str, prefix: str) -> None:
+    """Remove all but the newest files of a kind from the cache."""
+    files = [entry for entry in os.scandir(folder) if entry.name.startswith(prefix)]
+    files.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+    for entry in files[_KEPT:]:
+        os.unlink(entry.path)
 
 
 def compiled_library(source: str, flags: Sequence[str], name: str) -> ctypes.CDLL:

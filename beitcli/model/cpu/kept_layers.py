@@ -1,0 +1,71 @@
+"""Layers of 8 bits as they lie in memory, in the user's cache: the next start neither folds nor quantizes weights."""
+
+import hashlib
+import json
+import logging
+import os
+import zlib
+from dataclasses import asdict
+from tempfile import TemporaryDirectory
+
+import torch
+
+from beitcli import __version__
+from beitcli.file_system import file_digest, sync
+from beitcli.model.checkpoint import Checkpoint
+from beitcli.model.cpu import int8, large_pages, layers
+from beitcli.model.cpu.large_pages import LargePages
+from beitcli.model.cpu.layers import Arrangement, CompiledLayers, layers_library
+from beitcli.model.cpu.toolchain import cache_folder, remove_oldest
+from beitcli.model.network import Output
+
+log = logging.getLogger(__name__)
+
+_PREFIX = "int8-"
+
+
+class KeptLayers:
+    """The layers of one network in the cache. Raises OSError where there can be no cache, or no compiled code."""
+
+    def __init__(self, checkpoint: Checkpoint, size: tuple[int, int], output: Output, instructions: str) -> None:
+        self._library = layers_library(instructions)
+        files = [(os.path.realpath(path), os.stat(path)) for path in checkpoint.files()]
+        facts = (
+            (__version__, torch.__version__, os.path.basename(self._library._name), size, output),
+            [file_digest(str(module.__file__)) for module in (layers, int8, large_pages)],
+            json.dumps(dict(checkpoint.config), sort_keys=True),  # a probe's may differ from the file
+            [(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino) for path, status in files],
+        )
+        name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+        self._path = os.path.join(cache_folder(), f"{_PREFIX}{name}")
+
+    def read(self) -> CompiledLayers | None:
+        """The layers; None where they are missing or damaged."""
+        try:
+            with open(self._path, "rb") as stream:
+                header = json.loads(stream.readline())
+                memory = LargePages(header["size"])
+                content = memory.bytes.numpy().data
+                if stream.readinto(content) != header["size"] or zlib.adler32(content) != header["sum"]:
+                    return None
+            os.utime(self._path)  # the oldest are removed first
+            return CompiledLayers(Arrangement(**header["arrangement"]), memory, self._library)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, made: CompiledLayers) -> None:
+        """Keep the layers, if there is room; those that have not been used for the longest time go."""
+        content = made.memory.bytes.numpy().data
+        header = {"arrangement": asdict(made.arrangement), "size": len(content), "sum": zlib.adler32(content)}
+        try:
+            with TemporaryDirectory(dir=os.path.dirname(self._path)) as folder:
+                written = os.path.join(folder, "layers")
+                with open(written, "wb") as stream:
+                    stream.write(json.dumps(header).encode() + b"\n")
+                    stream.write(content)
+                    stream.flush()
+                    sync(stream.fileno())
+                os.replace(written, self._path)
+            remove_oldest(os.path.dirname(self._path), _PREFIX)
+        except OSError as error:
+            log.debug("the layers are not kept: %s", error)
