@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import zlib
+from contextlib import suppress
 from dataclasses import asdict
 from tempfile import TemporaryDirectory
 
@@ -44,28 +45,33 @@ class KeptLayers:
         try:
             with open(self._path, "rb") as stream:
                 header = json.loads(stream.readline())
-                memory = LargePages(header["size"])
-                content = memory.bytes.numpy().data
-                if stream.readinto(content) != header["size"] or zlib.adler32(content) != header["sum"]:
-                    return None
-            os.utime(self._path)  # the oldest are removed first
-            return CompiledLayers(Arrangement(**header["arrangement"]), memory, self._library)
+                memory = LargePages(os.fstat(stream.fileno()).st_size - stream.tell())
+                stream.readinto(memory.bytes.numpy().data)
+            arrangement = Arrangement(**header["arrangement"])
+            if header["sum"] != _checksum(arrangement, memory):
+                return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
+        with suppress(OSError):  # somebody else's cache
+            os.utime(self._path)  # the oldest are removed first
+        return CompiledLayers(arrangement, memory, self._library)
 
     def write(self, made: CompiledLayers) -> None:
         """Keep the layers, if there is room; those that have not been used for the longest time go."""
-        content = made.memory.bytes.numpy().data
-        header = {"arrangement": asdict(made.arrangement), "size": len(content), "sum": zlib.adler32(content)}
+        header = {"arrangement": asdict(made.arrangement), "sum": _checksum(made.arrangement, made.memory)}
         try:
             with TemporaryDirectory(dir=os.path.dirname(self._path)) as folder:
                 written = os.path.join(folder, "layers")
                 with open(written, "wb") as stream:
                     stream.write(json.dumps(header).encode() + b"\n")
-                    stream.write(content)
+                    stream.write(made.memory.bytes.numpy().data)
                     stream.flush()
                     sync(stream.fileno())
                 os.replace(written, self._path)
             remove_oldest(os.path.dirname(self._path), _PREFIX)
         except OSError as error:
             log.debug("the layers are not kept: %s", error)
+
+
+def _checksum(arrangement: Arrangement, memory: LargePages) -> int:
+    return zlib.adler32(memory.bytes.numpy().data, zlib.adler32(json.dumps(asdict(arrangement)).encode()))

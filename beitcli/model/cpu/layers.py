@@ -88,7 +88,7 @@ class _Shape(Structure):
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Where the tensors of all layers begin in their memory, layer by layer, and what else the code needs to know."""
+    """The places of all layers' tensors in their memory, layer by layer, and what else the code needs to know."""
 
     dtype: str
     layers: int

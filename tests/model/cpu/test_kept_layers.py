@@ -87,17 +87,25 @@ def test_another_size_or_output_has_other_layers(kept_in: Path, tmp_path: Path) 
     assert len(kept(kept_in)) == 3
 
 
-@pytest.mark.parametrize("damage", ["bit", "half", "empty", "header"])
+@pytest.mark.parametrize("damage", ["bit", "digit", "half", "longer", "empty", "header"])
 def test_damaged_layers_are_made_anew(damage: str, kept_in: Path, tmp_path: Path) -> None:
     folder = saved(tmp_path / "model", **RELATIVE)
     first = outputs(folder)
     [path] = kept(kept_in)
     content = path.read_bytes()
-    damaged = bytearray(content)
-    damaged[len(content) // 2] ^= 1
-    path.write_bytes(
-        {"bit": bytes(damaged), "half": content[: len(content) // 2], "empty": b"", "header": b"[]\n" + content}[damage]
-    )
+
+    def flipped(at: int) -> bytes:
+        return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+    damaged = {
+        "bit": flipped(len(content) // 2),
+        "digit": flipped(content.index(b"places") + 12),
+        "half": content[: len(content) // 2],
+        "longer": content + b"0",
+        "empty": b"",
+        "header": b"[]\n" + content,
+    }
+    path.write_bytes(damaged[damage])
     assert torch.equal(outputs(folder), first)
     assert path.read_bytes() == content
 
