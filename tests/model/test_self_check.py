@@ -66,6 +66,22 @@ def test_results_that_differ_end_the_run() -> None:
         check.is_done(wait=True)
 
 
+@pytest.mark.parametrize(("others", "is_good"), [(1, True), (2, False)])
+def test_one_of_32_images_may_have_another_label(others: int, is_good: bool, caplog: pytest.LogCaptureFixture) -> None:
+    ours, theirs = scores(PIXELS.repeat(4, 1, 1, 1), 0.51), scores(PIXELS.repeat(4, 1, 1, 1), 0.51)
+    theirs[:others] = [tuple(reversed(pair)) for pair in scores(PIXELS[:others], 0.49)]
+    check = SelfCheck(lambda: lambda _: theirs, 32, 1)
+    check.start()
+    check.compare(PIXELS.repeat(4, 1, 1, 1), ours)
+    if is_good:
+        with caplog.at_level(logging.INFO):
+            assert check.is_done(wait=True)
+        assert caplog.messages == ["int8: same best label on 31 of 32, largest score change 0.02"]
+    else:
+        with pytest.raises(ModelError, match="same best label on 30 of 32"):
+            check.is_done(wait=True)
+
+
 def test_pixels_may_change_once_they_are_given() -> None:
     seen: list[Tensor] = []
     may_compute = Event()
