@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from threading import Lock
 from typing import Any
@@ -12,11 +13,11 @@ from torch import Tensor, nn
 from beitcli.errors import DeviceError, ModelError, first_line
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.cpu.aot import OneShape, compiled_network
-from beitcli.model.cpu.int8 import Quantizer
+from beitcli.model.cpu.int8 import quantized_layers
 from beitcli.model.cpu.layers import CompiledLayers
 from beitcli.model.cpu.own_layers import has_own_layers, kept_layers, use_own_layers
 from beitcli.model.cpu.packing import can_pack, pack_linear_layers
-from beitcli.model.network import Beit, Output, PixelScale
+from beitcli.model.network import Beit, Layer, Output, PixelScale
 from beitcli.model.preprocessing import Preprocessing, ProcessorPreprocessing
 from beitcli.model.runtime import INT8, Runtime, is_faster_in_bf16
 from beitcli.model.weights import is_finite, not_finite, weight_errors
@@ -117,12 +118,12 @@ class Forward:
         checkpoint, scale = self._checkpoint, PixelScale(preprocessing.factor, preprocessing.mean, preprocessing.std)
         tensors = checkpoint.tensors()
         kept = kept_layers(checkpoint, preprocessing, runtime, self._output)
-        layers = kept and kept.read()
-        config = {**checkpoint.config, "num_hidden_layers": 0} if layers else checkpoint.config
+        ready = kept and kept.read()
+        arranged: Callable[[Iterator[Layer]], Iterable[nn.Module]]
+        arranged = (lambda _: [ready]) if ready else quantized_layers if runtime.dtype == INT8 else iter
         try:
-            options: dict[str, Any] = {"prepared": Quantizer()} if runtime.dtype == INT8 else {}
             dtype, size = runtime.torch_dtype, preprocessing.size
-            network = Beit(config, tensors, size, scale, dtype, self._output, **options)
+            network = Beit(checkpoint.config, tensors, size, scale, dtype, self._output, arranged)
         except ModelError as error:
             raise ModelError(f"`{checkpoint.name}`: {error}", error.hint) from error
         except (TypeError, ValueError, ZeroDivisionError) as error:
@@ -136,9 +137,7 @@ class Forward:
             raise ModelError(f"`{checkpoint.name}` has {outputs} outputs and {labels} labels")
         if runtime.dtype == INT8 and is_faster_in_bf16():
             network.project_in(torch.bfloat16)
-        if layers:
-            network.take_layers([layers], averages=layers.averages)
-        elif runtime.compiled and has_own_layers(runtime):
+        if not ready and runtime.compiled and has_own_layers(runtime):
             use_own_layers(network, runtime)
             made = next(iter(network.layers), None)
             if kept and isinstance(made, CompiledLayers):

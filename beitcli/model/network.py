@@ -5,7 +5,7 @@ their patches are cut, normalisation is folded into the patch projection and lay
 it, q, k and v are one linear map, and each relative position bias is built once.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,7 +91,7 @@ class Beit(nn.Module):
     """Images to logits or features: uint8 of shape (n, height, width, 3) to the network's dtype of shape (n, …).
 
     `size` is (height, width) in pixels; where it is not the checkpoint's own, positions are interpolated as
-    transformers does. `prepared` gives what takes the place of each layer, before the next one is in memory.
+    transformers does. `arranged` gives what takes the place of the layers; each is in memory once it asks for it.
     Raises ModelError when the config requires something unsupported or a tensor is missing.
     """
 
@@ -103,7 +103,7 @@ class Beit(nn.Module):
         scale: PixelScale,
         dtype: torch.dtype = torch.float32,
         output: Output = "logits",
-        prepared: "Callable[[Layer], nn.Module]" = lambda layer: layer,
+        arranged: "Callable[[Iterator[Layer]], Iterable[nn.Module]]" = iter,
     ) -> None:
         super().__init__()
         weights = Weights(tensors)
@@ -118,13 +118,10 @@ class Beit(nn.Module):
         self.positions = _absolute_positions(config, weights, self.grid)
         self.mean_pooling = config.get("use_mean_pooling", True)
         self.output = output
-        count = config.get("num_hidden_layers", 12)
-        self.is_averaged = count > 0 and self.mean_pooling and output in ("logits", "mean")
-        averaging = count - 1 if self.is_averaged else None
-        self.layers = nn.ModuleList(
-            prepared(_layer(config, weights, index, self.grid, averages=index == averaging)).to(dtype)
-            for index in range(count)  # one by one: no second model in float32 is in memory
-        )
+        averaging = self.mean_pooling and output in ("logits", "mean")
+        layers = _layers(config, weights, self.grid, last_averages=averaging)
+        # converted one by one: no second model in float32 is in memory
+        self.layers = nn.ModuleList(layer.to(dtype) for layer in arranged(layers))
         self.eps = float(config.get("layer_norm_eps", 1e-12))
         self.norm: nn.Module = nn.Identity()
         if not self.mean_pooling or output in ("logits", "mean", "layers"):
@@ -150,11 +147,6 @@ class Beit(nn.Module):
         outputs: Tensor = self.head(self._pooled(x))
         return outputs
 
-    def take_layers(self, layers: Iterable[nn.Module], averages: bool) -> None:
-        """Use these layers; `averages` if the last one gives the mean of the patches' states."""
-        self.layers = nn.ModuleList(layers)
-        self.is_averaged = averages
-
     def project_in(self, dtype: torch.dtype) -> None:
         """Compute the patch projection in another dtype than the rest. In bf16 the bytes of pixels are exact."""
         self.projection.to(dtype)
@@ -175,7 +167,8 @@ class Beit(nn.Module):
         if output == "logits":
             output = "mean" if self.mean_pooling else "cls"
         if output == "mean" and self.mean_pooling:
-            pooled: Tensor = self.norm(x if self.is_averaged else mean_of_patches(x))
+            is_mean = x.dim() == 2  # of a last layer that averages
+            pooled: Tensor = self.norm(x if is_mean else mean_of_patches(x))
         elif output == "mean":
             pooled = self.norm(x[:, 1:]).mean(1)
         else:
@@ -269,9 +262,14 @@ def _attend_by_parts(
     return attended.flatten(2)
 
 
-def _layer(config: Mapping[str, Any], weights: Weights, index: int, grid: tuple[int, int], *, averages: bool) -> Layer:
-    bias = _position_bias(config, weights, index, grid)
-    return Layer(config, weights, f"beit.encoder.layer.{index}.", bias, averages)
+def _layers(
+    config: Mapping[str, Any], weights: Weights, grid: tuple[int, int], *, last_averages: bool
+) -> Iterator[Layer]:
+    count = config.get("num_hidden_layers", 12)
+    for index in range(count):
+        bias = _position_bias(config, weights, index, grid)
+        averages = last_averages and index == count - 1
+        yield Layer(config, weights, f"beit.encoder.layer.{index}.", bias, averages)
 
 
 def _activation(config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import platform
 from dataclasses import dataclass, replace
 
 import torch
@@ -136,6 +137,17 @@ def _cpu_has(*names: str) -> bool:
 def _cpu_capabilities() -> dict[str, object]:
     """This CPU's capabilities by torch; empty for older versions."""
     return getattr(torch.cpu, "get_capabilities", dict)()
+
+
+def hardware_name(device: str) -> str:
+    """A name of the device's hardware, alike where its results are."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    if device == "mps":
+        return "MPS"
+    maker = str(_cpu_capabilities().get("cpu_name", "")).partition(" ")[0] or platform.machine()
+    matrices = " and AMX" if has_amx() else " and BF16" if _cpu_has("avx512_bf16") else ""
+    return f"a CPU ({maker}) with {torch.backends.cpu.get_cpu_capability()}{matrices}"
 
 
 def memory_of(device: str) -> float:

@@ -6,7 +6,6 @@ The predictor and the decoding processes live on from chunk to chunk, until the 
 import json
 import logging
 import os
-import platform
 import queue
 import signal
 import socket
@@ -31,7 +30,6 @@ from beitcli.workers.messages import (
     PREFIX,
     Begin,
     Broken,
-    Chosen,
     Chunk,
     Count,
     Counted,
@@ -116,6 +114,8 @@ class _Worker:
             return replace(setup, plan=setup.plan.at(found, setup.place.device, setup.place.cores))
 
     def _settled(self, setup: Setup) -> "_Settled":
+        from beitcli.model.runtime import hardware_name
+
         def count(limit: int) -> int:
             self._send(Count(limit))
             counted: Counted = self._inbox.get()
@@ -123,7 +123,7 @@ class _Worker:
 
         proposed = setup.plan.settings(count)
         chosen = chosen_of(proposed)
-        self._send(Proposal(chosen, hardware_of(chosen)))
+        self._send(Proposal(chosen, hardware_name(chosen.device)))
         begin: Begin = self._inbox.get()
         settings = with_chosen(proposed, begin.chosen)
         if not begin.checks:
@@ -344,17 +344,3 @@ def _missing(setup: Setup) -> str | None:
     except OSError:
         return setup.folder
     return next((path for path in setup.images if not os.path.lexists(path)), None)
-
-
-def hardware_of(chosen: Chosen) -> str:
-    """A name of the device, alike where its results are."""
-    import torch
-
-    if chosen.device.startswith("cuda"):
-        return torch.cuda.get_device_name(chosen.device)
-    if chosen.device == "mps":
-        return "MPS"
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    maker = str(capabilities.get("cpu_name", "")).partition(" ")[0] or platform.machine()
-    matrices = " and AMX" if capabilities.get("amx_bf16") else " and BF16" if capabilities.get("avx512_bf16") else ""
-    return f"a CPU ({maker}) with {torch.backends.cpu.get_cpu_capability()}{matrices}"

@@ -1,7 +1,5 @@
 """The network compiled ahead of time by torch's inductor, with its weights, and kept in the user's cache."""
 
-import hashlib
-import json
 import logging
 import multiprocessing
 import os
@@ -13,11 +11,11 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from beitcli import __version__
 from beitcli.errors import first_line
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.cpu.aot_library import LibraryNetwork
-from beitcli.model.cpu.toolchain import cache_folder, compiler, remove_oldest
+from beitcli.model.cpu.cache import network_path, remove_oldest
+from beitcli.model.cpu.toolchain import compiler
 from beitcli.model.network import Beit, Output, PixelScale
 from beitcli.model.preprocessing import Preprocessing
 from beitcli.model.runtime import Runtime
@@ -118,13 +116,5 @@ def _compile(
 def _library_path(
     checkpoint: Checkpoint, preprocessing: Preprocessing, runtime: Runtime, batch_size: int, output: Output
 ) -> str:
-    """The library's path in the cache: its name is a digest of everything that it depends on."""
-    files = [(os.path.realpath(path), os.stat(path)) for path in checkpoint.files()]
-    facts = (
-        (__version__, torch.__version__, torch.backends.cpu.get_cpu_capability()),
-        (preprocessing, runtime.dtype, batch_size, runtime.threads, output),
-        json.dumps(dict(checkpoint.config), sort_keys=True),  # a probe's may differ from the file
-        [(path, status.st_size, status.st_mtime_ns) for path, status in files],
-    )
-    name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-    return os.path.join(cache_folder(), f"{_PREFIX}{name}.so")
+    settings = (preprocessing, runtime.dtype, batch_size, runtime.threads, output)
+    return network_path(_PREFIX, checkpoint, (torch.backends.cpu.get_cpu_capability(), *settings)) + ".so"

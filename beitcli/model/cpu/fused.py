@@ -59,12 +59,15 @@ class _FusedLayer(nn.Module):
         self._qkv, self._out, self._up, self._down = cast(list[Int8Linear], linear_maps(layer))
 
     def forward(self, x: Tensor) -> Tensor:
-        images = max(1, round(_ROWS_AT_ONCE / x.shape[1]))
-        return torch.cat([self._computed(part) for part in torch.split(x.contiguous(), images)])
+        images, x = max(1, round(_ROWS_AT_ONCE / x.shape[1])), x.contiguous()
+        result = torch.empty_like(x[:, 0] if self._averages else x)
+        for part, to in zip(torch.split(x, images), torch.split(result, images), strict=True):
+            self._compute(part, to)
+        return result
 
-    def _computed(self, x: Tensor) -> Tensor:
+    def _compute(self, x: Tensor, to: Tensor) -> None:
         run, (images, tokens, hidden) = self._passes, x.shape
-        rows, y = Rows(images * tokens, hidden), torch.empty_like(x)
+        rows, y = Rows(images * tokens, hidden), torch.empty_like(x) if self._averages else to
         run.normalise(x, self._before, rows)
         q, k, v = run.split(Sums(rows, self._qkv), images, self._heads, self._qkv.dtype)
         run.join(self._attended(q, k, v), rows)
@@ -72,11 +75,11 @@ class _FusedLayer(nn.Module):
         run.normalise(y, self._after, rows)
         if self._averages:
             inner_mean = run.averaged(Sums(rows, self._up), images)
-            return mean_of_patches(y).add_(self._down(inner_mean))
-        inner = Rows(images * tokens, self._up.out_features)
-        run.activate(Sums(rows, self._up), inner)
-        run.add(Sums(inner, self._down), y, y)
-        return y
+            torch.add(mean_of_patches(y), self._down(inner_mean), out=to)
+        else:
+            inner = Rows(images * tokens, self._up.out_features)
+            run.activate(Sums(rows, self._up), inner)
+            run.add(Sums(inner, self._down), y, to)
 
     def _attended(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention over (n, heads, tokens, width), in bf16 by as many images as fit into the caches."""

@@ -5,7 +5,7 @@ in 32 bits. So a row's result depends on no other row. All else stays in float32
 network the patch projection) is in bf16 on a CPU that is faster in it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
 import torch
@@ -24,22 +24,15 @@ _ROWS_AT_ONCE = 400
 """Rows that go through a layer together: with more, what lies between two products leaves the cores' caches."""
 
 
-class Quantizer:
-    """Makes layers with linear maps of 8 bits, one after the other, and returns the memory of the given ones."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def __call__(self, layer: Layer) -> "QuantizedLayer":
-        """The quantized layer; the linear maps of the given one are gone."""
-        quantized = quantized_layer(layer)
-        self._count += 1
-        if self._count % RETURNED_AFTER == 0:
+def quantized_layers(layers: Iterable[Layer]) -> Iterator["QuantizedLayer"]:
+    """The layers with linear maps of 8 bits, one after the other; the memory of the given ones is returned."""
+    for count, layer in enumerate(layers, start=1):
+        yield _quantized_layer(layer)
+        if count % RETURNED_AFTER == 0:
             return_freed_memory()
-        return quantized
 
 
-def quantized_layer(layer: Layer) -> "QuantizedLayer":
+def _quantized_layer(layer: Layer) -> "QuantizedLayer":
     """The layer with linear maps of 8 bits; theirs in the given layer are gone."""
     dtype = torch.bfloat16 if is_faster_in_bf16() else torch.float32
     layer.qkv = Int8Linear(layer.qkv, dtype=dtype)  # type: ignore[assignment]

@@ -1,6 +1,5 @@
 """Layers of 8 bits as they lie in memory, in the user's cache: the next start neither folds nor quantizes weights."""
 
-import hashlib
 import json
 import logging
 import os
@@ -9,15 +8,12 @@ from contextlib import suppress
 from dataclasses import asdict
 from tempfile import TemporaryDirectory
 
-import torch
-
-from beitcli import __version__
 from beitcli.file_system import file_digest, sync
 from beitcli.model.checkpoint import Checkpoint
 from beitcli.model.cpu import int8, large_pages, layers
+from beitcli.model.cpu.cache import network_path, remove_oldest
 from beitcli.model.cpu.large_pages import LargePages
 from beitcli.model.cpu.layers import Arrangement, CompiledLayers, layers_library
-from beitcli.model.cpu.toolchain import cache_folder, remove_oldest
 from beitcli.model.network import Output
 
 log = logging.getLogger(__name__)
@@ -30,15 +26,8 @@ class KeptLayers:
 
     def __init__(self, checkpoint: Checkpoint, size: tuple[int, int], output: Output, instructions: str) -> None:
         self._library = layers_library(instructions)
-        files = [(os.path.realpath(path), os.stat(path)) for path in checkpoint.files()]
-        facts = (
-            (__version__, torch.__version__, os.path.basename(self._library._name), size, output),
-            [file_digest(str(module.__file__)) for module in (layers, int8, large_pages)],
-            json.dumps(dict(checkpoint.config), sort_keys=True),  # a probe's may differ from the file
-            [(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino) for path, status in files],
-        )
-        name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-        self._path = os.path.join(cache_folder(), f"{_PREFIX}{name}")
+        code = [file_digest(str(module.__file__)) for module in (layers, int8, large_pages)]
+        self._path = network_path(_PREFIX, checkpoint, (os.path.basename(self._library._name), code, size, output))
 
     def read(self) -> CompiledLayers | None:
         """The layers; None where they are missing or damaged."""

@@ -112,14 +112,9 @@ class CompiledLayers(nn.Module):
         start = memory.bytes.data_ptr()
         self._addresses = (c_void_p * len(arrangement.places))(*(start + place for place in arrangement.places))
 
-    @property
-    def averages(self) -> bool:
-        """True if the last layer gives the mean of the patches' states."""
-        return bool(self._shape.averages)
-
     def forward(self, x: Tensor) -> Tensor:
         states = x.to(torch.float32, memory_format=torch.contiguous_format)
-        result = torch.empty_like(states[:, 0] if self.averages else states)
+        result = torch.empty_like(states[:, 0] if self._shape.averages else states)
         where = (c_void_p(each.data_ptr()) for each in (states, result))
         count, images = c_int64(self.arrangement.layers), c_int64(len(states))
         threads = c_int(torch.get_num_threads())

@@ -1,4 +1,4 @@
-"""The machine's C++ compiler, and the cache folder for its output."""
+"""The machine's C++ compiler, and the libraries that it has compiled."""
 
 import ctypes
 import hashlib
@@ -12,13 +12,11 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 
 from beitcli.file_system import sync
+from beitcli.model.cpu.cache import cache_folder
 
 log = logging.getLogger(__name__)
 
 _LOCK = Lock()
-
-_KEPT = 4
-"""Files as large as a network's weights that stay in the cache, of each kind."""
 
 _FLAGS = ("-O3", "-w", "-fopenmp", "-shared", "-fPIC")
 
@@ -27,22 +25,6 @@ def compiler() -> str | None:
     """The path of the C++ compiler: the one that `CXX` names, or the first of the usual ones that is installed."""
     names = (os.environ.get("CXX") or "g++", "g++", "clang++", "c++")
     return next(filter(None, map(shutil.which, names)), None)
-
-
-def cache_folder() -> str:
-    """Cache folder of compiled networks, created if missing. Raises OSError where that is impossible."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = os.path.join(cache, "beit", "compiled")
-    os.makedirs(folder, exist_ok=True)
-    return folder
-
-
-def remove_oldest(folder: str, prefix: str) -> None:
-    """Remove all but the newest files of a kind from the cache."""
-    files = [entry for entry in os.scandir(folder) if entry.name.startswith(prefix)]
-    files.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
-    for entry in files[_KEPT:]:
-        os.unlink(entry.path)
 
 
 def compiled_library(source: str, flags: Sequence[str], name: str) -> ctypes.CDLL:

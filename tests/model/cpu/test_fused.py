@@ -13,7 +13,7 @@ from beitcli.errors import BeitError
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.classifier import PixelClassifier
 from beitcli.model.cpu.fused import Passes, Rows, Sums, use_fused_passes
-from beitcli.model.cpu.int8 import Int8Linear, QuantizedLayer, quantized_layer
+from beitcli.model.cpu.int8 import Int8Linear, QuantizedLayer, quantized_layers
 from beitcli.model.cpu.toolchain import compiler
 from beitcli.model.network import Beit, biased_softmax
 from beitcli.model.preprocessing import paper_preprocessing
@@ -27,7 +27,7 @@ INT8 = Runtime("cpu", "int8", compiled=True)
 
 def network(folder: str, side: int, dtype: str, output: Any = "patches", *, is_fused: bool = False) -> Beit:
     checkpoint = open_checkpoint(folder, None)
-    options: dict[str, Any] = {"prepared": quantized_layer} if dtype == "int8" else {}
+    options: dict[str, Any] = {"arranged": quantized_layers} if dtype == "int8" else {}
     tensors, torch_dtype = checkpoint.tensors(), Runtime("cpu", dtype).torch_dtype
     made = Beit(checkpoint.config, tensors, (side, side), HALF, torch_dtype, output, **options).eval()
     if is_fused:

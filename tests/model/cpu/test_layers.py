@@ -11,7 +11,7 @@ from torch import Tensor
 from beitcli.errors import BeitError
 from beitcli.model.checkpoint import open_checkpoint
 from beitcli.model.classifier import PixelClassifier
-from beitcli.model.cpu.int8 import quantized_layer
+from beitcli.model.cpu.int8 import quantized_layers
 from beitcli.model.cpu.layers import fits_layers, instructions_for, use_layers
 from beitcli.model.cpu.toolchain import compiler
 from beitcli.model.network import Beit
@@ -36,7 +36,7 @@ def network(
     folder: str, side: int, dtype: str, output: Any = "logits", *, is_compiled: bool = False, instructions: str = BEST
 ) -> Beit:
     checkpoint = open_checkpoint(folder, None)
-    options: dict[str, Any] = {"prepared": quantized_layer} if dtype == "int8" else {}
+    options: dict[str, Any] = {"arranged": quantized_layers} if dtype == "int8" else {}
     tensors, torch_dtype = checkpoint.tensors(), Runtime("cpu", dtype).torch_dtype
     made = Beit(checkpoint.config, tensors, (side, side), HALF, torch_dtype, output, **options).eval()
     if is_compiled:
