@@ -67,7 +67,7 @@ class _FusedLayer(nn.Module):
 
     def _compute(self, x: Tensor, to: Tensor) -> None:
         run, (images, tokens, hidden) = self._passes, x.shape
-        rows, y = Rows(images * tokens, hidden), torch.empty_like(x) if self._averages else to
+        rows, y = Rows(images * tokens, hidden), torch.empty_like(x)
         run.normalise(x, self._before, rows)
         q, k, v = run.split(Sums(rows, self._qkv), images, self._heads, self._qkv.dtype)
         run.join(self._attended(q, k, v), rows)
