@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from beitcli.model.cpu.own_layers import has_own_layers
 from beitcli.model.cpu.toolchain import compiler
 from beitcli.model.runtime import choose_runtime
 
@@ -39,7 +40,7 @@ def this_machine(device: str, cores: int) -> Machine:
         gpu=torch.cuda.get_device_name(best.device) if best.device.startswith("cuda") else None,
         device=best.device,
         best_dtype=best.dtype,
-        compiles=(best.device, best.dtype) == ("cpu", "bf16") and compiler() is not None,
+        compiles=has_own_layers(best) and compiler() is not None,
         python=platform.python_version(),
         torch=torch.__version__,
     )

@@ -37,16 +37,15 @@ class ModelRate:
 
 
 def runtimes(device: str, compiled: bool) -> list[Runtime]:
-    """Runtimes to measure: the dtype `auto`, fp32, and on a CPU int8; if `compiled`, first and last compiled too."""
+    """Runtimes to measure: the dtype `auto`, fp32, and on a CPU int8; if `compiled`, each with own layers too."""
     best = replace(choose_runtime(device, "auto"), many_batches=True)
     others = ("fp32", INT8) if best.device == "cpu" else ("fp32",)
-    candidates = (
-        best,
-        *((replace(best, compiled=True),) if compiled else ()),
-        *(replace(best, dtype=other) for other in others),
-        *((replace(best, dtype=INT8, compiled=True),) if compiled and INT8 in others else ()),
-    )
-    return list(dict.fromkeys(candidates))
+    made = []
+    for each in dict.fromkeys((best, *(replace(best, dtype=other) for other in others))):
+        made.append(each)
+        if compiled and has_own_layers(each):
+            made.append(replace(each, compiled=True))
+    return made
 
 
 def model_rates(

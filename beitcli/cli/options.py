@@ -124,7 +124,7 @@ FLAGS: dict[type, dict[str, Any]] = {
             _SPEED,
             "--compile/--no-compile",
             show_default=False,
-            help="Compile the network ahead [default: in bf16 and int8 on a CPU, if the run is long enough].",
+            help="Compile the network ahead [default: on a CPU, where that takes a second, if the run is long enough].",
         ),
         "devices": _option(
             _SPEED,

@@ -48,7 +48,7 @@ class Runtime:
 
     @property
     def reference(self) -> "Runtime":
-        """The runtime with which results in int8 are compared; any other is its own. Only bf16 compiles in a second."""
+        """The runtime with which results in int8 are compared; any other is its own. In fp32 it is never compiled."""
         if self.dtype != INT8:
             return self
         dtype = _native_dtypes(self.device)[0]
@@ -123,9 +123,9 @@ def has_amx() -> bool:
     return all(map(_cpu_has, ("amx_tile", "amx_bf16", "amx_int8", "avx512_bf16")))
 
 
-def has_avx512() -> bool:
-    """True if this CPU has vectors of 512 bits, and instructions that multiply matrices of bf16 and int8 by them."""
-    return all(map(_cpu_has, ("avx512_bw", "avx512_dq", "avx512_vl", "avx512_bf16", "avx512_vnni")))
+def has_avx512(*more: str) -> bool:
+    """True if this CPU has vectors of 512 bits, and `more` instructions for them, like `bf16` and `vnni`."""
+    return all(_cpu_has(f"avx512_{name}") for name in ("bw", "dq", "vl", *more))
 
 
 def _cpu_has(*names: str) -> bool:

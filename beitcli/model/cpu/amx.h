@@ -168,7 +168,7 @@ void multiply_values(const Bf16* shares, const Bf16* values, Index down, float* 
 
 // Attention of one head of one image, in rows from `row`, in the columns from `column`. While the vectors are at the
 // softmax of 32 queries, the tiles are at the scores of the next and the values of the ones before.
-void attend(const Head& head, Index tokens, const Own& own, const Rows<Bf16>& to, Index row, Index column) {
+void attend(const Head<Bf16>& head, Index tokens, const Own<Bf16>& own, const Rows<Bf16>& to, Index row, Index column) {
   const Index across = up_to(tokens, kTile), down = up_to(tokens, kStep), steps = across / kTile + down / kTile;
   lay_out(head, tokens, own);
   alignas(64) float sums[kBlock * kHead], scales[2][kBlock];

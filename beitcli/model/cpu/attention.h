@@ -12,31 +12,39 @@ constexpr float kLeastSum = 1e-20f, kMostSum = 1e20f;
 // What one thread needs: room for a row; for attention a head's queries (times log2 e), keys and values of all images,
 // [tokens up to a step][64], zeros behind the last token; in tiles, transposed keys and values by pairs; what a block of
 // queries takes of each value, rounded and exact.
+template <class T>
 struct Own {
   float* row;
-  Bf16 *heads, *keys, *values, *shares;
+  T *heads, *keys, *values, *shares;
   float* scores;
 };
 
+template <class T>
 struct Head {
-  const Bf16 *queries, *keys, *values;
-  const Bf16* bias;
+  const T *queries, *keys, *values;
+  const T* bias;
 };
 
+inline void store_shares(Bf16* to, __m512 shares) { _mm256_store_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh(shares)); }
+
+inline void store_shares(float* to, __m512 shares) { _mm512_store_ps(to, shares); }
+
 // A row's powers of 2 of the scores and the position bias, rounded; returns their sum.
-inline float make_shares(const float* scores, const Bf16* bias, Index width, float subtracted, Bf16* shares) {
+template <class T>
+inline float make_shares(const float* scores, const T* bias, Index width, float subtracted, T* shares) {
   const __m512 log2_e = _mm512_set1_ps(kLog2E), most = _mm512_set1_ps(subtracted);
   __m512 sum = _mm512_setzero_ps();
   for (Index t = 0; t < width; t += 16) {
     const __m512 score = _mm512_fmadd_ps(widen(bias + t), log2_e, _mm512_load_ps(scores + t));
-    const __m512 share = power_of_2(_mm512_sub_ps(score, most));
+    const __m512 share = power_of_2<T>(_mm512_sub_ps(score, most));
     sum = _mm512_add_ps(sum, share);
-    _mm256_store_si256((__m256i*)(shares + t), (__m256i)_mm512_cvtneps_pbh(share));
+    store_shares(shares + t, share);
   }
   return _mm512_reduce_add_ps(sum);
 }
 
-inline float highest(const float* scores, const Bf16* bias, Index width) {
+template <class T>
+inline float highest(const float* scores, const T* bias, Index width) {
   const __m512 log2_e = _mm512_set1_ps(kLog2E);
   __m512 most = _mm512_set1_ps(-INFINITY);
   for (Index t = 0; t < width; t += 16)
@@ -45,18 +53,16 @@ inline float highest(const float* scores, const Bf16* bias, Index width) {
 }
 
 // A row's softmax, rounded, but for the factor that is returned.
-inline float soften(const float* scores, const Bf16* bias, Index width, Bf16* shares) {
+template <class T>
+inline float soften(const float* scores, const T* bias, Index width, T* shares) {
   float sum = make_shares(scores, bias, width, 0, shares);
   if (!(sum > kLeastSum && sum < kMostSum))  // also of NaN
     sum = make_shares(scores, bias, width, highest(scores, bias, width), shares);
   return 1 / sum;
 }
 
-// Keys in tiles, transposed; values by pairs.
-void lay_out(const Head& head, Index tokens, const Own& own) {
-  for (Index t = 0; t < up_to(tokens, kTile); t += kTile)
-    for (Index half = 0; half < 2; half++)
-      transpose_pairs(head.keys + t * kHead + half * kStep, kHead, own.keys + t * kHead + half * kTileSize);
+// Values by pairs, in tiles.
+inline void lay_out_values(const Head<Bf16>& head, Index tokens, const Own<Bf16>& own) {
   alignas(64) static const uint16_t kPairs[32] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
                                                   8,  40, 9,  41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
   const __m512i first = _mm512_load_si512(kPairs), second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
@@ -68,6 +74,26 @@ void lay_out(const Head& head, Index tokens, const Own& own) {
       _mm512_store_si512(out, _mm512_permutex2var_epi16(even, first, odd));
       _mm512_store_si512(out + kTileSize, _mm512_permutex2var_epi16(even, second, odd));
     }
+}
+
+// Values in tiles.
+inline void lay_out_values(const Head<float>& head, Index tokens, const Own<float>& own) {
+  for (Index t = 0; t < tokens; t++)
+    for (Index c = 0; c < kHead; c += kTile) {
+      float* to = own.values + t / kTile * kTile * kHead + c * kTile + t % kTile * kTile;
+      _mm512_store_ps(to, _mm512_load_ps(head.values + t * kHead + c));
+    }
+}
+
+// Keys in tiles, transposed; values in tiles.
+template <class T>
+void lay_out(const Head<T>& head, Index tokens, const Own<T>& own) {
+  constexpr Index words = kHead * sizeof(T) / 4;  // of a row
+  for (Index t = 0; t < up_to(tokens, kTile); t += kTile)
+    for (Index word = 0; word < words; word += kTile)
+      transpose((const uint32_t*)(head.keys + t * kHead) + word, words,
+                (uint32_t*)(own.keys + t * kHead) + word * kTile);
+  lay_out_values(head, tokens, own);
 }
 
 }  // namespace

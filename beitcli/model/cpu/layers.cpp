@@ -1,4 +1,4 @@
-// The layers of a BEiT in bf16 or int8: layers.py compiles and calls this, for AMX or for AVX512.
+// The layers of a BEiT in float, bf16 or int8: layers.py compiles and calls this, for AMX or for AVX512.
 //
 // Few enough rows go through a layer together that their activations stay in a core's second-level cache. What is done to
 // a block of a product (bias, GELU, residual, rounding) is done before it leaves the first-level cache. The residual
@@ -23,7 +23,7 @@ template <class Number>
 struct Layer {
   const float *before_weight, *before_bias, *after_weight, *after_bias;  // of the layer norms
   Linear<Number> qkv, out, up, down;  // of `qkv` come 64 queries, 64 keys and 64 values for each head
-  const Bf16* bias;  // of positions: [heads or 1][tokens][tokens up to a tile], -1e30 behind the last token
+  const Between<Number>* bias;  // of positions: [heads or 1][tokens][tokens up to a tile], -1e30 behind the last token
 };
 
 struct Shape {
@@ -40,16 +40,17 @@ template <class Number>
 struct Workspace {
   Index images;
   Rows<Number> taken, inner;
-  Rows<Bf16> attended, activated;
+  Rows<Between<Number>> attended, activated;
   float* sums;    // of the inner layer, over each image's states
   Index* places;  // of each row in a thread's heads
 };
 
 template <class Number>
 void attention_part(const Layer<Number>& layer, const Shape& shape, const Stream& x, Index images,
-                    const Workspace<Number>& work, const Own& own) {
+                    const Workspace<Number>& work, const Own<Between<Number>>& own) {
+  using T = Between<Number>;
   const Index rows = images * shape.tokens;
-  const Index size = up_to(shape.tokens, kStep) * kHead, next = work.images * size;  // of a head: an image's, all
+  const Index size = up_to(shape.tokens, Rows<T>::kStep) * kHead, next = work.images * size;  // of a head: an image's, all
   normalise(x, rows, layer.before_weight, layer.before_bias, shape.eps, work.taken, own.row);
   const Span mine = my_share(shape.heads);
   for (Index head = mine.first; head < mine.last; head++) {
@@ -57,12 +58,12 @@ void attention_part(const Layer<Number>& layer, const Shape& shape, const Stream
     linear(work.taken, rows, layer.qkv, columns, [&](Index r, Index column, __m512 low, __m512 high) {
       const Index part = column / kHead % 3;
       const __m512 factor = _mm512_set1_ps(part ? 1.f : kLog2E);
-      Bf16* to = own.heads + part * next + work.places[r] + column % kHead;
-      _mm512_store_si512(to, narrow(_mm512_mul_ps(low, factor), _mm512_mul_ps(high, factor)));
+      T* to = own.heads + part * next + work.places[r] + column % kHead;
+      store(to, kTile, _mm512_mul_ps(low, factor), _mm512_mul_ps(high, factor));
     });
     for (Index image = 0; image < images; image++) {
-      const Bf16* queries = own.heads + image * size;
-      const Head given{queries, queries + next, queries + 2 * next, layer.bias + head * shape.bias_stride};
+      const T* queries = own.heads + image * size;
+      const Head<T> given{queries, queries + next, queries + 2 * next, layer.bias + head * shape.bias_stride};
       attend(given, shape.tokens, own, work.attended, image * shape.tokens, head * kHead);
     }
   }
@@ -95,7 +96,7 @@ auto added(At at) {
 // Adds what was attended to `count` rows from `first` on, and takes their norm for the inner layer.
 template <class Number>
 void attended_part(const Layer<Number>& layer, const Shape& shape, const Stream& stream, Index first, Index count,
-                   const Workspace<Number>& work, const Own& own) {
+                   const Workspace<Number>& work, const Own<Between<Number>>& own) {
   linear(rounded(work.attended.from(first), count, work.taken), count, layer.out, my_share(shape.hidden / kBlock),
          added([=](Index row, Index column) { return stream.at(row, column); }));
 #pragma omp barrier
@@ -104,7 +105,7 @@ void attended_part(const Layer<Number>& layer, const Shape& shape, const Stream&
 
 template <class Number>
 void feed_forward_part(const Layer<Number>& layer, const Shape& shape, const Stream& x, Index rows,
-                       const Workspace<Number>& work, const Own& own) {
+                       const Workspace<Number>& work, const Own<Between<Number>>& own) {
   const Span outer = my_share(shape.hidden / kBlock), inner = my_share(shape.part / kBlock);
   for (Index first = 0; first < rows; first += kRows) {
     const Index count = std::min(kRows, rows - first);
@@ -113,7 +114,7 @@ void feed_forward_part(const Layer<Number>& layer, const Shape& shape, const Str
     for (Index part = 0; part < shape.inner; part += shape.part) {
       linear(work.taken, count, up_to_part(layer, shape, part), inner,
              [&](Index r, Index column, __m512 low, __m512 high) {
-               _mm512_store_si512(work.activated.at(r, column), narrow(gelu(low), gelu(high)));
+               store(work.activated, r, column, gelu<Between<Number>>(low), gelu<Between<Number>>(high));
              });
 #pragma omp barrier
       linear(rounded(work.activated, count, work.inner), count, down_from_part(layer, shape, part), outer,
@@ -127,7 +128,8 @@ void feed_forward_part(const Layer<Number>& layer, const Shape& shape, const Str
 // mean of what goes into it.
 template <class Number>
 void averaged_part(const Layer<Number>& layer, const Shape& shape, const Stream& x, Index images,
-                   const Workspace<Number>& work, const Own& own, float* y) {
+                   const Workspace<Number>& work, const Own<Between<Number>>& own, float* y) {
+  using T = Between<Number>;
   const Span outer = my_share(shape.hidden / kBlock), inner = my_share(shape.part / kBlock), mine = my_share(images);
   const Index rows = images * shape.tokens;
   const __m512 share = _mm512_set1_ps(1.f / (shape.tokens - 1));
@@ -140,7 +142,7 @@ void averaged_part(const Layer<Number>& layer, const Shape& shape, const Stream&
       linear(work.taken, count, up_to_part(layer, shape, part), inner,
              [&](Index r, Index column, __m512 low, __m512 high) {
                const Index image = (first + r) / shape.tokens;
-               if (first + r > image * shape.tokens) add(image, column, gelu(low), gelu(high));
+               if (first + r > image * shape.tokens) add(image, column, gelu<T>(low), gelu<T>(high));
              });
     }
 #pragma omp barrier
@@ -224,24 +226,25 @@ Buffers buffers;
 template <class Number>
 bool run(const Layer<Number>* layers, Index count, const Shape& shape, const float* x, float* y, Index images,
          int threads) {
-  const Index across = up_to(shape.tokens, kTile), down = up_to(shape.tokens, kStep);
+  using T = Between<Number>;
+  const Index across = up_to(shape.tokens, kTile), down = up_to(shape.tokens, Rows<T>::kStep);
   const Index together = std::min(images, std::max<Index>(1, kRows / shape.tokens));
   const Index rows = up_to(together * shape.tokens, kHigh);
   auto work_in = [&](Memory& memory) {
     return Workspace<Number>{together,
                              memory.take_rows<Number>(rows, shape.hidden),
                              memory.take_rows<Number>(std::is_same_v<Number, Int8> ? kRows : 0, shape.part),
-                             memory.take_rows<Bf16>(rows, shape.hidden),
-                             memory.take_rows<Bf16>(kRows, shape.part),
+                             memory.take_rows<T>(rows, shape.hidden),
+                             memory.take_rows<T>(kRows, shape.part),
                              memory.take<float>(together * shape.inner),
                              memory.take<Index>(rows)};
   };
   auto own_in = [&](Memory& memory) {
-    return Own{memory.take<float>(shape.hidden),
-               memory.take<Bf16>(3 * together * down * kHead),
-               memory.take<Bf16>(across * kHead),
-               memory.take<Bf16>(down * kHead),
-               memory.take<Bf16>(2 * kHigh * down),
+    return Own<T>{memory.take<float>(shape.hidden),
+               memory.take<T>(3 * together * down * kHead),
+               memory.take<T>(across * kHead),
+               memory.take<T>(down * kHead),
+               memory.take<T>(2 * kHigh * down),
                memory.take<float>(2 * kHigh * across)};
   };
   const Index groups = up_to(images, together) / together;
@@ -271,7 +274,7 @@ bool run(const Layer<Number>* layers, Index count, const Shape& shape, const flo
 #pragma omp parallel num_threads(threads)
   {
     Memory mine{buffer.memory + shared.used + omp_get_thread_num() * each.used};
-    const Own own = own_in(mine);
+    const Own<T> own = own_in(mine);
     const MatrixUnit unit;
     for_stream([=](Index at, float* to) { std::copy_n(x + at, kBlock, to); });
     for (Index layer = 0; layer < count; layer++)
@@ -294,7 +297,7 @@ bool run(const Layer<Number>* layers, Index count, const Shape& shape, const flo
 
 extern "C" {
 
-// Packs a linear map's rows of inputs, in words of two Bf16 or four Int8, as weights.
+// Packs a linear map's rows of inputs, in words of a float, two Bf16 or four Int8, as weights.
 void beit_pack(const uint32_t* rows, Index outputs, Index inputs, Index parts, uint32_t* weight, int threads) {
   const Index steps = inputs / parts / kTile, blocks = outputs / kTile;
 #pragma omp parallel for num_threads(threads)
@@ -302,12 +305,19 @@ void beit_pack(const uint32_t* rows, Index outputs, Index inputs, Index parts, u
     for (Index step = 0; step < steps; step++) {
       const uint32_t* from = rows + block % blocks * kTile * inputs + (block / blocks * steps + step) * kTile;
       uint32_t* to = weight + (block / 2 * steps + step) * 2 * kTile * kTile + block % 2 * kTile * kTile;
-      transpose_pairs((const Bf16*)from, 2 * inputs, (Bf16*)to);
+      transpose(from, inputs, to);
     }
 }
 
 // Take x, (images, tokens, hidden) in float32, through the layers, to y, (images, hidden) if the last one averages; false
 // where memory ran out.
+#ifndef AMX
+bool beit_layers_fp32(const Layer<float>* layers, Index count, const Shape* shape, const float* x, float* y,
+                      Index images, int threads) {
+  return run(layers, count, *shape, x, y, images, threads);
+}
+#endif
+
 bool beit_layers_bf16(const Layer<Bf16>* layers, Index count, const Shape* shape, const float* x, float* y,
                       Index images, int threads) {
   return run(layers, count, *shape, x, y, images, threads);

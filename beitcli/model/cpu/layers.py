@@ -1,4 +1,4 @@
-"""A BEiT's layers in bf16 or int8 on a CPU with AMX or AVX512: `layers.cpp`, compiled once for all models."""
+"""A BEiT's layers on a CPU with AMX or AVX512: `layers.cpp`, compiled once for all models."""
 
 import ctypes
 import logging
@@ -29,23 +29,30 @@ _FLAGS = ("-std=c++17", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "
 _FLAGS_OF = {"AMX": ("-DAMX", "-mamx-tile", "-mamx-bf16", "-mamx-int8"), "AVX512": ("-mavx512vnni",)}
 """Flags by the instructions that multiply matrices."""
 
+_DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int8: INT8}
+"""Our names of the weights' dtypes."""
+
 _HEAD, _TILE = 64, 16  # as in rows.h
 
-_STEP = {torch.bfloat16: 32, torch.int8: 64}
-"""Numbers in a row of a tile."""
+_STEP = {torch.float32: 32, torch.bfloat16: 32, torch.int8: 64}
+"""Numbers of which a width is a multiple: a row of a tile, of floats of two."""
 
 _MASKED = -1e30
 """Position bias of the padding behind the last token."""
 
 
 def instructions_for(runtime: Runtime) -> str | None:
-    """This CPU's instructions, AMX or AVX512, by which a compiled BEiT can run these layers in bf16 or int8, if any."""
+    """This CPU's instructions, AMX or AVX512, by which a compiled BEiT can run these layers in the dtype, if any."""
     on_linux = (platform.system(), platform.machine()) == ("Linux", "x86_64")
-    if runtime.device != "cpu" or runtime.dtype not in ("bf16", INT8) or not on_linux:
+    if runtime.device != "cpu" or not on_linux:
+        return None
+    if runtime.dtype == "fp32":
+        return "AVX512" if has_avx512() else None  # the library's code for floats needs no more
+    if runtime.dtype not in ("bf16", INT8):
         return None
     if has_amx() and getattr(torch.cpu, "_init_amx", bool)():  # an old kernel or a sandbox may refuse its use
         return "AMX"
-    return "AVX512" if has_avx512() else None
+    return "AVX512" if has_avx512("bf16", "vnni") else None
 
 
 def fits_layers(network: Beit) -> bool:
@@ -107,7 +114,7 @@ class CompiledLayers(nn.Module):
         self.arrangement, self.memory = arrangement, memory
         *sizes, epsilon = arrangement.shape
         self._shape = _Shape(*map(int, sizes), epsilon)
-        self._run = library.beit_layers_int8 if arrangement.dtype == INT8 else library.beit_layers_bf16
+        self._run = getattr(library, f"beit_layers_{arrangement.dtype}")
         self._run.restype = c_bool
         start = memory.bytes.data_ptr()
         self._addresses = (c_void_p * len(arrangement.places))(*(start + place for place in arrangement.places))
@@ -145,7 +152,7 @@ def _packed(network: Beit, library: ctypes.CDLL) -> tuple[Arrangement, LargePage
         if (index + 1) % RETURNED_AFTER == 0:
             return_freed_memory()
     places = tuple(accumulate(sizes * len(layers), initial=0))[:-1]
-    return Arrangement(INT8 if isinstance(qkv, Int8Linear) else "bf16", len(layers), shape, places), memory
+    return Arrangement(_DTYPES[qkv.weight.dtype], len(layers), shape, places), memory
 
 
 def _tensors(layer: Layer, tokens: int, parts: int) -> list[tuple[Tensor, int]]:
@@ -158,14 +165,14 @@ def _tensors(layer: Layer, tokens: int, parts: int) -> list[tuple[Tensor, int]]:
         *_tensors_of(out, 1),
         *_tensors_of(up, 1),
         *_tensors_of(down, parts),
-        (_positions(layer.bias, tokens), 0),
+        (_positions(layer.bias, tokens, torch.float32 if qkv.weight.dtype == torch.float32 else torch.bfloat16), 0),
     ]
 
 
-def _positions(bias: Tensor | None, tokens: int) -> Tensor:
+def _positions(bias: Tensor | None, tokens: int, dtype: torch.dtype) -> Tensor:
     """The position bias, its last side padded to a tile; without one, that of no head."""
     each = torch.zeros(1, tokens, tokens) if bias is None else bias[0]
-    return F.pad(each.to(torch.bfloat16), (0, -tokens % _TILE), value=_MASKED)
+    return F.pad(each.to(dtype), (0, -tokens % _TILE), value=_MASKED)
 
 
 def _tensors_of(linear: nn.Linear | Int8Linear, parts: int) -> list[tuple[Tensor, int]]:

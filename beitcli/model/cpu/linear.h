@@ -1,6 +1,6 @@
 // A linear map, and the outputs that come of the sums of its product with rows.
 //
-// Weights are [out/32][in/n][2][16][16 outputs][n/16], where n numbers of bf16 or int8 have 64 bytes.
+// Weights are [out/32][in/n][2][16][16 outputs][n/16], where n numbers of float, bf16 or int8 have 64 bytes.
 
 #pragma once
 
@@ -16,7 +16,8 @@ struct Linear {
 };
 
 // Outputs of a row, from the given column on, from their sums.
-inline __m512 outputs(const Rows<Bf16>&, const Linear<Bf16>& layer, Index, Index column, const float* sums) {
+template <class Number>
+inline __m512 outputs(const Rows<Number>&, const Linear<Number>& layer, Index, Index column, const float* sums) {
   const __m512 y = _mm512_load_ps(sums);
   return layer.bias ? _mm512_add_ps(y, _mm512_loadu_ps(layer.bias + column)) : y;
 }

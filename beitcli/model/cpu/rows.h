@@ -1,6 +1,6 @@
 // Rows in tiles, in vectors, and in the residual stream: layouts, and what is done to one row at a time.
 //
-// A tile has kTall rows of 64 bytes: n numbers of bf16 or int8. Tiled rows: [rows/kTall][columns/n][kTall][n].
+// A tile has kTall rows of 64 bytes: n numbers of float, bf16 or int8. Tiled rows: [rows/kTall][columns/n][kTall][n].
 
 #pragma once
 
@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "polynomials.h"
 
@@ -35,7 +36,11 @@ constexpr Index kStep = 32;   // columns of a tile of Bf16
 constexpr Index kTileSize = kTile * kStep;
 constexpr Index kBlock = 32;  // columns of a product that are made at once
 constexpr Index kHead = 64;   // width of an attention head
-constexpr float kLog2E = 1.44269504f;
+constexpr float kLog2E = 1.44269504f, kSqrtHalf = 0.70710678f;
+
+// What attention computes in, and what lies between two products: floats where these are of floats.
+template <class Number>
+using Between = std::conditional_t<std::is_same_v<Number, float>, float, Bf16>;
 
 // Tiled rows that go into a product; those of Int8 are to be multiplied by each row's scale.
 template <class Number>
@@ -67,32 +72,65 @@ Index up_to(Index count, Index multiple) { return (count + multiple - 1) / multi
 
 inline __m512i narrow(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
 
+// Stores 32 numbers; the last 16 floats are `next` floats behind the first.
+inline void store(Bf16* to, Index, __m512 low, __m512 high) { _mm512_store_si512(to, narrow(low, high)); }
+
+inline void store(float* to, Index next, __m512 low, __m512 high) {
+  _mm512_store_ps(to, low);
+  _mm512_store_ps(to + next, high);
+}
+
+// Stores 32 columns of a row, from the given one on.
+template <class Number>
+inline void store(const Rows<Number>& to, Index row, Index column, __m512 low, __m512 high) {
+  store(to.at(row, column), kTall * kTile, low, high);
+}
+
+inline __m512 widen(const float* from) { return _mm512_load_ps(from); }
+
 inline __m512 widen(const Bf16* from) {
   const __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from));
   return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
 }
 
-// 2^x. NaN stays NaN, for the caller to find in the output.
+template <size_t count>
+inline __m512 polynomial(const float (&coefficients)[count], __m512 x) {
+  __m512 y = _mm512_set1_ps(coefficients[0]);
+  for (size_t i = 1; i < count; i++) y = _mm512_fmadd_ps(y, x, _mm512_set1_ps(coefficients[i]));
+  return y;
+}
+
+// 2^x, as exact as T. NaN stays NaN, for the caller to find in the output.
+template <class T>
 inline __m512 power_of_2(__m512 x) {
   x = _mm512_max_ps(_mm512_set1_ps(-126.f), x);  // numbers below a float's normal ones are slow
   const __m512 whole = _mm512_roundscale_ps(x, 0);
   const __m512 rest = _mm512_sub_ps(x, whole);
-  __m512 y = _mm512_set1_ps(kPowerOf2[0]);
-  for (int i = 1; i < 4; i++) y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(kPowerOf2[i]));
-  return _mm512_scalef_ps(y, whole);
+  if constexpr (std::is_same_v<T, float>)
+    return _mm512_scalef_ps(polynomial(kExactPowerOf2, rest), whole);
+  else
+    return _mm512_scalef_ps(polynomial(kPowerOf2, rest), whole);
 }
 
-// x Phi(x).
+// x Phi(x), as exact as T.
+template <class T>
 inline __m512 gelu(__m512 x) {
-  const __m512 t = _mm512_max_ps(_mm512_set1_ps(-4.f), _mm512_min_ps(_mm512_set1_ps(4.f), x));
-  const __m512 square = _mm512_mul_ps(t, t);
-  __m512 y = _mm512_set1_ps(kPhi[0]);
-  for (int i = 1; i < 7; i++) y = _mm512_fmadd_ps(y, square, _mm512_set1_ps(kPhi[i]));
-  return _mm512_mul_ps(x, _mm512_fmadd_ps(y, t, _mm512_set1_ps(0.5f)));
+  const __m512 half = _mm512_set1_ps(0.5f), one = _mm512_set1_ps(1.f);
+  if constexpr (std::is_same_v<T, float>) {
+    const __m512 size = _mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(kSqrtHalf));
+    const __m512 t = _mm512_div_ps(one, _mm512_fmadd_ps(size, _mm512_set1_ps(kErfcScale), one));
+    const __m512 power = power_of_2<float>(_mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(-kLog2E / 2)));
+    const __m512 tail = _mm512_mul_ps(half, _mm512_mul_ps(polynomial(kErfc, t), power));
+    const __mmask16 positive = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GT_OQ);
+    return _mm512_mul_ps(x, _mm512_mask_sub_ps(tail, positive, one, tail));
+  } else {
+    const __m512 t = _mm512_max_ps(_mm512_set1_ps(-4.f), _mm512_min_ps(_mm512_set1_ps(4.f), x));
+    return _mm512_mul_ps(x, _mm512_fmadd_ps(polynomial(kPhi, _mm512_mul_ps(t, t)), t, half));
+  }
 }
 
-// Sixteen rows of sixteen pairs -> the tile of the transposed product: pairs of all rows, one after the other.
-inline void transpose_pairs(const Bf16* rows, Index stride, Bf16* tile) {
+// Sixteen rows of sixteen words -> the tile of the transposed product: first words of all rows, one after the other.
+inline void transpose(const uint32_t* rows, Index stride, uint32_t* tile) {
   __m512i a[16], b[16];
   for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(rows + i * stride);
   for (int i = 0; i < 16; i += 2) {
@@ -110,8 +148,8 @@ inline void transpose_pairs(const Bf16* rows, Index stride, Bf16* tile) {
       b[i + 8 * j + 4] = _mm512_shuffle_i32x4(a[i + 8 * j], a[i + 8 * j + 4], 0xdd);
     }
   for (int i = 0; i < 8; i++) {
-    _mm512_store_si512(tile + i * kStep, _mm512_shuffle_i32x4(b[i], b[i + 8], 0x88));
-    _mm512_store_si512(tile + (i + 8) * kStep, _mm512_shuffle_i32x4(b[i], b[i + 8], 0xdd));
+    _mm512_store_si512(tile + i * kTile, _mm512_shuffle_i32x4(b[i], b[i + 8], 0x88));
+    _mm512_store_si512(tile + (i + 8) * kTile, _mm512_shuffle_i32x4(b[i], b[i + 8], 0xdd));
   }
 }
 
@@ -146,9 +184,9 @@ struct Sums {
 };
 
 // Rounds `value(c)`, 16 floats each, as a row.
-template <class Value>
-inline void round(Value value, float*, const Rows<Bf16>& to, Index r) {
-  for (Index c = 0; c < to.width; c += kStep) _mm512_store_si512(to.at(r, c), narrow(value(c), value(c + 16)));
+template <class Value, class Number>
+inline void round(Value value, float*, const Rows<Number>& to, Index r) {
+  for (Index c = 0; c < to.width; c += kBlock) store(to, r, c, value(c), value(c + 16));
 }
 
 inline float with_bits(int32_t bits) {
@@ -205,8 +243,11 @@ void normalise(const Stream& x, Index rows, const float* weight, const float* bi
 #pragma omp barrier
 }
 
-// Rows of Bf16 as a product takes them: as they are, or quantized to `to`.
-const Rows<Bf16>& rounded(const Rows<Bf16>& from, Index, const Rows<Bf16>&) { return from; }
+// Rows as a product takes them: as they are, or quantized to `to`.
+template <class Number>
+const Rows<Number>& rounded(const Rows<Number>& from, Index, const Rows<Number>&) {
+  return from;
+}
 
 const Rows<Int8>& rounded(const Rows<Bf16>& from, Index rows, const Rows<Int8>& to) {
   const Span mine = my_share(up_to(rows, kTall) / kTall);

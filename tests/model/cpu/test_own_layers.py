@@ -33,7 +33,6 @@ def test_some_images_of_a_large_model_are_worth_it(tiny_beit: Path, dtype: str) 
     assert is_worth_compiling(large, preprocessing, runtime, counter(4))
     assert is_worth_compiling(large, preprocessing, runtime, counter(LOOK_AHEAD))
     assert is_worth_compiling(large, preprocessing, runtime, None)
-    assert not is_worth_compiling(large, preprocessing, Runtime("cpu", "fp32"), None)
     assert not is_worth_compiling(large, preprocessing, Runtime("cuda", "bf16"), None)
 
 
@@ -73,5 +72,9 @@ def test_the_instructions_are_the_best_of_this_cpu(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     monkeypatch.setattr(torch.cpu, "_init_amx", lambda: is_permitted, raising=False)
     assert instructions_for(Runtime("cpu", dtype)) == instructions
-    assert instructions_for(Runtime("cpu", "fp32")) is None
+    in_fp32 = instructions_for(Runtime("cpu", "fp32"))
+    assert in_fp32 == ("AVX512" if capabilities else None)
+    demo = open_checkpoint("demo", None)
+    counted = is_worth_compiling(demo, checkpoint_preprocessing(demo.processor, None), Runtime("cpu", "fp32"), None)
+    assert counted == (in_fp32 is not None and compiler() is not None)
     assert instructions_for(Runtime("cuda", "bf16")) is None
