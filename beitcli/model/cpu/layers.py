@@ -26,7 +26,13 @@ SOURCE = os.path.join(os.path.dirname(__file__), "layers.cpp")
 
 _FLAGS = ("-std=c++17", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16")
 
-_FLAGS_OF = {"AMX": ("-DAMX", "-mamx-tile", "-mamx-bf16", "-mamx-int8"), "AVX512": ("-mavx512vnni",)}
+_WITHOUT_BF16 = "AVX512 without bf16"
+
+_FLAGS_OF = {
+    "AMX": ("-DAMX", "-mamx-tile", "-mamx-bf16", "-mamx-int8"),
+    "AVX512": ("-mavx512vnni",),
+    _WITHOUT_BF16: ("-mavx512vnni", "-DFLOATS"),
+}
 """Flags by the instructions that multiply matrices."""
 
 _DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int8: INT8}
@@ -52,7 +58,9 @@ def instructions_for(runtime: Runtime) -> str | None:
         return None
     if has_amx() and getattr(torch.cpu, "_init_amx", bool)():  # an old kernel or a sandbox may refuse its use
         return "AMX"
-    return "AVX512" if has_avx512("bf16", "vnni") else None
+    if has_avx512("bf16", "vnni"):
+        return "AVX512"
+    return _WITHOUT_BF16 if runtime.dtype == INT8 and has_avx512("vnni") else None
 
 
 def fits_layers(network: Beit) -> bool:
@@ -78,7 +86,10 @@ def use_layers(network: Beit, instructions: str) -> None:
     except OSError as error:
         log.info("the network runs uncompiled: %s", error)
         return
-    network.layers = nn.ModuleList([CompiledLayers(*_packed(network, library), library)])
+    weights = linear_maps(plain_layer(network.layers[0]))[0].weight.dtype
+    is_exact = weights == torch.float32 or instructions == _WITHOUT_BF16
+    packed = _packed(network, library, torch.float32 if is_exact else torch.bfloat16)
+    network.layers = nn.ModuleList([CompiledLayers(*packed, library)])
 
 
 def layers_library(instructions: str) -> ctypes.CDLL:
@@ -130,8 +141,8 @@ class CompiledLayers(nn.Module):
         return result.to(x.dtype)
 
 
-def _packed(network: Beit, library: ctypes.CDLL) -> tuple[Arrangement, LargePages]:
-    """The network's layers as the compiled ones take them; the network's own are gone."""
+def _packed(network: Beit, library: ctypes.CDLL, positions: torch.dtype) -> tuple[Arrangement, LargePages]:
+    """The network's layers as the compiled ones take them, position biases in that dtype; the network's own are gone."""
     layers, first = network.layers, plain_layer(network.layers[0])
     qkv, _, up, _ = linear_maps(first)
     hidden, inner, tokens = qkv.in_features, up.out_features, network.tokens
@@ -139,10 +150,10 @@ def _packed(network: Beit, library: ctypes.CDLL) -> tuple[Arrangement, LargePage
     stride = 0 if first.bias is None else tokens * (tokens + -tokens % _TILE)
     averages = plain_layer(layers[-1]).averages
     shape = (tokens, hidden, inner, first.heads, part, stride, averages, first.norm_before.eps)
-    sizes = [room_for(tensor) for tensor, _ in _tensors(first, tokens, inner // part)]
+    sizes = [room_for(tensor) for tensor, _ in _tensors(first, tokens, inner // part, positions)]
     memory = LargePages(len(layers) * sum(sizes))
     for index in range(len(layers)):
-        for tensor, parts in _tensors(plain_layer(layers[index]), tokens, inner // part):
+        for tensor, parts in _tensors(plain_layer(layers[index]), tokens, inner // part, positions):
             kept = memory.empty_like(tensor)
             if parts:
                 _pack(library, tensor, parts, kept)
@@ -155,7 +166,7 @@ def _packed(network: Beit, library: ctypes.CDLL) -> tuple[Arrangement, LargePage
     return Arrangement(_DTYPES[qkv.weight.dtype], len(layers), shape, places), memory
 
 
-def _tensors(layer: Layer, tokens: int, parts: int) -> list[tuple[Tensor, int]]:
+def _tensors(layer: Layer, tokens: int, parts: int, positions: torch.dtype) -> list[tuple[Tensor, int]]:
     """The tensors of the compiled layer, in the order of its fields; with weights the parts of their inputs."""
     norms = (layer.norm_before, layer.norm_after)
     qkv, out, up, down = linear_maps(layer)
@@ -165,14 +176,14 @@ def _tensors(layer: Layer, tokens: int, parts: int) -> list[tuple[Tensor, int]]:
         *_tensors_of(out, 1),
         *_tensors_of(up, 1),
         *_tensors_of(down, parts),
-        (_positions(layer.bias, tokens, torch.float32 if qkv.weight.dtype == torch.float32 else torch.bfloat16), 0),
+        (_positions(layer.bias, tokens).to(positions), 0),
     ]
 
 
-def _positions(bias: Tensor | None, tokens: int, dtype: torch.dtype) -> Tensor:
+def _positions(bias: Tensor | None, tokens: int) -> Tensor:
     """The position bias, its last side padded to a tile; without one, that of no head."""
     each = torch.zeros(1, tokens, tokens) if bias is None else bias[0]
-    return F.pad(each.to(dtype), (0, -tokens % _TILE), value=_MASKED)
+    return F.pad(each, (0, -tokens % _TILE), value=_MASKED)
 
 
 def _tensors_of(linear: nn.Linear | Int8Linear, parts: int) -> list[tuple[Tensor, int]]:

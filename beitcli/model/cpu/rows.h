@@ -38,9 +38,15 @@ constexpr Index kBlock = 32;  // columns of a product that are made at once
 constexpr Index kHead = 64;   // width of an attention head
 constexpr float kLog2E = 1.44269504f, kSqrtHalf = 0.70710678f;
 
-// What attention computes in, and what lies between two products: floats where these are of floats.
+// What attention computes in, and what lies between two products: floats where these are of floats, and for Int8 on CPUs
+// without instructions for Bf16.
+#ifdef FLOATS
+template <class Number>
+using Between = std::conditional_t<std::is_same_v<Number, Bf16>, Bf16, float>;
+#else
 template <class Number>
 using Between = std::conditional_t<std::is_same_v<Number, float>, float, Bf16>;
+#endif
 
 // Tiled rows that go into a product; those of Int8 are to be multiplied by each row's scale.
 template <class Number>
@@ -195,25 +201,33 @@ inline float with_bits(int32_t bits) {
   return x;
 }
 
-// `row` has room for the values. Their scale is not finite where one of them is not: whole numbers order as the sizes of
-// floats, with NaN above all.
-template <class Value>
-inline void round(Value value, float* row, const Rows<Int8>& to, Index r) {
+// Quantizes a row: `value(c)` is called first, and then `again(c)`. Its scale is not finite where one of the values is not:
+// whole numbers order as the sizes of floats, with NaN above all.
+template <class Value, class Again>
+inline void quantize(Value value, Again again, const Rows<Int8>& to, Index r) {
   const __m512i digits = _mm512_set1_epi32(0x7fffffff);
   __m512i sizes = _mm512_set1_epi32(kSmallest);
-  for (Index c = 0; c < to.width; c += 16) {
-    const __m512 y = value(c);
-    _mm512_store_ps(row + c, y);
-    sizes = _mm512_max_epi32(sizes, _mm512_and_si512(_mm512_castps_si512(y), digits));
-  }
+  for (Index c = 0; c < to.width; c += 16)
+    sizes = _mm512_max_epi32(sizes, _mm512_and_si512(_mm512_castps_si512(value(c)), digits));
   const float largest = with_bits(_mm512_reduce_max_epi32(sizes));
   to.scales[r] = largest / kLargest;
   const __m512 inverse = _mm512_set1_ps(kLargest / largest);
   for (Index c = 0; c < to.width; c += 16) {
-    const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_load_ps(row + c), inverse));
+    const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(again(c), inverse));
     const __m128i bytes = _mm_xor_si128(_mm512_cvtsepi32_epi8(whole), _mm_set1_epi8(kFlipped));
     _mm_store_si128((__m128i*)to.at(r, c), bytes);
   }
+}
+
+// `row` has room for the values.
+template <class Value>
+inline void round(Value value, float* row, const Rows<Int8>& to, Index r) {
+  auto kept = [=](Index c) {
+    const __m512 y = value(c);
+    _mm512_store_ps(row + c, y);
+    return y;
+  };
+  quantize(kept, [=](Index c) { return _mm512_load_ps(row + c); }, to, r);
 }
 
 // Layer norm of the stream's rows; `row` has room for one.
@@ -247,6 +261,16 @@ void normalise(const Stream& x, Index rows, const float* weight, const float* bi
 template <class Number>
 const Rows<Number>& rounded(const Rows<Number>& from, Index, const Rows<Number>&) {
   return from;
+}
+
+const Rows<Int8>& rounded(const Rows<float>& from, Index rows, const Rows<Int8>& to) {
+  const Span mine = my_share(rows);
+  for (Index r = mine.first; r < mine.last; r++) {
+    auto value = [=](Index c) { return _mm512_load_ps(from.at(r, c)); };
+    quantize(value, value, to, r);
+  }
+#pragma omp barrier
+  return to;
 }
 
 const Rows<Int8>& rounded(const Rows<Bf16>& from, Index rows, const Rows<Int8>& to) {

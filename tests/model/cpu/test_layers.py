@@ -30,6 +30,7 @@ KINDS = pytest.mark.parametrize(
     [
         *((BEST, dtype) for dtype in ("bf16", "int8")),
         *(("AVX512", dtype) for dtype in ("fp32", *(("bf16", "int8") if BEST == "AMX" else ()))),
+        ("AVX512 without bf16", "int8"),
     ],
 )
 

@@ -50,28 +50,27 @@ AMX = dict.fromkeys(("amx_tile", "amx_bf16", "amx_int8"), True)
 
 @pytest.mark.skipif((platform.system(), platform.machine()) != ("Linux", "x86_64"), reason="not by these instructions")
 @pytest.mark.parametrize(
-    ("capabilities", "is_permitted", "instructions"),
+    ("capabilities", "is_permitted", "bf16", "int8"),
     [
-        (AVX512 | AMX, True, "AMX"),
-        (AVX512 | AMX, False, "AVX512"),
-        (AVX512, True, "AVX512"),
-        (AVX512 | {"avx512_bf16": False}, True, None),
-        (AVX512 | {"avx512_vnni": False}, True, None),
-        ({}, True, None),
+        (AVX512 | AMX, True, "AMX", "AMX"),
+        (AVX512 | AMX, False, "AVX512", "AVX512"),
+        (AVX512, True, "AVX512", "AVX512"),
+        (AVX512 | {"avx512_bf16": False}, True, None, "AVX512 without bf16"),
+        (AVX512 | {"avx512_vnni": False}, True, None, None),
+        ({}, True, None, None),
     ],
     ids=["AMX", "AMX that the system refuses", "AVX512", "without bf16", "without VNNI", "neither"],
 )
-@pytest.mark.parametrize("dtype", ["bf16", "int8"])
 def test_the_instructions_are_the_best_of_this_cpu(
     capabilities: dict[str, bool],
     is_permitted: bool,
-    instructions: str | None,
-    dtype: str,
+    bf16: str | None,
+    int8: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     monkeypatch.setattr(torch.cpu, "_init_amx", lambda: is_permitted, raising=False)
-    assert instructions_for(Runtime("cpu", dtype)) == instructions
+    assert [instructions_for(Runtime("cpu", dtype)) for dtype in ("bf16", "int8")] == [bf16, int8]
     in_fp32 = instructions_for(Runtime("cpu", "fp32"))
     assert in_fp32 == ("AVX512" if capabilities else None)
     demo = open_checkpoint("demo", None)
