@@ -142,7 +142,7 @@ class CompiledLayers(nn.Module):
 
 
 def _packed(network: Beit, library: ctypes.CDLL, positions: torch.dtype) -> tuple[Arrangement, LargePages]:
-    """The network's layers as the compiled ones take them, position biases in that dtype; the network's own are gone."""
+    """The network's layers as the compiled ones take them, position biases in a dtype; the network's own are gone."""
     layers, first = network.layers, plain_layer(network.layers[0])
     qkv, _, up, _ = linear_maps(first)
     hidden, inner, tokens = qkv.in_features, up.out_features, network.tokens
