@@ -184,7 +184,7 @@ struct Memory {
 
 // Memory for a batch, of zeros where nothing is written: what lies behind the last token is read, too.
 struct Buffer {
-  std::array<Index, 7> layout;  // all that the places in it depend on
+  std::array<Index, 8> layout;  // all that the places in it depend on
   Index bytes;
   char* memory;  // or none
 };
@@ -255,7 +255,7 @@ bool run(const Layer<Number>* layers, Index count, const Shape& shape, const flo
   work_in(shared), stream_in(shared), own_in(each);
   const Index bytes = shared.used + threads * each.used;
   const Buffer buffer = buffers.take(
-      {{sizeof(Number), shape.tokens, shape.hidden, shape.part, together, groups, threads}, bytes, nullptr});
+      {{sizeof(Number), shape.tokens, shape.hidden, shape.inner, shape.part, together, groups, threads}, bytes, nullptr});
   if (!buffer.memory) return false;
   shared = {buffer.memory};
   const Workspace<Number> work = work_in(shared);

@@ -120,6 +120,17 @@ def test_states_before_the_layers_stay_as_they_are(tmp_path: Path) -> None:
 
 
 @DTYPES
+def test_networks_that_differ_in_their_inner_layer_alone_take_turns(dtype: str, tmp_path: Path) -> None:
+    batch = pixels(3, 56)
+    folders = [saved(tmp_path / str(inner), **RELATIVE, intermediate_size=inner) for inner in (128, 4096)]
+    with torch.inference_mode():
+        made = [network(folder, 56, dtype, "mean", is_compiled=True) for folder in folders]
+        for ours, folder in zip(made * 2, folders * 2, strict=True):
+            theirs = network(folder, 56, dtype, "mean")(batch)
+            assert error(ours(batch), theirs.double()) < (1e-5 if dtype == "fp32" else 0.05)
+
+
+@DTYPES
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_states_that_are_not_finite_do_not_spread_to_other_images(broken: float, dtype: str, tmp_path: Path) -> None:
     ours = network(saved(tmp_path, **RELATIVE), 32, dtype, is_compiled=True)
