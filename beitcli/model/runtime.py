@@ -48,7 +48,10 @@ class Runtime:
 
     @property
     def reference(self) -> "Runtime":
-        """The runtime with which results in int8 are compared; any other is its own. In fp32 it is never compiled."""
+        """The runtime with which results in int8 are compared; any other is its own.
+
+        In fp32 it is not compiled: that may take a minute.
+        """
         if self.dtype != INT8:
             return self
         dtype = _native_dtypes(self.device)[0]

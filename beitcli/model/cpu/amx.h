@@ -86,7 +86,7 @@ inline void store_sums(float* to, Index stride) {
 // Rows through some blocks of a linear layer's columns; `use(row, column, low, high)` gets 32 columns of a row.
 template <class Number, class Use>
 void linear(const Rows<Number>& tiled, Index rows, const Linear<Number>& layer, Span columns, Use use) {
-  constexpr Index kLine = Rows<Number>::kStep, kSize = kTile * kLine;  // of a tile's row, of a tile
+  constexpr Index kLine = Rows<Number>::kColumns, kSize = kTile * kLine;  // of a tile's row, of a tile
   const Index in = tiled.width, steps = in / kLine, all_steps = steps * up_to(rows, kBlock) / kBlock;
   const Index ahead = up_to(steps * kBlock, all_steps) / all_steps;  // lines of the next weights to fetch in each step
   const Index some = up_to(kBlock, steps) / steps;                   // rows to use in each step

@@ -72,7 +72,7 @@ struct Block {
 // Rows through some blocks of a linear layer's columns; `use(row, column, low, high)` gets 32 columns of a row.
 template <class Number, class Use>
 void linear(const Rows<Number>& tiled, Index rows, const Linear<Number>& layer, Span columns, Use use) {
-  constexpr Index kLine = Rows<Number>::kStep, kWords = kTile * kTile;  // of a tile's row, of a tile of weights
+  constexpr Index kLine = Rows<Number>::kColumns, kWords = kTile * kTile;  // of a tile's row, of a tile of weights
   const Index in = tiled.width, steps = in / kLine, blocks = up_to(rows, kTall) / kTall;
   const Index ahead = up_to(steps * kBlock, blocks) / blocks;  // lines of the next weights to fetch with each block
   for (Index column = columns.first * kBlock; column < columns.last * kBlock; column += kBlock) {
@@ -105,7 +105,7 @@ inline void multiply_keys(const T* queries, const T* keys, float* scores, Index 
 // Attention of one head of one image, in rows from `row`, in the columns from `column`.
 template <class T>
 void attend(const Head<T>& head, Index tokens, const Own<T>& own, const Rows<T>& to, Index row, Index column) {
-  const Index across = up_to(tokens, kTile), down = up_to(tokens, Rows<T>::kStep);
+  const Index across = up_to(tokens, kTile), down = up_to(tokens, Rows<T>::kColumns);
   constexpr Index tile = kTile * kTile * 4 / sizeof(T);  // numbers
   lay_out(head, tokens, own);
   for (Index query = 0; query < tokens; query += kTall) {
@@ -120,7 +120,7 @@ void attend(const Head<T>& head, Index tokens, const Own<T>& own, const Rows<T>&
     for (Index half = 0; half < 2; half++) {
       Block<T, 2> block;
       block.add(words(own.shares, down * sizeof(T) / 4, kTile),
-                words(own.values + half * 2 * tile, kTile * kTile, 4 * kTile * kTile), down / Rows<T>::kStep);
+                words(own.values + half * 2 * tile, kTile * kTile, 4 * kTile * kTile), down / Rows<T>::kColumns);
       for (Index r = 0; r < rows; r++) {
         auto scaled = [&](int v) { return _mm512_mul_ps(block.sums[r][v], _mm512_set1_ps(scales[r])); };
         store(to, row + query + r, column + half * kBlock, scaled(0), scaled(1));

@@ -50,7 +50,7 @@ void attention_part(const Layer<Number>& layer, const Shape& shape, const Stream
                     const Workspace<Number>& work, const Own<Between<Number>>& own) {
   using T = Between<Number>;
   const Index rows = images * shape.tokens;
-  const Index size = up_to(shape.tokens, Rows<T>::kStep) * kHead, next = work.images * size;  // of a head: an image's, all
+  const Index size = up_to(shape.tokens, Rows<T>::kColumns) * kHead, next = work.images * size;  // of a head: an image's, all
   normalise(x, rows, layer.before_weight, layer.before_bias, shape.eps, work.taken, own.row);
   const Span mine = my_share(shape.heads);
   for (Index head = mine.first; head < mine.last; head++) {
@@ -227,7 +227,7 @@ template <class Number>
 bool run(const Layer<Number>* layers, Index count, const Shape& shape, const float* x, float* y, Index images,
          int threads) {
   using T = Between<Number>;
-  const Index across = up_to(shape.tokens, kTile), down = up_to(shape.tokens, Rows<T>::kStep);
+  const Index across = up_to(shape.tokens, kTile), down = up_to(shape.tokens, Rows<T>::kColumns);
   const Index together = std::min(images, std::max<Index>(1, kRows / shape.tokens));
   const Index rows = up_to(together * shape.tokens, kHigh);
   auto work_in = [&](Memory& memory) {

@@ -41,7 +41,7 @@ _DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int8: INT8}
 _HEAD, _TILE = 64, 16  # as in rows.h
 
 _STEP = {torch.float32: 32, torch.bfloat16: 32, torch.int8: 64}
-"""Numbers of which a width is a multiple: a row of a tile, of floats of two."""
+"""Numbers of which the inner layer's width is a multiple: a tile's columns, and a block's 32."""
 
 _MASKED = -1e30
 """Position bias of the padding behind the last token."""

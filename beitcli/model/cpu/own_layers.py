@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 WORTH = 1_500.0
 """GFLOP of a run for which a compiler may take a second or two, once for all models.
 
-With AMX and in int8 such a run repays half of it; by AVX512, one of three times as many images does in fp32, and one of
-seven times as many in bf16.
+Such a run repays half of it with AMX, and in int8. With AVX512 that takes three times as many images in fp32, and seven
+times as many in bf16.
 """
 
 LOOK_AHEAD = 2000
@@ -44,7 +44,7 @@ def use_own_layers(network: Beit, runtime: Runtime) -> None:
     if instructions and fits_layers(network):
         use_layers(network, instructions)
     elif runtime.dtype == "fp32":
-        log.info("the network runs uncompiled: in fp32 only heads of 64 and GELU, for the last states, are compiled")
+        log.info("the network runs uncompiled: in fp32 that needs heads of 64, GELU, and one output for all layers")
     else:
         use_fused_passes(network)
 
@@ -69,7 +69,7 @@ def is_worth_compiling(
 
     Without it the number is unknown and may be large.
     """
-    if not has_own_layers(runtime):
+    if not has_own_layers(runtime) or (runtime.dtype == "fp32" and not _has_usual_layers(checkpoint.config)):
         return False
     needed = ceil(WORTH / max(_gflop_of(checkpoint.config, preprocessing), 1e-6))
     counted = min(needed, LOOK_AHEAD)
@@ -79,6 +79,12 @@ def is_worth_compiling(
         log.debug("the network runs uncompiled: no C++ compiler")
         return False
     return True
+
+
+def _has_usual_layers(config: Mapping[str, Any]) -> bool:
+    """True if a config has heads of 64 and GELU, as all published BEiTs have."""
+    heads, hidden = config.get("num_attention_heads", 12), config.get("hidden_size", 768)
+    return (hidden, config.get("hidden_act", "gelu")) == (64 * heads, "gelu")
 
 
 def _gflop_of(config: Mapping[str, Any], preprocessing: Preprocessing) -> float:

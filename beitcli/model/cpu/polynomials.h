@@ -5,7 +5,7 @@
 // 2^x over -0.5...0.5, with a relative error of 7.5e-5: minimax.
 constexpr float kPowerOf2[] = {5.51717746e-2f, 2.42611372e-1f, 6.9326097e-1f, 9.99928027e-1f};
 
-// The same with a relative error of 2e-9 before rounding.
+// The same with a relative error of 3e-9, before rounding.
 constexpr float kExactPowerOf2[] = {1.53458122e-4f, 1.33999312e-3f, 9.61848896e-3f, 5.55032878e-2f,
                                     2.40226469e-1f, 6.93147206e-1f, 1.0f};
 

@@ -51,13 +51,14 @@ using Between = std::conditional_t<std::is_same_v<Number, float>, float, Bf16>;
 // Tiled rows that go into a product; those of Int8 are to be multiplied by each row's scale.
 template <class Number>
 struct Rows {
-  static constexpr Index kStep = 64 / sizeof(Number);
+  static constexpr Index kColumns = 64 / sizeof(Number);  // of a tile
   Number* values;
   float* scales;
   Index width;
 
   Number* at(Index row, Index column) const {
-    return values + row / kTall * kTall * width + row % kTall * kStep + column / kStep * kTall * kStep + column % kStep;
+    return values + row / kTall * kTall * width + row % kTall * kColumns + column / kColumns * kTall * kColumns +
+           column % kColumns;
   }
   Rows from(Index row) const { return {values + row * width, scales + row, width}; }
 };
@@ -125,7 +126,8 @@ inline __m512 gelu(__m512 x) {
   if constexpr (std::is_same_v<T, float>) {
     const __m512 size = _mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(kSqrtHalf));
     const __m512 t = _mm512_div_ps(one, _mm512_fmadd_ps(size, _mm512_set1_ps(kErfcScale), one));
-    const __m512 power = power_of_2<float>(_mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(-kLog2E / 2)));
+    const __m512 exponent = _mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(-kLog2E / 2));
+    const __m512 power = power_of_2<float>(_mm512_max_ps(_mm512_set1_ps(-115.f), exponent));  // the product is normal, too
     const __m512 tail = _mm512_mul_ps(half, _mm512_mul_ps(polynomial(kErfc, t), power));
     const __mmask16 positive = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GT_OQ);
     return _mm512_mul_ps(x, _mm512_mask_sub_ps(tail, positive, one, tail));

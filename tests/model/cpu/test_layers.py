@@ -16,27 +16,24 @@ from beitcli.model.cpu.layers import fits_layers, instructions_for, use_layers
 from beitcli.model.cpu.toolchain import compiler
 from beitcli.model.network import Beit
 from beitcli.model.preprocessing import paper_preprocessing
-from beitcli.model.runtime import Runtime
+from beitcli.model.runtime import Runtime, has_avx512
 from tests.model.cpu.seeded import HALF, RELATIVE, error, pixels, saved
 
-BF16 = Runtime("cpu", "bf16", compiled=True)
+COMPILED = Runtime("cpu", "bf16" if has_avx512("bf16", "vnni") else "fp32", compiled=True)
 
-BEST = instructions_for(BF16) or ""
+BY_DTYPE = {dtype: instructions_for(Runtime("cpu", dtype)) or "" for dtype in ("fp32", "bf16", "int8")}
 
-DTYPES = pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+DTYPES = pytest.mark.parametrize("dtype", [dtype for dtype, best in BY_DTYPE.items() if best])
+
+OTHERS = (("AVX512", "bf16"), ("AVX512", "int8"), ("AVX512 without bf16", "int8"))
+"""What this CPU can run beside the best."""
 
 KINDS = pytest.mark.parametrize(
     ("instructions", "dtype"),
-    [
-        *((BEST, dtype) for dtype in ("bf16", "int8")),
-        *(("AVX512", dtype) for dtype in ("fp32", *(("bf16", "int8") if BEST == "AMX" else ()))),
-        ("AVX512 without bf16", "int8"),
-    ],
+    sorted({(best, dtype) for dtype, best in BY_DTYPE.items() if best} | set(OTHERS if BY_DTYPE["bf16"] else ())),
 )
 
-pytestmark = pytest.mark.skipif(
-    not BEST or compiler() is None, reason="neither AMX nor AVX512 with bf16, or no C++ compiler"
-)
+pytestmark = pytest.mark.skipif(not has_avx512() or compiler() is None, reason="no AVX512, or no C++ compiler")
 
 
 def network(
@@ -49,7 +46,7 @@ def network(
     made = Beit(checkpoint.config, tensors, (side, side), HALF, torch_dtype, output, **options).eval()
     if is_compiled:
         assert fits_layers(made)
-        use_layers(made, instructions or instructions_for(runtime) or "")
+        use_layers(made, instructions or BY_DTYPE[dtype])
         assert len(made.layers) == 1
     return made
 
@@ -110,7 +107,7 @@ def states_before(network: Beit, batch: Tensor) -> Tensor:
 
 
 def test_states_before_the_layers_stay_as_they_are(tmp_path: Path) -> None:
-    ours = network(saved(tmp_path, **RELATIVE), 32, "int8", is_compiled=True)
+    ours = network(saved(tmp_path, **RELATIVE), 32, COMPILED.dtype, is_compiled=True)
     states = states_before(ours, pixels(3, 32))
     before = states.clone()
     [layers] = ours.layers
@@ -170,8 +167,8 @@ def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = saved(tmp_path / "model", **RELATIVE)
     with caplog.at_level("INFO"):
-        network(folder, 32, "bf16", is_compiled=True)
-        network(folder, 48, "int8", is_compiled=True)
+        network(folder, 32, COMPILED.dtype, is_compiled=True)
+        network(folder, 48, COMPILED.dtype, is_compiled=True)
     assert caplog.text.count("compiling the layers") == 1
     [library] = (tmp_path / "cache").rglob("*.so")
     assert [path.name for path in library.parent.iterdir()] == [library.name]
@@ -195,11 +192,11 @@ def test_the_network_runs_uncompiled_if_compilation_fails(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     checkpoint = open_checkpoint(saved(tmp_path / "model", **RELATIVE), None)
     preprocessing = paper_preprocessing(32)
-    plain = PixelClassifier(checkpoint, preprocessing, Runtime("cpu", "bf16"), 5)(pixels(2, 32))
+    plain = PixelClassifier(checkpoint, preprocessing, replace(COMPILED, compiled=False), 5)(pixels(2, 32))
     for name, value in broken.items():
         monkeypatch.setenv(name, value)
     with caplog.at_level("INFO"):
-        assert PixelClassifier(checkpoint, preprocessing, BF16, 5)(pixels(2, 32)) == plain
+        assert PixelClassifier(checkpoint, preprocessing, COMPILED, 5)(pixels(2, 32)) == plain
     assert "the network runs uncompiled: " in caplog.text
     assert message in caplog.text
 
@@ -230,7 +227,7 @@ def test_weights_of_other_sizes_are_rejected(changed: dict[str, tuple[int, ...]]
     save_file(tensors | {name: torch.ones(sides) for name, sides in changed.items()}, tmp_path / "model.safetensors")
     checkpoint = open_checkpoint(folder, None)
     messages = []
-    for runtime in (Runtime("cpu", "bf16"), BF16):
+    for runtime in (replace(COMPILED, compiled=False), COMPILED):
         with pytest.raises(BeitError) as raised:
             PixelClassifier(checkpoint, paper_preprocessing(32), runtime, 5)(pixels(1, 32))
         messages.append(str(raised.value))
@@ -241,7 +238,7 @@ def test_a_network_without_layers_runs_uncompiled(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(saved(tmp_path, num_hidden_layers=0), None)
     plain, ours = (
         PixelClassifier(checkpoint, paper_preprocessing(32), runtime, 5)(pixels(2, 32))
-        for runtime in (Runtime("cpu", "bf16"), BF16)
+        for runtime in (replace(COMPILED, compiled=False), COMPILED)
     )
     assert ours == plain
 
@@ -249,13 +246,13 @@ def test_a_network_without_layers_runs_uncompiled(tmp_path: Path) -> None:
 def test_a_damaged_library_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved(tmp_path / "model", **RELATIVE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "first"))
-    network(folder, 32, "bf16", is_compiled=True)
+    network(folder, 32, COMPILED.dtype, is_compiled=True)
     [library] = (tmp_path / "first").rglob("layers-*.so")
     damaged = tmp_path / "cache" / "beit" / "compiled" / library.name  # as this process has the first one mapped
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    network(folder, 32, "bf16", is_compiled=True)
+    network(folder, 32, COMPILED.dtype, is_compiled=True)
     assert damaged.stat().st_size == library.stat().st_size
 
 

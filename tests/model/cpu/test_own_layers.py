@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,18 @@ from beitcli.model.cpu.layers import instructions_for
 from beitcli.model.cpu.own_layers import LOOK_AHEAD, is_worth_compiling
 from beitcli.model.cpu.toolchain import compiler
 from beitcli.model.preprocessing import Preprocessing, checkpoint_preprocessing
-from beitcli.model.runtime import Runtime
+from beitcli.model.runtime import Runtime, has_avx512
 
 
 @pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
-@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+@pytest.mark.parametrize(
+    "dtype", ["bf16", "int8", pytest.param("fp32", marks=pytest.mark.skipif(not has_avx512(), reason="no AVX512"))]
+)
 def test_some_images_of_a_large_model_are_worth_it(tiny_beit: Path, dtype: str) -> None:
     tiny = open_checkpoint(str(tiny_beit), None)
-    sides = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "image_size": 384}
-    large = Checkpoint("large", tiny.repository, tiny.folder, {**tiny.config, **sides, "patch_size": 16}, None, ())
+    sides = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    config = {**tiny.config, **sides, "image_size": 384, "patch_size": 16}
+    large = Checkpoint("large", tiny.repository, tiny.folder, config, None, ())
     preprocessing = Preprocessing((384, 384), None, 2, 1 / 255, (0.5,) * 3, (0.5,) * 3)
     runtime = Runtime("cpu", dtype)
 
@@ -34,6 +38,8 @@ def test_some_images_of_a_large_model_are_worth_it(tiny_beit: Path, dtype: str) 
     assert is_worth_compiling(large, preprocessing, runtime, counter(LOOK_AHEAD))
     assert is_worth_compiling(large, preprocessing, runtime, None)
     assert not is_worth_compiling(large, preprocessing, Runtime("cuda", "bf16"), None)
+    heads_of_128 = replace(large, config={**config, "num_attention_heads": 8})
+    assert is_worth_compiling(heads_of_128, preprocessing, runtime, None) == (dtype != "fp32")
 
 
 def test_without_a_compiler_nothing_is(monkeypatch: pytest.MonkeyPatch) -> None:
