@@ -26,7 +26,7 @@ BY_DTYPE = {dtype: instructions_for(Runtime("cpu", dtype)) or "" for dtype in ("
 DTYPES = pytest.mark.parametrize("dtype", [dtype for dtype, best in BY_DTYPE.items() if best])
 
 OTHERS = (("AVX512", "bf16"), ("AVX512", "int8"), ("AVX512 without bf16", "int8"))
-"""What this CPU can run beside the best."""
+"""Instructions that a CPU with bf16 and VNNI has beside the best, or as the best."""
 
 KINDS = pytest.mark.parametrize(
     ("instructions", "dtype"),
