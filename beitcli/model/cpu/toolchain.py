@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 _LOCK = Lock()
 
+_CHECKSUM = 32
+"""Bytes of SHA-256 behind a library."""
+
 _FLAGS = ("-O3", "-w", "-fopenmp", "-shared", "-fPIC")
 
 
@@ -39,11 +42,9 @@ def compiled_library(source: str, flags: Sequence[str], name: str) -> ctypes.CDL
     stem = os.path.splitext(os.path.basename(source))[0]
     path = os.path.join(cache_folder(), f"{stem}-{digest}.so")
     with _LOCK:  # the check of int8 loads its model beside the run's
-        try:
-            return ctypes.CDLL(path)
-        except OSError:
+        if not _is_whole(path):
             _compile(source, flags, path, name)
-            return ctypes.CDLL(path)
+        return ctypes.CDLL(path)
 
 
 def _digest(sources: Sequence[str], flags: Sequence[str]) -> str:
@@ -52,6 +53,16 @@ def _digest(sources: Sequence[str], flags: Sequence[str]) -> str:
         with open(source, "rb") as stream:
             digest.update(stream.read())
     return digest.hexdigest()[:16]
+
+
+def _is_whole(path: str) -> bool:
+    """True if the file is there and ends with its checksum: a damaged library crashes every process that loads it."""
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read()
+    except OSError:
+        return False
+    return content.endswith(hashlib.sha256(content[:-_CHECKSUM]).digest())
 
 
 def _compile(source: str, flags: Sequence[str], path: str, name: str) -> None:
@@ -64,6 +75,8 @@ def _compile(source: str, flags: Sequence[str], path: str, name: str) -> None:
         done = subprocess.run([found, *flags, source, "-o", built], stdin=subprocess.DEVNULL, capture_output=True)
         if done.returncode:
             raise OSError(f"{found} failed: {done.stderr.decode(errors='replace').partition(chr(10))[0]}")
-        with open(built, "rb") as stream:
-            sync(stream.fileno())  # a truncated library would crash every process that loads it
+        with open(built, "r+b") as stream:
+            stream.write(hashlib.sha256(stream.read()).digest())  # behind the end of a library there may be anything
+            stream.flush()
+            sync(stream.fileno())
         os.replace(built, path)

@@ -243,17 +243,21 @@ def test_a_network_without_layers_runs_uncompiled(tmp_path: Path) -> None:
     assert ours == plain
 
 
-def test_a_damaged_library_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept", [0, 0.5, 0.9999], ids=["empty", "half", "nearly all"])
+def test_a_damaged_library_is_compiled_again(kept: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved(tmp_path / "model", **RELATIVE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "first"))
     network(folder, 32, COMPILED.dtype, is_compiled=True)
     [library] = (tmp_path / "first").rglob("layers-*.so")
     damaged = tmp_path / "cache" / "beit" / "compiled" / library.name  # as this process has the first one mapped
     damaged.parent.mkdir(parents=True)
-    damaged.write_bytes(b"")
+    whole = library.read_bytes()
+    broken = whole[: int(kept * len(whole))].ljust(len(whole) if kept else 0, b"\0")
+    damaged.write_bytes(broken)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     network(folder, 32, COMPILED.dtype, is_compiled=True)
-    assert damaged.stat().st_size == library.stat().st_size
+    assert damaged.read_bytes() != broken
+    assert damaged.stat().st_size == len(whole)
 
 
 @pytest.mark.parametrize(
