@@ -25,7 +25,9 @@ struct Head {
   const T* bias;
 };
 
-inline void store_shares(Bf16* to, __m512 shares) { _mm256_store_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh(shares)); }
+inline void store_shares(Bf16* to, __m512 shares) {
+  _mm256_store_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh(shares));
+}
 
 inline void store_shares(float* to, __m512 shares) { _mm512_store_ps(to, shares); }
 

@@ -14,7 +14,8 @@ constexpr Index kRows = 396;  // that go through a layer together: 204 took 2 to
 
 struct MatrixUnit {};  // vectors need none
 
-// Where words are, of a float, two Bf16 or four Int8 each. Sixteen of a row follow one another, and then comes the next step.
+// Where words are, of a float, two Bf16 or four Int8 each. Sixteen of a row follow one another, and then comes the next
+// step.
 struct Words {
   const int32_t* at;
   Index next, step;  // words to the next row, or vector of columns, and to the next step

@@ -255,7 +255,9 @@ bool run(const Layer<Number>* layers, Index count, const Shape& shape, const flo
   work_in(shared), stream_in(shared), own_in(each);
   const Index bytes = shared.used + threads * each.used;
   const Buffer buffer = buffers.take(
-      {{sizeof(Number), shape.tokens, shape.hidden, shape.inner, shape.part, together, groups, threads}, bytes, nullptr});
+      {{sizeof(Number), shape.tokens, shape.hidden, shape.inner, shape.part, together, groups, threads},
+       bytes,
+       nullptr});
   if (!buffer.memory) return false;
   shared = {buffer.memory};
   const Workspace<Number> work = work_in(shared);

@@ -127,7 +127,8 @@ inline __m512 gelu(__m512 x) {
     const __m512 size = _mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(kSqrtHalf));
     const __m512 t = _mm512_div_ps(one, _mm512_fmadd_ps(size, _mm512_set1_ps(kErfcScale), one));
     const __m512 exponent = _mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(-kLog2E / 2));
-    const __m512 power = power_of_2<float>(_mm512_max_ps(_mm512_set1_ps(-115.f), exponent));  // the product is normal, too
+    const __m512 least = _mm512_set1_ps(-115.f);  // the tail is a normal float, too
+    const __m512 power = power_of_2<float>(_mm512_max_ps(least, exponent));
     const __m512 tail = _mm512_mul_ps(half, _mm512_mul_ps(polynomial(kErfc, t), power));
     const __mmask16 positive = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GT_OQ);
     return _mm512_mul_ps(x, _mm512_mask_sub_ps(tail, positive, one, tail));
